@@ -1,0 +1,5 @@
+//! The `nputwin` binary.
+
+fn main() -> std::process::ExitCode {
+    nputwin_cli::run(std::env::args().collect()).into()
+}

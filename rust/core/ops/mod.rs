@@ -1,0 +1,94 @@
+//! Operators: where kernels and specs meet.
+//!
+//! An operator is one [`Op`] in one file and one line of the registry. `infer` gives shapes; `float` prepares the ONNX
+//! meaning; `integer` prepares the target's arithmetic. Preparing freezes multipliers, tables and packed weights.
+
+use crate::encoding::Encoding;
+use crate::error::{Error, Result};
+use crate::graph::Node;
+use crate::tensor::{DType, Tensor};
+use std::sync::Arc;
+
+/// What is known of a tensor when a node is prepared.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// Tensor name.
+    pub name: String,
+    /// Element type in the float graph.
+    pub dtype: DType,
+    /// Shape in ONNX's order.
+    pub shape: Vec<usize>,
+    /// The value, where it is constant (reals or indices).
+    pub constant: Option<Arc<Tensor>>,
+    /// The integers, where constant and quantized.
+    pub codes: Option<Arc<Tensor>>,
+    /// The encoding, where quantized.
+    pub encoding: Option<Arc<Encoding>>,
+}
+
+/// A node with the facts of its tensors. Optional inputs and outputs that are left out are `None`.
+pub struct Facts<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Opset version of the node's domain.
+    pub opset: i64,
+    /// Facts of the inputs.
+    pub inputs: &'a [Option<Fact>],
+    /// Facts of the outputs; empty while shapes are inferred.
+    pub outputs: &'a [Option<Fact>],
+}
+
+impl<'a> Facts<'a> {
+    /// Input `i`, which must be present.
+    pub fn input(&self, i: usize) -> Result<&'a Fact> {
+        self.inputs.get(i).and_then(Option::as_ref).ok_or_else(|| self.invalid(format!("input {i} is missing")))
+    }
+
+    /// Input `i` where present.
+    pub fn optional(&self, i: usize) -> Option<&'a Fact> {
+        self.inputs.get(i).and_then(Option::as_ref)
+    }
+
+    /// Constant value of input `i`, which must be known before the run.
+    pub fn constant(&self, i: usize) -> Result<&'a Arc<Tensor>> {
+        let fact = self.input(i)?;
+        fact.constant.as_ref().ok_or_else(|| {
+            Error::unsupported("input_not_constant", format!("input {i} ('{}') must be constant", fact.name))
+                .at_node(&self.node.name, &self.node.op_type)
+        })
+    }
+
+    /// An error about this node.
+    pub fn invalid(&self, message: impl Into<String>) -> Error {
+        Error::invalid("node", message).at_node(&self.node.name, &self.node.op_type)
+    }
+
+    /// A limit of nputwin at this node.
+    pub fn unsupported(&self, message: impl Into<String>) -> Error {
+        Error::unsupported("node_unsupported", message).at_node(&self.node.name, &self.node.op_type)
+    }
+}
+
+/// Type and shape of one output.
+pub type Inferred = (DType, Vec<usize>);
+
+/// What a kernel may use while it runs.
+pub struct RunContext<'a> {
+    /// Threads to use. Results never depend on their number.
+    pub pool: &'a rayon::ThreadPool,
+}
+
+/// A node that is ready to run. Inputs and outputs are row-major in ONNX's order.
+pub trait Kernel: Send + Sync {
+    /// Computes the outputs.
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>>;
+}
+
+/// An ONNX operator.
+pub trait Op: Send + Sync {
+    /// Types and shapes of the outputs. Must check every attribute and the consistency of all shapes.
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>>;
+
+    /// The ONNX meaning, in the tensors' own types.
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>>;
+}

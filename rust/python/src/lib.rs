@@ -1,0 +1,6 @@
+//! Python module `nputwin._native`: conversions only.
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {}
