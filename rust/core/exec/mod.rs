@@ -1,1 +1,10 @@
-//! (being written)
+//! Running a graph under a target.
+
+pub mod layout;
+mod placement;
+mod plan;
+mod session;
+
+pub use placement::{Clamp, Note};
+pub use plan::{Form, NodeReport, Plan, Source, Step};
+pub use session::{Captured, Options, PortInfo, Profile, Report, RunResult, Session};

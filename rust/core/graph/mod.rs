@@ -67,6 +67,8 @@ pub struct Node {
     pub outputs: Vec<Option<TensorId>>,
     /// Attributes by name.
     pub attributes: BTreeMap<String, Attribute>,
+    /// Bounds of a fused activation in codes of the first output, where the file gives them as codes.
+    pub code_clamp: Option<(i64, i64)>,
 }
 
 /// An input or output of the graph.

@@ -78,10 +78,32 @@ pub struct RunContext<'a> {
     pub pool: &'a rayon::ThreadPool,
 }
 
-/// A node that is ready to run. Inputs and outputs are row-major in ONNX's order.
+/// A node that is ready to run.
 pub trait Kernel: Send + Sync {
     /// Computes the outputs.
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>>;
+
+    /// How element `index` (in memory order) of the first output comes about.
+    fn explain(&self, _inputs: &[Option<&Tensor>], _index: usize) -> Result<Explanation> {
+        Err(Error::unsupported("explain_kernel", "this kernel moves data or computes in float: it has no trace"))
+    }
+}
+
+/// How one element came about.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Explanation {
+    /// Target.
+    pub target: String,
+    /// Tensor.
+    pub tensor: String,
+    /// Flat index in ONNX's order.
+    pub index: usize,
+    /// Name and operator of the node.
+    pub node: Option<(String, String)>,
+    /// What went in: operands, sums, counts.
+    pub operands: Vec<(String, String)>,
+    /// The program's steps.
+    pub trace: Option<crate::program::Trace>,
 }
 
 /// An ONNX operator.

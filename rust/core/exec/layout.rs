@@ -1,0 +1,126 @@
+//! Conversions between memory layouts, and other steps that belong to no operator.
+
+use crate::error::{Error, Result};
+use crate::map_data;
+use crate::ops::integer::Layout;
+use crate::ops::{Kernel, RunContext};
+use crate::tensor::{Data, Tensor};
+
+/// The other of the two layouts.
+pub fn other(layout: Layout) -> Layout {
+    match layout {
+        Layout::RowMajor => Layout::ChannelsLast,
+        Layout::ChannelsLast => Layout::RowMajor,
+    }
+}
+
+/// A tensor of rank 3 or 4 in another layout; its shape follows the order in memory.
+pub fn convert(tensor: &Tensor, to: Layout) -> Result<Tensor> {
+    let shape = tensor.shape();
+    if !(3..=4).contains(&shape.len()) {
+        return Err(Error::invalid("layout_rank", format!("a tensor of shape {shape:?} has no channels-last form")));
+    }
+    let batch = shape[0];
+    let (rows, columns, new_shape) = match to {
+        Layout::ChannelsLast => {
+            let spatial: usize = shape[2..].iter().product();
+            let mut new_shape = vec![batch];
+            new_shape.extend(&shape[2..]);
+            new_shape.push(shape[1]);
+            (shape[1], spatial, new_shape)
+        }
+        Layout::RowMajor => {
+            let channels = shape[shape.len() - 1];
+            let spatial: usize = shape[1..shape.len() - 1].iter().product();
+            let mut new_shape = vec![batch, channels];
+            new_shape.extend(&shape[1..shape.len() - 1]);
+            (spatial, channels, new_shape)
+        }
+    };
+    let data = map_data!(tensor.data(), v => transpose_batched(v, rows, columns));
+    Tensor::new(new_shape, data)
+}
+
+/// Transposes each `rows × columns` matrix of `data`, in blocks that fit L1.
+fn transpose_batched<T: Copy>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
+    const BLOCK: usize = 32;
+    let mut out = data.to_vec();
+    if rows * columns == 0 {
+        return out;
+    }
+    for (from, to) in data.chunks_exact(rows * columns).zip(out.chunks_exact_mut(rows * columns)) {
+        for r0 in (0..rows).step_by(BLOCK) {
+            for c0 in (0..columns).step_by(BLOCK) {
+                for c in c0..(c0 + BLOCK).min(columns) {
+                    for r in r0..(r0 + BLOCK).min(rows) {
+                        to[c * rows + r] = from[r * columns + c];
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Where an element of a tensor of `shape` (ONNX order) lies in the channels-last form.
+pub fn channels_last_index(shape: &[usize], index: usize) -> usize {
+    let spatial: usize = shape[2..].iter().product();
+    let (row, s) = (index / spatial, index % spatial);
+    let (n, c) = (row / shape[1], row % shape[1]);
+    (n * spatial + s) * shape[1] + c
+}
+
+/// Converts its argument to a layout.
+pub struct LayoutKernel {
+    to: Layout,
+}
+
+impl LayoutKernel {
+    /// A conversion to `to`.
+    pub fn new(to: Layout) -> Self {
+        LayoutKernel { to }
+    }
+}
+
+impl Kernel for LayoutKernel {
+    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = inputs.first().copied().flatten().ok_or_else(|| Error::invalid("input_missing", "no argument"))?;
+        Ok(vec![convert(x, self.to)?])
+    }
+}
+
+/// Clamps reals; the float form of a fused activation.
+pub struct ClipKernel {
+    /// Lower bound.
+    pub lo: f32,
+    /// Upper bound.
+    pub hi: f32,
+}
+
+impl Kernel for ClipKernel {
+    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = inputs.first().copied().flatten().ok_or_else(|| Error::invalid("input_missing", "no argument"))?;
+        let clipped = x.as_f32()?.iter().map(|v| v.max(self.lo).min(self.hi)).collect();
+        Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(clipped))?])
+    }
+}
+
+/// A tensor of one byte per element, for kernels that read nothing but a shape.
+pub fn shape_stand_in(shape: &[usize]) -> Result<Tensor> {
+    Tensor::new(shape.to_vec(), Data::Bool(vec![false; crate::tensor::element_count(shape)?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn converting_there_and_back_is_the_identity() {
+        let data: Vec<f32> = (0..2 * 3 * 5 * 7).map(|i| i as f32).collect();
+        let x = Tensor::f32(&[2, 3, 5, 7], data);
+        let there = convert(&x, Layout::ChannelsLast).unwrap();
+        assert_eq!(there.shape(), [2, 5, 7, 3]);
+        assert_eq!(there.as_f32().unwrap()[1], 35.0);
+        assert_eq!(convert(&there, Layout::RowMajor).unwrap(), x);
+    }
+}

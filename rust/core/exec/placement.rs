@@ -1,0 +1,185 @@
+//! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
+
+use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::spec::Spec;
+
+/// Real bounds that a fused activation puts on a node's output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clamp {
+    /// Smallest real, or minus infinity.
+    pub lo: f32,
+    /// Largest real, or infinity.
+    pub hi: f32,
+}
+
+/// Something that the rules changed or could not do; shown to the user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// Node or tensor name.
+    pub place: String,
+    /// One sentence.
+    pub text: String,
+}
+
+/// A graph after placement.
+pub struct Placed {
+    /// The graph; fused activations are gone from it.
+    pub graph: Graph,
+    /// For each node, the bounds of its fused activation.
+    pub clamps: Vec<Option<Clamp>>,
+    /// What was done.
+    pub notes: Vec<Note>,
+}
+
+/// Applies the spec's placement rules.
+pub fn place(mut graph: Graph, spec: &Spec) -> Placed {
+    let mut notes = Vec::new();
+    let mut clamps = vec![None; graph.nodes.len()];
+    if spec.execution == crate::spec::Execution::Integer {
+        inherit_encodings(&mut graph, spec, &mut notes);
+        fuse(&mut graph, spec, &mut clamps, &mut notes);
+        inherit_encodings(&mut graph, spec, &mut notes);
+    }
+    Placed { graph, clamps, notes }
+}
+
+/// Gives the outputs of grid-preserving operators the encoding of their input, and the other way round where a
+/// producer's only reader is such an operator.
+fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
+    let preserves = |node: &Node| spec.placement.grid_preserving.contains(&node.op_type);
+    let float_like = |graph: &Graph, t: TensorId| graph.tensors[t].dtype.is_none_or(|d| d.is_float());
+    for n in 0..graph.nodes.len() {
+        let node = &graph.nodes[n];
+        if !preserves(node) {
+            continue;
+        }
+        let Some(Some(input)) = node.inputs.first().copied() else { continue };
+        let Some(encoding) = graph.tensors[input].encoding.clone() else { continue };
+        if encoding.scale.len() != 1 {
+            continue;
+        }
+        let data_inputs: Vec<TensorId> = match node.op_type.as_str() {
+            "Concat" => node.inputs.iter().flatten().copied().collect(),
+            _ => vec![input],
+        };
+        if data_inputs.iter().any(|&t| graph.tensors[t].encoding.as_ref() != Some(&encoding)) {
+            continue;
+        }
+        for t in node.outputs.clone().into_iter().flatten() {
+            if graph.tensors[t].encoding.is_none() && float_like(graph, t) {
+                notes.push(Note {
+                    place: graph.tensors[t].name.clone(),
+                    text: format!("has no encoding; takes that of '{}', whose values it holds", graph.tensors[input].name),
+                });
+                graph.tensors[t].encoding = Some(encoding.clone());
+            }
+        }
+    }
+    let consumers = graph.consumers();
+    let producers = graph.producers();
+    for n in (0..graph.nodes.len()).rev() {
+        let node = &graph.nodes[n];
+        if !preserves(node) || node.op_type == "Concat" {
+            continue;
+        }
+        let (Some(Some(input)), Some(Some(output))) = (node.inputs.first().copied(), node.outputs.first().copied()) else {
+            continue;
+        };
+        let sole = consumers[input].len() == 1 && producers[input].is_some();
+        if sole && graph.tensors[input].encoding.is_none() && graph.tensors[input].constant.is_none() {
+            if let Some(encoding) = graph.tensors[output].encoding.clone() {
+                notes.push(Note {
+                    place: graph.tensors[input].name.clone(),
+                    text: format!("has no encoding; takes that of '{}', which is all that reads it", graph.tensors[output].name),
+                });
+                graph.tensors[input].encoding = Some(encoding);
+            }
+        }
+    }
+}
+
+/// Bounds of an activation that only clamps.
+fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
+    let bound = |i: usize, name: &str, default: f32| -> Option<f32> {
+        match node.inputs.get(i).copied().flatten() {
+            Some(t) => graph.tensors[t].constant.as_ref()?.to_f64().first().map(|&v| v as f32),
+            None => match node.attributes.get(name) {
+                None => Some(default),
+                Some(Attribute::Float(v)) => Some(*v),
+                Some(_) => None,
+            },
+        }
+    };
+    match node.op_type.as_str() {
+        "Relu" => Some(Clamp { lo: 0.0, hi: f32::INFINITY }),
+        "Clip" => Some(Clamp { lo: bound(1, "min", f32::NEG_INFINITY)?, hi: bound(2, "max", f32::INFINITY)? }),
+        _ => None,
+    }
+}
+
+/// Whether a convolution has one input channel per group.
+fn is_depthwise(graph: &Graph, node: &Node) -> bool {
+    let group = match node.attributes.get("group") {
+        Some(Attribute::Int(g)) => *g,
+        _ => 1,
+    };
+    let weight = node.inputs.get(1).copied().flatten().and_then(|t| graph.tensors[t].constant.as_ref());
+    group > 1 && weight.is_some_and(|w| w.shape().get(1) == Some(&1))
+}
+
+fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
+    let consumers = graph.consumers();
+    let mut removed = vec![false; graph.nodes.len()];
+    let mut groups: Vec<&Vec<String>> = spec.placement.supergroups.iter().collect();
+    groups.sort_by_key(|g| std::cmp::Reverse(g.len()));
+    for n in 0..graph.nodes.len() {
+        if removed[n] {
+            continue;
+        }
+        let Some(chain) = groups.iter().find_map(|g| match_chain(graph, &consumers, n, g)) else { continue };
+        let head = graph.nodes[n].name.clone();
+        if !spec.placement.fuse_depthwise && is_depthwise(graph, &graph.nodes[n]) {
+            notes.push(Note { place: head, text: "a depthwise convolution does not fuse with its activation".into() });
+            continue;
+        }
+        let bounds: Option<Vec<Clamp>> = chain[1..].iter().map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
+        let Some(bounds) = bounds else {
+            notes.push(Note { place: head, text: "its fused activation is not a clamp".into() });
+            continue;
+        };
+        let last = *chain.last().expect("a chain has two nodes or more");
+        let names: Vec<&str> = chain[1..].iter().map(|&m| graph.nodes[m].op_type.as_str()).collect();
+        notes.push(Note { place: head, text: format!("runs as one kernel with {}", names.join(" and ")) });
+        let all = Clamp { lo: f32::NEG_INFINITY, hi: f32::INFINITY };
+        clamps[n] = Some(bounds.iter().fold(clamps[n].unwrap_or(all), |a, b| Clamp {
+            lo: a.lo.max(b.lo).min(b.hi),
+            hi: a.hi.min(b.hi).max(b.lo),
+        }));
+        graph.nodes[n].outputs = graph.nodes[last].outputs.clone();
+        chain[1..].iter().for_each(|&m| removed[m] = true);
+    }
+    let mut keep = removed.iter().map(|r| !r);
+    graph.nodes.retain(|_| keep.next().unwrap_or(true));
+    let mut keep = removed.iter().map(|r| !r);
+    clamps.retain(|_| keep.next().unwrap_or(true));
+}
+
+/// The nodes of a supergroup that begins at `first`: a linear chain without encodings or graph outputs inside.
+fn match_chain(graph: &Graph, consumers: &[Vec<usize>], first: usize, pattern: &[String]) -> Option<Vec<usize>> {
+    if pattern.len() < 2 || graph.nodes[first].op_type != pattern[0] {
+        return None;
+    }
+    let mut chain = vec![first];
+    for op_type in &pattern[1..] {
+        let node = &graph.nodes[*chain.last()?];
+        let [Some(output)] = node.outputs[..] else { return None };
+        let internal = graph.tensors[output].encoding.is_none() && graph.outputs.iter().all(|p| p.tensor != output);
+        let [next] = consumers[output][..] else { return None };
+        let next_node = &graph.nodes[next];
+        if !internal || next_node.op_type != *op_type || next_node.inputs.first() != Some(&Some(output)) {
+            return None;
+        }
+        chain.push(next);
+    }
+    Some(chain)
+}

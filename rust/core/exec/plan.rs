@@ -1,0 +1,630 @@
+//! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
+
+use super::layout::{self, LayoutKernel};
+use super::placement::{Clamp, Note, Placed};
+use crate::encoding::Encoding;
+use crate::error::{Error, Kind, Location, Result};
+use crate::graph::{Node, TensorId};
+use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
+use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
+use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
+use crate::tensor::{DType, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// In what form a tensor's value is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// In the graph's own type; after fake quantization under such a target.
+    Real,
+    /// Codes of its own encoding.
+    Codes,
+    /// Codes of another tensor's encoding.
+    CodesAs(TensorId),
+}
+
+/// Where a step finds an argument.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A value that another step wrote.
+    Slot(usize),
+    /// A value that never changes.
+    Constant(Arc<Tensor>),
+}
+
+/// One kernel and its arguments.
+pub struct Step {
+    /// Node that the step belongs to; for conversions, the one that asked for it.
+    pub node: Option<usize>,
+    /// What it does, for profiles.
+    pub label: String,
+    /// The kernel.
+    pub kernel: Box<dyn Kernel>,
+    /// Arguments.
+    pub inputs: Vec<Option<Source>>,
+    /// Slots of the outputs; `None` where nobody needs one.
+    pub outputs: Vec<Option<usize>>,
+    /// Slots that nothing reads after this step.
+    pub frees: Vec<usize>,
+}
+
+/// How one node runs; for reports.
+#[derive(Debug, Clone)]
+pub struct NodeReport {
+    /// Node name.
+    pub name: String,
+    /// ONNX operator.
+    pub op_type: String,
+    /// `integer`, `float`, `move`, `intrinsic`, `folded`.
+    pub mode: &'static str,
+    /// Rule that gave the arithmetic, with the alternative chosen.
+    pub rule: Option<String>,
+    /// Evidence of that rule.
+    pub evidence: Option<Evidence>,
+}
+
+/// A graph that is ready to run for one set of input shapes.
+pub struct Plan {
+    /// Steps in order.
+    pub steps: Vec<Step>,
+    /// Number of slots.
+    pub slots: usize,
+    /// Slot and fact of each graph input.
+    pub inputs: Vec<(usize, Fact)>,
+    /// Source and layout of each graph output.
+    pub outputs: Vec<Source>,
+    /// For each tensor that a node or input gives: its value in the plan.
+    pub values: BTreeMap<(TensorId, Form, Layout), Source>,
+    /// Facts of all tensors that occur.
+    pub facts: Vec<Option<Fact>>,
+    /// How each node runs.
+    pub nodes: Vec<NodeReport>,
+    /// For each tensor with a producing step, the step.
+    pub producers: BTreeMap<TensorId, usize>,
+    /// Placement notes and float fallbacks.
+    pub notes: Vec<Note>,
+}
+
+struct Planner<'a> {
+    placed: &'a Placed,
+    spec: &'a Spec,
+    context: RunContext<'a>,
+    facts: Vec<Option<Fact>>,
+    values: BTreeMap<(TensorId, Form, Layout), Source>,
+    steps: Vec<Step>,
+    slots: usize,
+    nodes: Vec<NodeReport>,
+    producers: BTreeMap<TensorId, usize>,
+    notes: Vec<Note>,
+    current: Option<usize>,
+}
+
+/// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive.
+pub fn plan(
+    placed: &Placed,
+    spec: &Spec,
+    shapes: &[Vec<usize>],
+    keep: &BTreeSet<TensorId>,
+    pool: &rayon::ThreadPool,
+) -> Result<Plan> {
+    let graph = &placed.graph;
+    let mut planner = Planner {
+        placed,
+        spec,
+        context: RunContext { pool },
+        facts: vec![None; graph.tensors.len()],
+        values: BTreeMap::new(),
+        steps: Vec::new(),
+        slots: 0,
+        nodes: Vec::new(),
+        producers: BTreeMap::new(),
+        notes: placed.notes.clone(),
+        current: None,
+    };
+    planner.add_constants()?;
+    let inputs = planner.add_inputs(shapes)?;
+    for n in 0..graph.nodes.len() {
+        let node = &graph.nodes[n];
+        planner.current = Some(n);
+        planner.add_node(n).map_err(|e| e.at_node(&node.name, &node.op_type))?;
+    }
+    planner.current = None;
+    let mut outputs = Vec::new();
+    for port in &graph.outputs {
+        let form = if port.quantized { Form::Codes } else { Form::Real };
+        outputs.push(planner.value(port.tensor, form, Layout::RowMajor).map_err(|e| e.at_tensor(&port.name))?);
+    }
+    planner.finish(inputs, outputs, keep)
+}
+
+impl Planner<'_> {
+    fn add_constants(&mut self) -> Result<()> {
+        for (t, info) in self.placed.graph.tensors.iter().enumerate() {
+            let Some(constant) = &info.constant else { continue };
+            if let Some(encoding) = &info.encoding {
+                encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
+            }
+            self.facts[t] = Some(Fact {
+                name: info.name.clone(),
+                dtype: constant.dtype(),
+                shape: constant.shape().to_vec(),
+                constant: Some(constant.clone()),
+                codes: info.codes.clone(),
+                encoding: info.encoding.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn add_inputs(&mut self, shapes: &[Vec<usize>]) -> Result<Vec<(usize, Fact)>> {
+        let graph = &self.placed.graph;
+        let mut out = Vec::new();
+        for (port, shape) in graph.inputs.iter().zip(shapes) {
+            let info = &graph.tensors[port.tensor];
+            if let Some(encoding) = &info.encoding {
+                encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
+            }
+            let fact = Fact {
+                name: info.name.clone(),
+                dtype: info.dtype.unwrap_or(DType::F32),
+                shape: shape.clone(),
+                constant: None,
+                codes: None,
+                encoding: info.encoding.clone(),
+            };
+            self.facts[port.tensor] = Some(fact.clone());
+            let slot = self.slot();
+            let encoding = info.encoding.as_deref();
+            if port.quantized {
+                self.values.insert((port.tensor, Form::Codes, Layout::RowMajor), Source::Slot(slot));
+            } else {
+                self.raw_real(port.tensor, slot, encoding, true)?;
+            }
+            out.push((slot, fact));
+        }
+        Ok(out)
+    }
+
+    /// Registers a slot that holds unquantized reals of a tensor.
+    fn raw_real(&mut self, t: TensorId, slot: usize, encoding: Option<&Encoding>, is_input: bool) -> Result<()> {
+        let fact = self.facts[t].clone().expect("facts precede values");
+        let float = fact.dtype == DType::F32;
+        let rule = if is_input && self.spec.rule(names::QUANTIZE_INPUT).is_some() {
+            names::QUANTIZE_INPUT
+        } else {
+            names::QUANTIZE
+        };
+        match (encoding, self.spec.execution) {
+            (Some(encoding), Execution::FakeQuant) if float => {
+                let kernel = quantizers::fake_quant_kernel(self.spec, rule, &fact.name, encoding, &fact.shape)?;
+                let to = self.step("fake_quant", kernel, vec![Some(Source::Slot(slot))], t);
+                self.values.insert((t, Form::Real, Layout::RowMajor), Source::Slot(to));
+            }
+            (Some(encoding), Execution::Integer) if float => {
+                let kernel = quantizers::quantize_kernel(self.spec, rule, &fact.name, encoding, &fact.shape)?;
+                let to = self.step("quantize", kernel, vec![Some(Source::Slot(slot))], t);
+                self.values.insert((t, Form::Codes, Layout::RowMajor), Source::Slot(to));
+            }
+            _ => {
+                self.values.insert((t, Form::Real, Layout::RowMajor), Source::Slot(slot));
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self) -> usize {
+        self.slots += 1;
+        self.slots - 1
+    }
+
+    /// Adds a conversion with one output.
+    fn step(&mut self, label: &str, kernel: Box<dyn Kernel>, inputs: Vec<Option<Source>>, t: TensorId) -> usize {
+        let slot = self.slot();
+        let name = &self.placed.graph.tensors[t].name;
+        self.steps.push(Step {
+            node: self.current,
+            label: format!("{label} {name}"),
+            kernel,
+            inputs,
+            outputs: vec![Some(slot)],
+            frees: Vec::new(),
+        });
+        slot
+    }
+
+    /// The value of a tensor in a form and layout, converting where it exists in another.
+    fn value(&mut self, t: TensorId, form: Form, layout: Layout) -> Result<Source> {
+        if let Some(source) = self.values.get(&(t, form, layout)) {
+            return Ok(source.clone());
+        }
+        let fact = self.facts[t].clone().ok_or_else(|| {
+            Error::invalid("tensor_undefined", "nothing computes this tensor").at_tensor(&self.placed.graph.tensors[t].name)
+        })?;
+        let source = if let Some(constant) = &fact.constant {
+            self.constant_value(&fact, constant, form, layout)?
+        } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
+            let kernel = LayoutKernel::new(layout);
+            Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
+        } else {
+            let codes = |planner: &mut Self| planner.value(t, Form::Codes, layout);
+            let encoding = fact.encoding.as_deref().ok_or_else(|| {
+                Error::invalid("tensor_encoding", "the tensor has no encoding").at_tensor(&fact.name)
+            })?;
+            match form {
+                Form::Real => {
+                    let from = codes(self)?;
+                    let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
+                    Source::Slot(self.step("dequantize", kernel, vec![Some(from)], t))
+                }
+                Form::CodesAs(target) => {
+                    let from = codes(self)?;
+                    let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
+                    let kernel = quantizers::requantize_kernel(self.spec, &fact.name, encoding, &to)?;
+                    Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
+                }
+                Form::Codes => {
+                    return Err(Error::invalid("tensor_codes", "the tensor has no codes").at_tensor(&fact.name));
+                }
+            }
+        };
+        self.values.insert((t, form, layout), source.clone());
+        Ok(source)
+    }
+
+    fn constant_value(&self, fact: &Fact, constant: &Arc<Tensor>, form: Form, layout: Layout) -> Result<Source> {
+        let value = match form {
+            Form::Real => match (&fact.encoding, self.spec.execution) {
+                (Some(encoding), Execution::Integer | Execution::FakeQuant) if constant.dtype() == DType::F32 => {
+                    // What a float kernel reads of a quantized constant is what its codes stand for.
+                    let is_bias = encoding.bitwidth == 32;
+                    if is_bias { constant.clone() } else { self.dequantized_constant(fact, encoding)? }
+                }
+                _ => constant.clone(),
+            },
+            Form::Codes => quantizers::quantize_constant(self.spec, fact, &self.context)?,
+            Form::CodesAs(target) => {
+                let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
+                let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
+                let from = fact.encoding.as_deref().expect("codes have encodings");
+                let kernel = quantizers::requantize_kernel(self.spec, &fact.name, from, &to)?;
+                Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
+            }
+        };
+        Ok(Source::Constant(match layout {
+            Layout::RowMajor => value,
+            Layout::ChannelsLast => Arc::new(layout::convert(&value, Layout::ChannelsLast)?),
+        }))
+    }
+
+    fn dequantized_constant(&self, fact: &Fact, encoding: &Encoding) -> Result<Arc<Tensor>> {
+        let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
+        let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
+        Ok(Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0)))
+    }
+
+    fn add_node(&mut self, n: usize) -> Result<()> {
+        let node = &self.placed.graph.nodes[n];
+        let op = registry::find(&node.domain, &node.op_type).ok_or_else(|| {
+            let full = if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+            Error::unsupported("op_unknown", format!("operator {full} is not implemented"))
+        })?;
+        let opset = self.placed.graph.opset(&node.domain);
+        let inputs: Vec<Option<Fact>> = node
+            .inputs
+            .iter()
+            .map(|t| match t {
+                None => Ok(None),
+                Some(t) => self.facts[*t].clone().map(Some).ok_or_else(|| {
+                    Error::invalid("tensor_undefined", "nothing computes this tensor")
+                        .at_tensor(&self.placed.graph.tensors[*t].name)
+                }),
+            })
+            .collect::<Result<_>>()?;
+        let facts = Facts { node, opset, inputs: &inputs, outputs: &[] };
+        let inferred = op.infer(&facts)?;
+        let outputs: Vec<Option<Fact>> = node
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(i, t)| {
+                let Some(t) = *t else { return Ok(None) };
+                let (dtype, shape) = inferred.get(i).cloned().ok_or_else(|| {
+                    Error::invalid("node_outputs", format!("the operator has no output {i}"))
+                })?;
+                crate::tensor::element_count(&shape)?;
+                let info = &self.placed.graph.tensors[t];
+                let encoding = info.encoding.clone().filter(|_| dtype.is_float());
+                if let Some(encoding) = &encoding {
+                    encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
+                }
+                Ok(Some(Fact { name: info.name.clone(), dtype, shape, constant: None, codes: None, encoding }))
+            })
+            .collect::<Result<_>>()?;
+        for (t, fact) in node.outputs.iter().zip(&outputs) {
+            if let (Some(t), Some(fact)) = (t, fact) {
+                self.facts[*t] = Some(fact.clone());
+            }
+        }
+        let facts = Facts { node, opset, inputs: &inputs, outputs: &outputs };
+        if self.fold(&facts, op)? {
+            return Ok(());
+        }
+        if self.spec.execution == Execution::Integer {
+            if let Some((integer, body)) = self.integer_body(n, &facts)? {
+                return self.add_integer(n, &facts, integer, &body);
+            }
+        }
+        self.add_float(n, &facts, op)
+    }
+
+    /// Computes a node whose inputs are all constant and unquantized: shapes and index arithmetic.
+    fn fold(&mut self, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<bool> {
+        let all = facts.inputs.iter().flatten().all(|f| f.constant.is_some() && f.encoding.is_none());
+        let shape_only = matches!(facts.node.op_type.as_str(), "Shape" | "Size");
+        if !(all || shape_only) || facts.outputs.iter().flatten().any(|f| f.encoding.is_some()) {
+            return Ok(false);
+        }
+        let stand_ins: Vec<Option<Tensor>> = facts
+            .inputs
+            .iter()
+            .map(|f| match f {
+                Some(f) if f.constant.is_none() => Some(layout::shape_stand_in(&f.shape)).transpose(),
+                _ => Ok(None),
+            })
+            .collect::<Result<_>>()?;
+        let kernel = op.float(facts)?;
+        let inputs: Vec<Option<&Tensor>> = facts
+            .inputs
+            .iter()
+            .zip(&stand_ins)
+            .map(|(f, s)| s.as_ref().or(f.as_ref().and_then(|f| f.constant.as_deref())))
+            .collect();
+        let values = kernel.run(&self.context, &inputs)?;
+        for (t, value) in facts.node.outputs.iter().zip(values) {
+            if let Some(fact) = t.and_then(|t| self.facts[t].as_mut()) {
+                fact.constant = Some(Arc::new(value));
+            }
+        }
+        self.report(facts.node, "folded", None);
+        Ok(true)
+    }
+
+    fn report(&mut self, node: &Node, mode: &'static str, body: Option<(&str, &Body)>) {
+        let rule = body.map(|(rule, _)| match self.spec.rule(rule).and_then(|r| r.choice.as_ref()) {
+            Some(choice) => format!("{rule} ({choice})"),
+            None => rule.to_string(),
+        });
+        self.nodes.push(NodeReport {
+            name: node.name.clone(),
+            op_type: node.op_type.clone(),
+            mode,
+            rule,
+            evidence: body.map(|(_, b)| b.evidence.clone()),
+        });
+    }
+
+    /// The integer form of a node and the rule's body, or `None` where it runs in float.
+    fn integer_body(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
+        let node = facts.node;
+        let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
+        if !quantized {
+            return Ok(None);
+        }
+        let Some(rule) = self.spec.rule(&node.op_type).or_else(|| self.spec.rule(names::OTHER)) else {
+            return Err(self.spec.require(&node.op_type).expect_err("the rule is missing"));
+        };
+        let Some(integer) = integer::find(&node.domain, &node.op_type) else {
+            return match rule.bodies.iter().all(|b| matches!(b.action, Action::Float)) {
+                true => self.float_by_rule(facts, rule.name.clone(), &rule.bodies[0].clone()),
+                false => Err(facts.unsupported("no integer form of this operator exists")),
+            };
+        };
+        if let [Body { when: None, action: Action::Float, .. }] = &rule.bodies[..] {
+            let (name, body) = (rule.name.clone(), rule.bodies[0].clone());
+            return self.float_by_rule(facts, name, &body);
+        }
+        let lacking = integer
+            .data_inputs(facts)
+            .into_iter()
+            .filter_map(|i| facts.optional(i))
+            .chain(facts.outputs.iter().flatten())
+            .find(|f| f.dtype.is_float() && f.encoding.is_none());
+        if let Some(fact) = lacking {
+            if self.spec.placement.missing_encoding == MissingEncoding::Error {
+                return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
+                    .at_tensor(&fact.name)
+                    .help("calibrate the model so that this tensor has one"));
+            }
+            self.notes.push(Note {
+                place: node.name.clone(),
+                text: format!("runs in float: tensor '{}' has no encoding", fact.name),
+            });
+            return Ok(None);
+        }
+        let clamp = self.code_clamp(n, facts)?;
+        let env = integer.environment(facts, clamp)?;
+        let body = rule.resolve(&env)?.clone();
+        match &body.action {
+            Action::Float => self.float_by_rule(facts, rule.name.clone(), &body),
+            Action::Unsupported(reason) => {
+                Err(Error::new(Kind::UnsupportedByTarget, "op_unsupported", reason.clone())
+                    .at(Location::Node { name: node.name.clone(), op_type: node.op_type.clone() }))
+            }
+            _ => Ok(Some((integer, body))),
+        }
+    }
+
+    fn float_by_rule(
+        &mut self,
+        facts: &Facts<'_>,
+        rule: String,
+        body: &Body,
+    ) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
+        self.notes.push(Note { place: facts.node.name.clone(), text: format!("runs in float by rule '{rule}'") });
+        self.report(facts.node, "float", Some((&rule, body)));
+        Ok(None)
+    }
+
+    /// The fused activation's bounds in codes of the output.
+    fn code_clamp(&self, n: usize, facts: &Facts<'_>) -> Result<Option<(i64, i64)>> {
+        let Some(Clamp { lo, hi }) = self.placed.clamps[n] else { return Ok(facts.node.code_clamp) };
+        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+        let encoding = y.encoding.as_deref().ok_or_else(|| facts.invalid("no encoding"))?;
+        let kernel = quantizers::quantize_kernel(self.spec, names::QUANTIZE, &y.name, encoding, &[1])?;
+        let code = |bound: f32, open: i64| -> Result<i64> {
+            if bound.is_infinite() {
+                return Ok(open);
+            }
+            let out = kernel.run(&self.context, &[Some(&Tensor::f32(&[1], vec![bound]))])?;
+            Ok(out[0].to_i64()?[0])
+        };
+        let (qmin, qmax) = (encoding.qmin(), encoding.qmax());
+        let lo = code(lo, qmin)?.clamp(qmin, qmax);
+        Ok(Some((lo, code(hi, qmax)?.clamp(lo, qmax))))
+    }
+
+    fn add_integer(&mut self, n: usize, facts: &Facts<'_>, op: &dyn IntegerOp, body: &Body) -> Result<()> {
+        let node = facts.node;
+        let data = op.data_inputs(facts);
+        let moves = matches!(body.action, Action::Move);
+        let form = |planner: &Self, i: usize| -> Form {
+            let (Some(fact), Some(Some(y))) = (facts.optional(i), facts.outputs.first()) else { return Form::Real };
+            match (&fact.encoding, &y.encoding) {
+                _ if !data.contains(&i) || fact.encoding.is_none() => Form::Real,
+                (Some(from), Some(to)) if moves && !from.same_grid(to) => {
+                    let _ = planner;
+                    Form::CodesAs(node.outputs[0].expect("output 0 has a fact"))
+                }
+                _ => Form::Codes,
+            }
+        };
+        let layouts: Vec<Layout> = (0..node.inputs.len())
+            .map(|i| match node.inputs[i] {
+                Some(t) if self.values.contains_key(&(t, form(self, i), Layout::RowMajor)) => Layout::RowMajor,
+                Some(t) if self.values.contains_key(&(t, form(self, i), Layout::ChannelsLast)) => Layout::ChannelsLast,
+                _ => Layout::RowMajor,
+            })
+            .collect();
+        let clamp = self.code_clamp(n, facts)?;
+        let mut known = facts.inputs.to_vec();
+        for &i in &data {
+            if let Some(fact) = known.get_mut(i).and_then(Option::as_mut)
+                && fact.constant.is_some()
+                && fact.encoding.is_some()
+                && fact.codes.is_none()
+            {
+                fact.codes = Some(quantizers::quantize_constant(self.spec, fact, &self.context)?);
+            }
+        }
+        let facts = &Facts { inputs: &known, ..*facts };
+        let context = Context { spec: self.spec, body, layouts: &layouts, clamp };
+        let prepared = op.prepare(facts, &context)?;
+        let mut inputs = Vec::new();
+        for argument in &prepared.arguments {
+            let Some(t) = node.inputs[argument.input] else {
+                inputs.push(None);
+                continue;
+            };
+            let form = form(self, argument.input);
+            inputs.push(Some(self.value(t, form, argument.layout)?));
+        }
+        let mut outputs = Vec::new();
+        for (i, t) in node.outputs.iter().enumerate() {
+            let Some(t) = *t else {
+                outputs.push(None);
+                continue;
+            };
+            let slot = self.slot();
+            outputs.push(Some(slot));
+            let quantized = facts.outputs[i].as_ref().is_some_and(|f| f.encoding.is_some());
+            let form = if quantized { Form::Codes } else { Form::Real };
+            self.values.insert((t, form, prepared.layout), Source::Slot(slot));
+            self.producers.insert(t, self.steps.len());
+        }
+        let rule = self.spec.rule(&node.op_type).map_or(names::OTHER, |r| r.name.as_str());
+        self.report(node, body.action.label(), Some((rule, body)));
+        self.steps.push(Step {
+            node: Some(n),
+            label: format!("{} {}", node.op_type, node.name),
+            kernel: prepared.kernel,
+            inputs,
+            outputs,
+            frees: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<()> {
+        let node = facts.node;
+        let kernel = op.float(facts)?;
+        let mut inputs = Vec::new();
+        for t in &node.inputs {
+            inputs.push(match t {
+                None => None,
+                Some(t) => Some(self.value(*t, Form::Real, Layout::RowMajor)?),
+            });
+        }
+        let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
+        self.steps.push(Step {
+            node: Some(n),
+            label: format!("{} {}", node.op_type, node.name),
+            kernel,
+            inputs,
+            outputs: slots.clone(),
+            frees: Vec::new(),
+        });
+        if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
+            self.report(node, "float", None);
+        }
+        for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
+            let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
+            self.producers.insert(t, self.steps.len() - 1);
+            if let (0, Some(Clamp { lo, hi })) = (i, self.placed.clamps[n]) {
+                slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), vec![Some(Source::Slot(slot))], t);
+            }
+            let encoding = facts.outputs[i].as_ref().and_then(|f| f.encoding.clone());
+            self.raw_real(t, slot, encoding.as_deref(), false)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, inputs: Vec<(usize, Fact)>, outputs: Vec<Source>, keep: &BTreeSet<TensorId>) -> Result<Plan> {
+        let mut last_read = vec![None; self.slots];
+        for (s, step) in self.steps.iter().enumerate() {
+            for source in step.inputs.iter().flatten() {
+                if let Source::Slot(slot) = source {
+                    last_read[*slot] = Some(s);
+                }
+            }
+            for slot in step.outputs.iter().flatten() {
+                last_read[*slot] = last_read[*slot].or(Some(s));
+            }
+        }
+        for source in &outputs {
+            if let Source::Slot(slot) = source {
+                last_read[*slot] = None;
+            }
+        }
+        for (&(t, _, _), source) in &self.values {
+            if let (true, Source::Slot(slot)) = (keep.contains(&t), source) {
+                last_read[*slot] = None;
+            }
+        }
+        for (slot, last) in last_read.into_iter().enumerate() {
+            if let Some(step) = last {
+                self.steps[step].frees.push(slot);
+            }
+        }
+        Ok(Plan {
+            steps: self.steps,
+            slots: self.slots,
+            inputs,
+            outputs,
+            values: self.values,
+            facts: self.facts,
+            nodes: self.nodes,
+            producers: self.producers,
+            notes: self.notes,
+        })
+    }
+}

@@ -1,0 +1,424 @@
+//! A model and a target, ready to run on tensors.
+
+use super::layout;
+use super::placement::{Note, Placed, place};
+use super::plan::{Form, NodeReport, Plan, Source, plan};
+use crate::encoding::Encoding;
+use crate::error::{Error, Location, Result};
+use crate::graph::{Dim, Graph, TensorId};
+use crate::ops::integer::{Layout, lanes};
+use crate::ops::{Explanation, RunContext};
+use crate::spec::{Spec, Status};
+use crate::tensor::{DType, Tensor};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How a session runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Threads; 0 for as many as the machine has.
+    pub threads: usize,
+    /// Refuse models that use rules whose evidence is `assumed`.
+    pub strict: bool,
+}
+
+/// An input or output as the outside sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortInfo {
+    /// Name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Declared shape, where the file gives one.
+    pub shape: Option<Vec<Dim>>,
+    /// Encoding, where the tensor is quantized.
+    pub encoding: Option<Arc<Encoding>>,
+}
+
+/// A value from inside the graph.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// Tensor name.
+    pub name: String,
+    /// Other names of the tensor in the file.
+    pub aliases: Vec<String>,
+    /// Integers, where the tensor is held as codes.
+    pub codes: Option<Tensor>,
+    /// Reals (or the tensor's own type), dequantized from the codes where there are any.
+    pub value: Tensor,
+    /// The encoding, where there is one.
+    pub encoding: Option<Arc<Encoding>>,
+}
+
+/// What a run gives.
+#[derive(Debug, Clone)]
+pub struct RunResult {
+    /// Outputs in the graph's order.
+    pub outputs: Vec<(String, Tensor)>,
+    /// Intermediate tensors in graph order, where asked for.
+    pub captured: Vec<Captured>,
+}
+
+/// How the nodes of a model run under a target, and what that rests on.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Nodes in order.
+    pub nodes: Vec<NodeReport>,
+    /// What placement changed, and what runs in float.
+    pub notes: Vec<Note>,
+    /// Weakest evidence among the rules used.
+    pub status: Status,
+}
+
+/// Time of one step.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Operator or conversion, and name.
+    pub label: String,
+    /// Wall time.
+    pub time: Duration,
+}
+
+/// A model and a target.
+pub struct Session {
+    placed: Placed,
+    spec: Spec,
+    options: Options,
+    pool: rayon::ThreadPool,
+    plans: Mutex<HashMap<(Vec<Vec<usize>>, bool), Arc<Plan>>>,
+}
+
+/// Plans that a session keeps for different input shapes.
+const MAX_PLANS: usize = 16;
+
+impl Session {
+    /// Applies the target's placement rules to a model.
+    pub fn new(graph: Graph, spec: Spec, options: Options) -> Result<Session> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|i| format!("nputwin-{i}"))
+            .build()
+            .map_err(|e| Error::invalid("threads", e.to_string()))?;
+        let placed = place(graph, &spec);
+        Ok(Session { placed, spec, options, pool, plans: Mutex::new(HashMap::new()) })
+    }
+
+    /// The target.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The graph after placement.
+    pub fn graph(&self) -> &Graph {
+        &self.placed.graph
+    }
+
+    /// Threads that the session uses.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    fn port(&self, port: &crate::graph::Port) -> PortInfo {
+        let info = &self.placed.graph.tensors[port.tensor];
+        let dtype = match &info.encoding {
+            Some(encoding) if port.quantized => lanes::storage(encoding),
+            _ => info.dtype.unwrap_or(DType::F32),
+        };
+        PortInfo { name: port.name.clone(), dtype, shape: info.shape.clone(), encoding: info.encoding.clone() }
+    }
+
+    /// Inputs in order.
+    pub fn inputs(&self) -> Vec<PortInfo> {
+        self.placed.graph.inputs.iter().map(|p| self.port(p)).collect()
+    }
+
+    /// Outputs in order.
+    pub fn outputs(&self) -> Vec<PortInfo> {
+        self.placed.graph.outputs.iter().map(|p| self.port(p)).collect()
+    }
+
+    /// Shapes of the inputs where all dimensions are fixed or stand for a batch (taken as 1).
+    pub fn default_shapes(&self) -> Result<Vec<Vec<usize>>> {
+        self.inputs()
+            .iter()
+            .map(|port| {
+                let dims = port.shape.as_ref().ok_or_else(|| {
+                    Error::invalid("input_shape", "the file gives no shape").at_tensor(&port.name)
+                })?;
+                Ok(dims.iter().map(|d| if let Dim::Fixed(n) = d { *n } else { 1 }).collect())
+            })
+            .collect()
+    }
+
+    fn plan_for(&self, shapes: Vec<Vec<usize>>, capture: bool) -> Result<Arc<Plan>> {
+        let key = (shapes, capture);
+        if let Some(plan) = self.plans.lock().expect("no panic while locked").get(&key) {
+            return Ok(plan.clone());
+        }
+        let keep: BTreeSet<TensorId> = if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
+        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, &self.pool)?);
+        if self.options.strict {
+            refuse_assumptions(&plan)?;
+        }
+        let mut plans = self.plans.lock().expect("no panic while locked");
+        if plans.len() >= MAX_PLANS {
+            plans.clear();
+        }
+        plans.insert(key, plan.clone());
+        Ok(plan)
+    }
+
+    /// Prepares the session for inputs of these shapes and says how each node will run.
+    pub fn report(&self, shapes: Vec<Vec<usize>>) -> Result<Report> {
+        let plan = self.plan_for(shapes, false)?;
+        let status = plan.nodes.iter().filter_map(|n| n.evidence.as_ref()).map(|e| e.status).max();
+        Ok(Report {
+            nodes: plan.nodes.clone(),
+            notes: plan.notes.clone(),
+            status: status.unwrap_or(Status::Executed),
+        })
+    }
+
+    fn bind(&self, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+        let ports = self.inputs();
+        for (name, _) in feeds {
+            if !ports.iter().any(|p| p.name == *name) {
+                let known = ports.iter().map(|p| p.name.as_str());
+                return Err(Error::invalid("feed_unknown", format!("the model has no input '{name}'"))
+                    .help(crate::spec::nearest_help(name, known)));
+            }
+        }
+        let mut symbols: BTreeMap<String, (usize, String)> = BTreeMap::new();
+        let mut out = Vec::new();
+        for port in &ports {
+            let Some((_, tensor)) = feeds.iter().find(|(name, _)| *name == port.name) else {
+                return Err(Error::invalid("feed_missing", format!("no value for input '{}'", port.name)));
+            };
+            if tensor.dtype() != port.dtype {
+                return Err(Error::invalid(
+                    "feed_dtype",
+                    format!("input '{}' takes {}, not {}", port.name, port.dtype, tensor.dtype()),
+                ));
+            }
+            if let Some(dims) = &port.shape {
+                check_shape(&port.name, dims, tensor.shape(), &mut symbols)?;
+            }
+            if let (Some(encoding), Ok(codes)) = (&port.encoding, tensor.to_i64()) {
+                let range = encoding.qmin()..=encoding.qmax();
+                if let Some(i) = codes.iter().position(|c| !range.contains(c)) {
+                    return Err(Error::invalid("feed_code", format!("code {} is outside {range:?}", codes[i]))
+                        .at(Location::Tensor { name: port.name.clone(), index: Some(i) }));
+                }
+            }
+            out.push((*tensor).clone());
+        }
+        Ok(out)
+    }
+
+    /// Runs the graph on named inputs.
+    pub fn run(&self, feeds: &[(&str, &Tensor)]) -> Result<RunResult> {
+        self.run_with(feeds, false, &mut || Ok(()))
+    }
+
+    /// Runs the graph; `capture` keeps every tensor, and `between` is called before each step and may stop the run.
+    pub fn run_with(
+        &self,
+        feeds: &[(&str, &Tensor)],
+        capture: bool,
+        between: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<RunResult> {
+        let inputs = self.bind(feeds)?;
+        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), capture)?;
+        let slots = self.execute(&plan, inputs, between, &mut |_, _| ())?;
+        let outputs = self.graph().outputs.iter().zip(&plan.outputs);
+        let outputs = outputs.map(|(p, s)| Ok((p.name.clone(), fetch(&slots, s)?.clone()))).collect::<Result<_>>()?;
+        let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
+        Ok(RunResult { outputs, captured })
+    }
+
+    /// Runs the graph and gives the time of each step.
+    pub fn profile(&self, feeds: &[(&str, &Tensor)]) -> Result<Vec<Profile>> {
+        let inputs = self.bind(feeds)?;
+        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), false)?;
+        let mut out = Vec::new();
+        self.execute(&plan, inputs, &mut || Ok(()), &mut |label, time| {
+            out.push(Profile { label: label.to_string(), time });
+        })?;
+        Ok(out)
+    }
+
+    fn execute(
+        &self,
+        plan: &Plan,
+        inputs: Vec<Tensor>,
+        between: &mut dyn FnMut() -> Result<()>,
+        timed: &mut dyn FnMut(&str, Duration),
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut slots: Vec<Option<Tensor>> = vec![None; plan.slots];
+        for ((slot, _), tensor) in plan.inputs.iter().zip(inputs) {
+            slots[*slot] = Some(tensor);
+        }
+        let context = RunContext { pool: &self.pool };
+        for step in &plan.steps {
+            between()?;
+            let started = Instant::now();
+            let arguments: Vec<Option<&Tensor>> = step
+                .inputs
+                .iter()
+                .map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose())
+                .collect::<Result<_>>()?;
+            let outputs = step.kernel.run(&context, &arguments).map_err(|e| match step.node {
+                Some(n) => e.at_node(&self.graph().nodes[n].name, &self.graph().nodes[n].op_type),
+                None => e,
+            })?;
+            for (slot, tensor) in step.outputs.iter().zip(outputs) {
+                if let Some(slot) = slot {
+                    slots[*slot] = Some(tensor);
+                }
+            }
+            for slot in &step.frees {
+                slots[*slot] = None;
+            }
+            timed(&step.label, started.elapsed());
+        }
+        Ok(slots)
+    }
+
+    fn captured(&self, plan: &Plan, slots: &[Option<Tensor>]) -> Result<Vec<Captured>> {
+        let graph = self.graph();
+        let order = graph
+            .inputs
+            .iter()
+            .map(|p| p.tensor)
+            .chain(graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()));
+        let mut out = Vec::new();
+        for t in order {
+            let info = &graph.tensors[t];
+            let find = |form: Form| {
+                [Layout::RowMajor, Layout::ChannelsLast].into_iter().find_map(|layout| {
+                    let source = plan.values.get(&(t, form, layout))?;
+                    Some((fetch(slots, source).ok()?, layout))
+                })
+            };
+            let row_major = |(tensor, from): (&Tensor, Layout)| match from {
+                Layout::RowMajor => Ok(tensor.clone()),
+                Layout::ChannelsLast => layout::convert(tensor, Layout::RowMajor),
+            };
+            let codes = find(Form::Codes).map(row_major).transpose()?;
+            let value = match (find(Form::Real), &codes, &info.encoding) {
+                (Some(value), _, _) => row_major(value)?,
+                (None, Some(codes), Some(encoding)) => self.dequantize(&info.name, encoding, codes)?,
+                _ => continue,
+            };
+            out.push(Captured {
+                name: info.name.clone(),
+                aliases: info.aliases.clone(),
+                codes,
+                value,
+                encoding: info.encoding.clone(),
+            });
+        }
+        Ok(out)
+    }
+
+    /// Reals of codes by the target's rule.
+    pub fn dequantize(&self, name: &str, encoding: &Encoding, codes: &Tensor) -> Result<Tensor> {
+        let kernel = crate::ops::integer::quantizers::dequantize_kernel(&self.spec, name, encoding, codes.shape())?;
+        Ok(kernel.run(&RunContext { pool: &self.pool }, &[Some(codes)])?.remove(0))
+    }
+
+    /// Codes of reals by the target's rule `quantize`, or its variant for graph inputs.
+    pub fn quantize(&self, name: &str, encoding: &Encoding, reals: &Tensor) -> Result<Tensor> {
+        use crate::spec::names;
+        let kernel = crate::ops::integer::quantizers::quantize_kernel(
+            &self.spec,
+            names::QUANTIZE,
+            name,
+            encoding,
+            reals.shape(),
+        )?;
+        Ok(kernel.run(&RunContext { pool: &self.pool }, &[Some(reals)])?.remove(0))
+    }
+
+    /// How one element of a tensor came about. `index` is flat, in ONNX's order.
+    pub fn explain(&self, feeds: &[(&str, &Tensor)], tensor: &str, index: usize) -> Result<Explanation> {
+        let inputs = self.bind(feeds)?;
+        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
+        let slots = self.execute(&plan, inputs, &mut || Ok(()), &mut |_, _| ())?;
+        let graph = self.graph();
+        let t = graph.find(tensor).ok_or_else(|| {
+            let known = graph.tensors.iter().map(|t| t.name.as_str());
+            Error::invalid("tensor_unknown", format!("the model has no tensor '{tensor}'"))
+                .help(crate::spec::nearest_help(tensor, known))
+        })?;
+        let step = plan.producers.get(&t).copied().ok_or_else(|| {
+            Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor)
+        })?;
+        let step = &plan.steps[step];
+        let fact = plan.facts[t].as_ref().expect("produced tensors have facts");
+        if index >= fact.shape.iter().product() {
+            return Err(Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape))
+                .at_tensor(tensor));
+        }
+        let channels_last = plan.values.iter().any(|(&(v, _, layout), source)| {
+            v == t && layout == Layout::ChannelsLast && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
+        });
+        let place = if channels_last { layout::channels_last_index(&fact.shape, index) } else { index };
+        let arguments: Vec<Option<&Tensor>> =
+            step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
+        let mut explanation = step.kernel.explain(&arguments, place)?;
+        explanation.tensor = tensor.to_string();
+        explanation.index = index;
+        explanation.node = step.node.map(|n| (graph.nodes[n].name.clone(), graph.nodes[n].op_type.clone()));
+        explanation.target = self.spec.name.clone();
+        Ok(explanation)
+    }
+}
+
+fn refuse_assumptions(plan: &Plan) -> Result<()> {
+    match plan.nodes.iter().find(|n| n.evidence.as_ref().is_some_and(|e| e.status == Status::Assumed)) {
+        None => Ok(()),
+        Some(node) => Err(Error::new(
+            crate::Kind::Unspecified,
+            "strict_assumed",
+            format!("rule '{}' is assumed", node.rule.as_deref().unwrap_or("?")),
+        )
+        .at_node(&node.name, &node.op_type)
+        .help("run without --strict to accept it")),
+    }
+}
+
+fn fetch<'a>(slots: &'a [Option<Tensor>], source: &'a Source) -> Result<&'a Tensor> {
+    match source {
+        Source::Constant(tensor) => Ok(tensor),
+        Source::Slot(slot) => slots[*slot]
+            .as_ref()
+            .ok_or_else(|| Error::invalid("slot_empty", "a value was freed before its last reader; please report this")),
+    }
+}
+
+fn check_shape(
+    name: &str,
+    dims: &[Dim],
+    shape: &[usize],
+    symbols: &mut BTreeMap<String, (usize, String)>,
+) -> Result<()> {
+    let wrong = |why: String| Err(Error::invalid("feed_shape", why).at_tensor(name));
+    if dims.len() != shape.len() {
+        return wrong(format!("rank {} where the model declares {}", shape.len(), dims.len()));
+    }
+    for (i, (dim, &size)) in dims.iter().zip(shape).enumerate() {
+        match dim {
+            Dim::Fixed(n) if *n != size => return wrong(format!("axis {i} has {size} elements, the model says {n}")),
+            Dim::Symbol(s) if !s.is_empty() => {
+                let (first, whose) = symbols.entry(s.clone()).or_insert((size, name.to_string()));
+                if *first != size {
+                    return wrong(format!("dimension '{s}' is {size} here and {first} in '{whose}'"));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

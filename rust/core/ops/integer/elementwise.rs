@@ -1,0 +1,227 @@
+//! Operators that compute each output element from one element of each operand.
+
+use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
+use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes, storage};
+use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use crate::encoding::Granularity;
+use crate::error::Result;
+use crate::ops::broadcast;
+use crate::ops::{Facts, Kernel, RunContext};
+use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::spec::Action;
+use crate::tensor::{DType, Data, Tensor};
+
+/// Names of the operands in programs, for each operator of this kind.
+pub fn arity(op_type: &str) -> Option<&'static [&'static str]> {
+    Some(match op_type {
+        "Relu" | "Clip" | "LeakyRelu" | "Sigmoid" | "Tanh" | "HardSwish" | "HardSigmoid" | "Gelu" | "Exp" | "Log"
+        | "Sqrt" | "Reciprocal" | "Abs" | "Neg" | "Erf" | "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign"
+        | "Mish" | "Floor" | "Ceil" | "Round" | "Sin" | "Cos" => &["x"],
+        "PRelu" => &["x", "w"],
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => &["a", "b"],
+        _ => return None,
+    })
+}
+
+/// Largest code range for which a unary operator becomes a table.
+const TABLE_CODES: i64 = 1 << 16;
+
+pub struct Elementwise;
+
+impl IntegerOp for Elementwise {
+    fn data_inputs(&self, facts: &Facts<'_>) -> Vec<usize> {
+        (0..arity(&facts.node.op_type).map_or(0, <[_]>::len)).collect()
+    }
+
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        let names = arity(&facts.node.op_type).ok_or_else(|| facts.unsupported("not an elementwise operator"))?;
+        if facts.inputs.len() > names.len() && facts.node.op_type != "Clip" {
+            return Err(facts.unsupported(format!("{} operands", facts.inputs.len())));
+        }
+        let mut env = Env::new();
+        for (i, name) in names.iter().enumerate() {
+            let encoding = encoding_of(facts, facts.input(i)?)?;
+            add_code_input(&mut env, name, encoding);
+            add_encoding(&mut env, name, encoding);
+        }
+        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+        add_output(&mut env, encoding_of(facts, y)?, clamp);
+        let defaults: &[(&str, f32)] = match facts.node.op_type.as_str() {
+            "LeakyRelu" => &[("alpha", 0.01)],
+            "HardSigmoid" => &[("alpha", 0.2), ("beta", 0.5)],
+            "Elu" | "Celu" => &[("alpha", 1.0)],
+            "Selu" => &[("alpha", 1.673_263_2), ("gamma", 1.050_701)],
+            _ => &[],
+        };
+        add_attributes(&mut env, facts.node, defaults);
+        if facts.node.op_type == "Clip" {
+            let (lo, hi) = clip_bounds(facts)?;
+            env.constant("attr.min", Value::F32(lo));
+            env.constant("attr.max", Value::F32(hi));
+        }
+        Ok(env)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+        let Action::Program { program, .. } = &context.body.action else {
+            return Err(facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label())));
+        };
+        let env = self.environment(facts, context.clamp)?;
+        let compiled = program.compile(&env)?;
+        let operands = self.data_inputs(facts).len();
+        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+        let dtype = storage(encoding_of(facts, y)?);
+        if operands == 1 {
+            let x = encoding_of(facts, facts.input(0)?)?;
+            let layout = context.layouts[0];
+            let argument = vec![Argument { input: 0, layout }];
+            if compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
+                let table = Table::build(&compiled, x.qmin() as i32, x.qmax() as i32, dtype);
+                return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
+            }
+        }
+        let shapes: Vec<&[usize]> = (0..operands).map(|i| Ok(facts.input(i)?.shape.as_slice())).collect::<Result<_>>()?;
+        let plain = compiled.channels() == 1
+            && shapes.iter().all(|s| *s == y.shape.as_slice() || s.iter().product::<usize>() == 1);
+        let layout = match plain {
+            true => {
+                let full = (0..operands).filter(|&i| shapes[i] == y.shape.as_slice());
+                full.map(|i| context.layouts[i]).max().unwrap_or(Layout::RowMajor)
+            }
+            false => Layout::RowMajor,
+        };
+        let map = match plain {
+            true => None,
+            false => Some(channel_map(facts, operands, &y.shape)?),
+        };
+        let arguments = (0..operands)
+            .map(|input| Argument { input, layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor } })
+            .collect();
+        let kernel = ElementwiseKernel { tile: compiled.tile(), map, dtype, shape: y.shape.clone(), plain };
+        Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
+    }
+}
+
+/// Real bounds of a Clip, infinite where absent.
+pub fn clip_bounds(facts: &Facts<'_>) -> Result<(f32, f32)> {
+    let bound = |i: usize, name: &str, default: f32| -> Result<f32> {
+        match facts.optional(i) {
+            None => facts.node.float(name, default),
+            Some(_) => {
+                let value = facts.constant(i)?.to_f64();
+                value.first().map(|&v| v as f32).ok_or_else(|| facts.invalid("an empty bound"))
+            }
+        }
+    };
+    Ok((bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
+}
+
+/// Channels of the one operand that has per-channel scales, in terms of the output's shape.
+fn channel_map(facts: &Facts<'_>, operands: usize, shape: &[usize]) -> Result<ScaleMap> {
+    for i in 0..operands {
+        let fact = facts.input(i)?;
+        let encoding = encoding_of(facts, fact)?;
+        if let Granularity::PerChannel { axis } = encoding.granularity {
+            let mut lifted = encoding.clone();
+            lifted.granularity = Granularity::PerChannel { axis: axis + shape.len() - fact.shape.len() };
+            return ScaleMap::new(&lifted, shape);
+        }
+        if encoding.granularity != Granularity::PerTensor {
+            return Err(facts.unsupported("per-block encodings of elementwise operands"));
+        }
+    }
+    let any = encoding_of(facts, facts.input(0)?)?;
+    ScaleMap::new(any, shape)
+}
+
+/// A unary operator as a table from code to code.
+struct Table {
+    first: i32,
+    entries: Data,
+}
+
+impl Table {
+    fn build(compiled: &Compiled, first: i32, last: i32, dtype: DType) -> Self {
+        let codes: Vec<i32> = (first..=last).collect();
+        let mut out = vec![0i32; codes.len()];
+        compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut out);
+        let entries = match dtype {
+            DType::U8 => Data::U8(out.iter().map(|&v| v as u8).collect()),
+            DType::I8 => Data::I8(out.iter().map(|&v| v as i8).collect()),
+            DType::U16 => Data::U16(out.iter().map(|&v| v as u16).collect()),
+            DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
+            _ => Data::I32(out),
+        };
+        Table { first, entries }
+    }
+}
+
+impl Kernel for Table {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = super::arguments::required(inputs, 0)?;
+        let dtype = self.entries.dtype();
+        let data = compute_codes(context, dtype, x.len(), |start, out| {
+            read_codes(x.data(), start, out)?;
+            let index = |code: i32| (code - self.first) as usize;
+            match &self.entries {
+                Data::U8(t) => out.iter_mut().for_each(|v| *v = t[index(*v)].into()),
+                Data::I8(t) => out.iter_mut().for_each(|v| *v = t[index(*v)].into()),
+                Data::U16(t) => out.iter_mut().for_each(|v| *v = t[index(*v)].into()),
+                Data::I16(t) => out.iter_mut().for_each(|v| *v = t[index(*v)].into()),
+                Data::I32(t) => out.iter_mut().for_each(|v| *v = t[index(*v)]),
+                _ => unreachable!("tables hold codes"),
+            }
+            Ok(())
+        })?;
+        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+}
+
+struct ElementwiseKernel {
+    tile: TileProgram,
+    map: Option<ScaleMap>,
+    dtype: DType,
+    shape: Vec<usize>,
+    plain: bool,
+}
+
+impl Kernel for ElementwiseKernel {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let mut operands = Vec::with_capacity(inputs.len());
+        for i in 0..inputs.len() {
+            let x = super::arguments::required(inputs, i)?;
+            let whole = self.plain || x.shape() == self.shape.as_slice();
+            operands.push(if whole { std::borrow::Cow::Borrowed(x) } else { broadcast::expand(x, &self.shape)?.into() });
+        }
+        let shape = match operands.iter().find(|x| x.shape().len() == self.shape.len() && x.len() > 1) {
+            Some(x) if self.plain => x.shape().to_vec(),
+            _ => self.shape.clone(),
+        };
+        let len = self.shape.iter().product();
+        let data = compute_codes(context, self.dtype, len, |start, out| {
+            let mut buffers = [[0i32; CHUNK]; 2];
+            let mut lanes = Vec::with_capacity(2);
+            for (x, buffer) in operands.iter().zip(&mut buffers) {
+                let buffer = if x.len() == 1 { &mut buffer[..1] } else { &mut buffer[..out.len()] };
+                read_codes(x.data(), if x.len() == 1 { 0 } else { start }, buffer)?;
+                lanes.push(&*buffer);
+            }
+            let mut scratch = Scratch::default();
+            match &self.map {
+                None => {
+                    let lanes: Vec<_> = lanes.iter().map(|l| Lanes::I32(l)).collect();
+                    self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out);
+                    Ok(())
+                }
+                Some(map) => map.segments(start..start + out.len(), |range, channels| {
+                    let part = range.start - start..range.end - start;
+                    let lanes: Vec<_> =
+                        lanes.iter().map(|l| Lanes::I32(if l.len() == 1 { l } else { &l[part.clone()] })).collect();
+                    self.tile.run(&lanes, channels, &mut scratch, &mut out[part]);
+                    Ok(())
+                }),
+            }
+        })?;
+        Ok(vec![Tensor::new(shape, data)?])
+    }
+}

@@ -1,0 +1,64 @@
+//! What a program sees: encodings, attributes and sizes as named constants.
+
+use crate::encoding::{Encoding, Granularity};
+use crate::error::Result;
+use crate::graph::{Attribute, Node};
+use crate::ops::{Fact, Facts};
+use crate::program::{Env, Value};
+
+/// Adds `name.scale .zp .qmin .qmax .bits .signed .per_channel` of an encoding. A per-channel scale becomes a channel value.
+pub fn add_encoding(env: &mut Env, name: &str, encoding: &Encoding) {
+    let key = |field: &str| format!("{name}.{field}");
+    let scales: Vec<Value> = encoding.scale.iter().map(|&s| Value::F64(s)).collect();
+    let zero_points: Vec<Value> = encoding.zero_point.iter().map(|&z| Value::Int(z.into())).collect();
+    if encoding.granularity == Granularity::PerTensor {
+        env.constant(&key("scale"), scales[0]);
+        env.constant(&key("zp"), zero_points[0]);
+    } else {
+        env.channel(&key("scale"), scales);
+        env.channel(&key("zp"), zero_points);
+    }
+    env.constant(&key("qmin"), Value::Int(encoding.qmin().into()));
+    env.constant(&key("qmax"), Value::Int(encoding.qmax().into()));
+    env.constant(&key("bits"), Value::Int(encoding.bitwidth.into()));
+    env.constant(&key("signed"), Value::Bool(encoding.signed));
+    env.constant(&key("symmetric"), Value::Bool(encoding.symmetric));
+    env.constant(&key("per_channel"), Value::Bool(encoding.granularity != Granularity::PerTensor));
+}
+
+/// The encoding of a fact that an integer kernel needs.
+pub fn encoding_of<'a>(facts: &Facts<'_>, fact: &'a Fact) -> Result<&'a Encoding> {
+    fact.encoding.as_deref().ok_or_else(|| {
+        facts.invalid(format!("tensor '{}' has no encoding", fact.name)).help("calibrate it, or let the node run in float")
+    })
+}
+
+/// Adds the output `y`; a fused activation narrows `y.qmin` and `y.qmax`.
+pub fn add_output(env: &mut Env, encoding: &Encoding, clamp: Option<(i64, i64)>) {
+    add_encoding(env, "y", encoding);
+    let (lo, hi) = clamp.unwrap_or((encoding.qmin(), encoding.qmax()));
+    env.constant("y.qmin", Value::Int(lo.into()));
+    env.constant("y.qmax", Value::Int(hi.into()));
+    env.constant("y.dmin", Value::Int(encoding.qmin().into()));
+    env.constant("y.dmax", Value::Int(encoding.qmax().into()));
+    env.output(lo, hi);
+}
+
+/// Adds numeric attributes as `attr.name`.
+pub fn add_attributes(env: &mut Env, node: &Node, defaults: &[(&str, f32)]) {
+    for (name, value) in defaults {
+        env.constant(&format!("attr.{name}"), Value::F32(*value));
+    }
+    for (name, attribute) in &node.attributes {
+        match attribute {
+            Attribute::Int(v) => env.constant(&format!("attr.{name}"), Value::Int((*v).into())),
+            Attribute::Float(v) => env.constant(&format!("attr.{name}"), Value::F32(*v)),
+            _ => {}
+        }
+    }
+}
+
+/// Declares a run-time input that holds codes of an encoding.
+pub fn add_code_input(env: &mut Env, name: &str, encoding: &Encoding) {
+    env.input_int(name, encoding.qmin().into(), encoding.qmax().into());
+}

@@ -1,0 +1,87 @@
+//! Operators on codes: a skeleton from [`crate::kernels`] and a program from the spec.
+
+mod arguments;
+mod elementwise;
+mod environment;
+mod lanes;
+mod mac;
+mod movement;
+pub mod quantizers;
+mod row;
+mod window;
+
+
+
+use super::{Facts, Kernel};
+use crate::error::Result;
+use crate::spec::{Body, Spec};
+
+/// Order of a tensor's elements in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// ONNX's order, last axis fastest.
+    RowMajor,
+    /// `N H W C` of a tensor whose ONNX order is `N C H W`.
+    ChannelsLast,
+}
+
+/// What an integer operator may know beyond the facts.
+pub struct Context<'a> {
+    /// The target.
+    pub spec: &'a Spec,
+    /// The body of the rule that applies.
+    pub body: &'a Body,
+    /// Layouts in which the inputs exist so far.
+    pub layouts: &'a [Layout],
+    /// Bounds in codes of the output from a fused activation.
+    pub clamp: Option<(i64, i64)>,
+}
+
+/// An input of a prepared kernel: which input of the node, and in which layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Argument {
+    /// Index among the node's inputs.
+    pub input: usize,
+    /// Layout that the kernel reads.
+    pub layout: Layout,
+}
+
+/// A kernel on codes, the arguments it reads and the layout it writes.
+pub struct Prepared {
+    /// Reads codes of the arguments, writes codes of the outputs.
+    pub kernel: Box<dyn Kernel>,
+    /// In the order in which the kernel takes them.
+    pub arguments: Vec<Argument>,
+    /// Layout of all outputs.
+    pub layout: Layout,
+}
+
+/// An operator that can run on codes.
+pub trait IntegerOp: Send + Sync {
+    /// Inputs whose codes the kernel needs; the others are constants such as axes.
+    fn data_inputs(&self, facts: &Facts<'_>) -> Vec<usize>;
+
+    /// The constants on which conditions of the rule may depend.
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<crate::program::Env>;
+
+    /// Freezes the rule's arithmetic for these encodings and shapes.
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared>;
+}
+
+/// The integer form of an operator, where it has one.
+pub fn find(domain: &str, op_type: &str) -> Option<&'static dyn IntegerOp> {
+    if !matches!(domain, "" | "ai.onnx" | "nputwin") {
+        return None;
+    }
+    Some(match op_type {
+        "Conv" => &mac::Conv,
+        "ConvTranspose" => &mac::ConvTranspose,
+        "Gemm" => &mac::Gemm,
+        "MatMul" => &mac::MatMul,
+        "AveragePool" | "GlobalAveragePool" | "ReduceMean" | "ReduceSum" => &window::Window,
+        "Softmax" | "LogSoftmax" | "LpNormalization" | "LayerNormalization" => &row::Row,
+        _ if movement::is_movement(op_type) => &movement::Movement,
+        _ if elementwise::arity(op_type).is_some() => &elementwise::Elementwise,
+        _ => return None,
+    })
+}

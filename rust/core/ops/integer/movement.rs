@@ -1,0 +1,78 @@
+//! Operators that move codes without computing: the ONNX kernel itself, run on codes.
+
+use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use crate::error::Result;
+use crate::ops::{Facts, registry};
+use crate::program::Env;
+
+/// Whether an operator moves or selects elements, so that it commutes with every increasing code-to-real map.
+pub fn is_movement(op_type: &str) -> bool {
+    matches!(
+        op_type,
+        "Reshape"
+            | "Flatten"
+            | "Transpose"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Concat"
+            | "Split"
+            | "Slice"
+            | "Gather"
+            | "GatherElements"
+            | "Expand"
+            | "Tile"
+            | "Pad"
+            | "DepthToSpace"
+            | "SpaceToDepth"
+            | "MaxPool"
+            | "GlobalMaxPool"
+            | "ReduceMax"
+            | "ReduceMin"
+            | "ArgMax"
+            | "ArgMin"
+            | "Identity"
+            | "Dropout"
+            | "Resize"
+            | "Upsample"
+            | "Where"
+    )
+}
+
+pub struct Movement;
+
+impl IntegerOp for Movement {
+    fn data_inputs(&self, facts: &Facts<'_>) -> Vec<usize> {
+        match facts.node.op_type.as_str() {
+            "Concat" => (0..facts.inputs.len()).collect(),
+            "Where" => vec![1, 2],
+            _ => vec![0],
+        }
+    }
+
+    fn environment(&self, _facts: &Facts<'_>, _clamp: Option<(i64, i64)>) -> Result<Env> {
+        Ok(Env::new())
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, _context: &Context<'_>) -> Result<Prepared> {
+        let op = registry::find(&facts.node.domain, &facts.node.op_type)
+            .ok_or_else(|| facts.unsupported("no such operator"))?;
+        let code_facts = code_facts(facts, &self.data_inputs(facts))?;
+        let kernel = op.float(&Facts { inputs: &code_facts, ..*facts })?;
+        let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
+        Ok(Prepared { kernel, arguments, layout: Layout::RowMajor })
+    }
+}
+
+/// The facts with the data inputs in the types of their codes, and a pad value in codes.
+fn code_facts(facts: &Facts<'_>, data: &[usize]) -> Result<Vec<Option<crate::ops::Fact>>> {
+    let mut out = facts.inputs.to_vec();
+    for &i in data {
+        if let Some(fact) = out[i].as_mut()
+            && let Some(encoding) = &fact.encoding
+        {
+            fact.dtype = super::lanes::storage(encoding);
+            fact.constant = fact.codes.clone();
+        }
+    }
+    Ok(out)
+}

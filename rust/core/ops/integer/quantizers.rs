@@ -1,0 +1,207 @@
+//! Kernels between reals and codes, and between codes of two encodings.
+
+use super::arguments::required;
+use super::environment::{add_code_input, add_encoding, add_output};
+use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes, storage};
+use crate::encoding::Encoding;
+use crate::error::{Error, Kind, Location, Result};
+use crate::ops::{Fact, Kernel, RunContext};
+use crate::program::{Compiled, Env, FloatType, Lanes, Scratch, TileProgram};
+use crate::spec::{Action, Spec, names};
+use crate::tensor::{DType, Data, Tensor};
+use std::sync::Arc;
+
+/// Compiles the program of a rule that is not an operator.
+fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
+    let rule = spec.require(rule)?;
+    match &rule.resolve(env)?.action {
+        Action::Program { program, .. } => program.compile(env),
+        Action::Unsupported(reason) => {
+            Err(Error::new(Kind::UnsupportedByTarget, "rule_unsupported", reason.clone()))
+        }
+        other => Err(Error::invalid("rule_action", format!("rule '{}' must be a program", rule.name))
+            .at(Location::File(rule.origin.clone()))
+            .help(format!("found: {}", other.label()))),
+    }
+}
+
+struct Quantize {
+    tile: TileProgram,
+    map: ScaleMap,
+    dtype: DType,
+    name: String,
+}
+
+struct Dequantize {
+    tile: TileProgram,
+    map: ScaleMap,
+}
+
+struct FakeQuant {
+    quantize: Quantize,
+    dequantize: Dequantize,
+}
+
+struct Requantize {
+    tile: TileProgram,
+    dtype: DType,
+}
+
+fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Quantize> {
+    let mut env = Env::new();
+    env.input_float("x", FloatType::F32);
+    add_output(&mut env, encoding, None);
+    let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
+    Ok(Quantize {
+        tile: compiled.tile(),
+        map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?,
+        dtype: storage(encoding),
+        name: name.to_string(),
+    })
+}
+
+fn prepare_dequantize(spec: &Spec, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Dequantize> {
+    let mut env = Env::new();
+    add_code_input(&mut env, "x", encoding);
+    add_encoding(&mut env, "x", encoding);
+    let compiled = compile(spec, names::DEQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
+    Ok(Dequantize { tile: compiled.tile(), map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))? })
+}
+
+/// A kernel from float32 to codes by the rule `quantize` or a variant of it.
+pub fn quantize_kernel(
+    spec: &Spec,
+    rule: &str,
+    name: &str,
+    encoding: &Encoding,
+    shape: &[usize],
+) -> Result<Box<dyn Kernel>> {
+    Ok(Box::new(prepare_quantize(spec, rule, name, encoding, shape)?))
+}
+
+/// A kernel from codes to float32.
+pub fn dequantize_kernel(spec: &Spec, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Box<dyn Kernel>> {
+    Ok(Box::new(prepare_dequantize(spec, name, encoding, shape)?))
+}
+
+/// A kernel from float32 to the float32 values that the encoding can hold.
+pub fn fake_quant_kernel(
+    spec: &Spec,
+    rule: &str,
+    name: &str,
+    encoding: &Encoding,
+    shape: &[usize],
+) -> Result<Box<dyn Kernel>> {
+    Ok(Box::new(FakeQuant {
+        quantize: prepare_quantize(spec, rule, name, encoding, shape)?,
+        dequantize: prepare_dequantize(spec, name, encoding, shape)?,
+    }))
+}
+
+/// A kernel from codes of one per-tensor encoding to codes of another.
+pub fn requantize_kernel(spec: &Spec, name: &str, from: &Encoding, to: &Encoding) -> Result<Box<dyn Kernel>> {
+    let mut env = Env::new();
+    add_code_input(&mut env, "x", from);
+    add_encoding(&mut env, "x", from);
+    add_output(&mut env, to, None);
+    let compiled = compile(spec, names::REQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
+    if compiled.channels() > 1 {
+        return Err(Error::unsupported("requantize_channels", "requantization between per-channel encodings")
+            .at_tensor(name));
+    }
+    Ok(Box::new(Requantize { tile: compiled.tile(), dtype: storage(to) }))
+}
+
+/// Codes of a constant: those of the file, or its reals quantized by the rule for weights.
+pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> Result<Arc<Tensor>> {
+    if let Some(codes) = &fact.codes {
+        return Ok(codes.clone());
+    }
+    let (Some(constant), Some(encoding)) = (&fact.constant, &fact.encoding) else {
+        return Err(Error::invalid("constant_encoding", "a constant without encoding has no codes").at_tensor(&fact.name));
+    };
+    let rule = if spec.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE };
+    let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
+    let mut out = kernel.run(context, &[Some(constant)])?;
+    Ok(Arc::new(out.remove(0)))
+}
+
+impl Quantize {
+    fn codes(&self, x: &[f32], start: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
+        let len = out.len();
+        if let Some(i) = x[start..start + len].iter().position(|v| v.is_nan()) {
+            return Err(Error::invalid("quantize_nan", "a NaN cannot be quantized")
+                .at(Location::Tensor { name: self.name.clone(), index: Some(start + i) }));
+        }
+        self.map.segments(start..start + len, |range, channels| {
+            let to = &mut out[range.start - start..range.end - start];
+            self.tile.run(&[Lanes::F32(&x[range])], channels, scratch, to);
+            Ok(())
+        })
+    }
+}
+
+impl Kernel for Quantize {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let values = x.as_f32().map_err(|e| e.at_tensor(&self.name))?;
+        let data = compute_codes(context, self.dtype, values.len(), |start, out| {
+            self.codes(values, start, &mut Scratch::default(), out)
+        })?;
+        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+}
+
+impl Dequantize {
+    fn reals(&self, codes: &[i32], start: usize, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
+        self.map.segments(start..start + out.len(), |range, channels| {
+            let part = range.start - start..range.end - start;
+            self.tile.run_f32(&[Lanes::I32(&codes[part.clone()])], channels, scratch, &mut out[part]);
+            Ok(())
+        })
+    }
+}
+
+impl Kernel for Dequantize {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let mut out = vec![0f32; x.len()];
+        for_chunks(context, &mut out, |start, chunk| {
+            let mut codes = [0i32; CHUNK];
+            let codes = &mut codes[..chunk.len()];
+            read_codes(x.data(), start, codes)?;
+            self.reals(codes, start, &mut Scratch::default(), chunk)
+        })?;
+        Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
+    }
+}
+
+impl Kernel for FakeQuant {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let values = x.as_f32().map_err(|e| e.at_tensor(&self.quantize.name))?;
+        let mut out = vec![0f32; values.len()];
+        for_chunks(context, &mut out, |start, chunk| {
+            let mut codes = [0i32; CHUNK];
+            let codes = &mut codes[..chunk.len()];
+            let mut scratch = Scratch::default();
+            self.quantize.codes(values, start, &mut scratch, codes)?;
+            self.dequantize.reals(codes, start, &mut Scratch::default(), chunk)
+        })?;
+        Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
+    }
+}
+
+impl Kernel for Requantize {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let data = compute_codes(context, self.dtype, x.len(), |start, out| {
+            let mut codes = [0i32; CHUNK];
+            let codes = &mut codes[..out.len()];
+            read_codes(x.data(), start, codes)?;
+            self.tile.run(&[Lanes::I32(codes)], crate::program::Channels::Uniform(0), &mut Scratch::default(), out);
+            Ok(())
+        })?;
+        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+}

@@ -1,0 +1,214 @@
+//! What a spec file may contain. Unknown keys are errors.
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Version of the schema that this build reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How graphs run under a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Execution {
+    /// Integer kernels; float only where a rule says so.
+    #[default]
+    Integer,
+    /// ONNX semantics in float; encodings are ignored.
+    Float,
+    /// Float operators, and quantize-dequantize at every encoded tensor.
+    FakeQuant,
+}
+
+/// How we know a rule, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Compared bit for bit with the implementation; `source` names the test.
+    Executed,
+    /// Read in the implementation's source.
+    Source,
+    /// Text by the vendor.
+    Documented,
+    /// Fits published or captured numbers.
+    Fitted,
+    /// Nobody outside the vendor knows.
+    #[default]
+    Assumed,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Executed => "executed",
+            Status::Source => "source",
+            Status::Documented => "documented",
+            Status::Fitted => "fitted",
+            Status::Assumed => "assumed",
+        })
+    }
+}
+
+/// The evidence of a rule.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// Kind of evidence.
+    pub status: Status,
+    /// Test, repository@commit:path, document or data set.
+    #[serde(default)]
+    pub source: String,
+    /// Anything to add.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// Which factors a multiply-accumulate sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Terms {
+    /// `(x - x.zp) · (w - w.zp)`.
+    #[default]
+    Centred,
+    /// `x · w` on raw codes; the program corrects for zero points.
+    Raw,
+}
+
+/// What happens when a sum leaves the accumulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Two's complement wrap-around.
+    #[default]
+    Wrap,
+    /// Adjacent pairs of products along the reduction saturate to 16 bits before they are summed.
+    PairSat16,
+}
+
+/// The shape of the accumulator of a multiply-accumulate, pooling or reduction kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accumulator {
+    /// Which factors are summed.
+    pub terms: Terms,
+    /// Bits: 32 or 64.
+    pub width: u32,
+    /// What an overflow does.
+    pub overflow: Overflow,
+    /// Whether the bias is part of the sum; otherwise the program sees it as `b`.
+    pub bias: bool,
+}
+
+impl Default for Accumulator {
+    fn default() -> Self {
+        Accumulator { terms: Terms::Centred, width: 32, overflow: Overflow::Wrap, bias: true }
+    }
+}
+
+/// What to do with a tensor that an integer kernel needs and that has no encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingEncoding {
+    /// Compute its producer and consumers in float.
+    #[default]
+    Float,
+    /// Refuse the model.
+    Error,
+}
+
+/// Where quantizers stand and what fuses.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Placement {
+    /// Chains of operators that run as one kernel when the tensors between them have no encoding.
+    pub supergroups: Vec<Vec<String>>,
+    /// Whether depthwise convolutions take part in supergroups.
+    pub fuse_depthwise: bool,
+    /// Operators whose output has the input's encoding where the file gives none.
+    pub grid_preserving: Vec<String>,
+    /// A Relu or Clip behind an encoded tensor whose codes it cannot change is dropped.
+    pub drop_redundant_clip: bool,
+    /// What a missing encoding means.
+    pub missing_encoding: MissingEncoding,
+}
+
+/// An ordered table of names and program texts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Lets(pub Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Lets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Lets;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of name = \"expression\"")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lets, A::Error> {
+                let mut out = Vec::new();
+                while let Some(entry) = map.next_entry::<String, String>()? {
+                    out.push(entry);
+                }
+                Ok(Lets(out))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// One body or a case of one.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawBody {
+    pub when: Option<String>,
+    #[serde(default, rename = "let")]
+    pub lets: Lets,
+    pub y: Option<String>,
+    pub intrinsic: Option<String>,
+    pub float: Option<bool>,
+    #[serde(rename = "move")]
+    pub moves: Option<bool>,
+    pub unsupported: Option<String>,
+    pub accumulator: Option<Accumulator>,
+    pub evidence: Option<Evidence>,
+    /// Tried before this body, in order. What a case leaves out it takes from here.
+    #[serde(default)]
+    pub cases: Vec<RawBody>,
+    /// Only in the rule itself.
+    pub choice: Option<String>,
+    /// Only in the rule itself.
+    #[serde(default)]
+    pub alternatives: BTreeMap<String, RawBody>,
+}
+
+/// A named function of programs.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFunction {
+    pub args: Vec<String>,
+    #[serde(default, rename = "let")]
+    pub lets: Lets,
+    pub y: String,
+}
+
+/// A spec file.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSpec {
+    pub schema_version: u32,
+    pub name: Option<String>,
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    #[serde(default)]
+    pub title: String,
+    #[serde(default)]
+    pub extends: Vec<String>,
+    pub execution: Option<Execution>,
+    pub placement: Option<Placement>,
+    #[serde(default)]
+    pub functions: BTreeMap<String, RawFunction>,
+    #[serde(default)]
+    pub rules: BTreeMap<String, RawBody>,
+}
