@@ -2,10 +2,10 @@
 
 use super::closure::{kernel, optional, shaped};
 use super::element::{Element, Integer, Real, by_class};
-use super::parallel::{CHUNK, fill};
+use super::grid::{Sources, pick};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
-use crate::tensor::{Data, MAX_ELEMENTS, Tensor, element_count, strides};
+use crate::tensor::{Data, MAX_ELEMENTS, Tensor, element_count};
 
 /// Pad.
 pub struct Pad;
@@ -20,9 +20,6 @@ pub enum PadValue {
     /// Input 2 of the run, or zero where it is left out.
     FromInput,
 }
-
-/// For each dimension and each index of the output the index in the input; `None` is padding.
-type Sources = Vec<Vec<Option<usize>>>;
 
 struct Plan {
     shape: Vec<usize>,
@@ -80,34 +77,6 @@ fn plan(facts: &Facts<'_>) -> Result<Plan> {
 
 /// A kernel that pads with `value`, whatever the node says of the value: for tensors of codes.
 pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>> {
-    fn typed<T: Element>(pool: &rayon::ThreadPool, plan: &Plan, x: &[T], value: T) -> Vec<T> {
-        let mut y = vec![value; plan.out.iter().product()];
-        let Some((columns, outer)) = plan.sources.split_last() else {
-            return x.to_vec();
-        };
-        let row = columns.len();
-        if y.is_empty() {
-            return y;
-        }
-        let steps = strides(&plan.shape);
-        fill(pool, &mut y, row * CHUNK.div_ceil(row), |start, part| {
-            for (r, line) in part.chunks_exact_mut(row).enumerate() {
-                let mut rest = start / row + r;
-                let mut base = Some(0);
-                for (source, &step) in outer.iter().zip(&steps).rev() {
-                    base = base.zip(source[rest % source.len()]).map(|(b, s)| b + s * step);
-                    rest /= source.len();
-                }
-                let Some(base) = base else { continue };
-                for (o, source) in line.iter_mut().zip(columns) {
-                    if let Some(s) = source {
-                        *o = x[base + s];
-                    }
-                }
-            }
-        });
-        y
-    }
     fn scalar<T: Element>(given: Option<&Tensor>) -> Result<T> {
         match given.map(|t| T::view(t.data())) {
             None => Ok(T::default()),
@@ -140,7 +109,7 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>>
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(typed(pool, plan, x, real(value, given)?)))
+        Ok(T::wrap(pick(pool, &plan.shape, &plan.sources, x, real(value, given)?)))
     }
     fn integers<T: Integer>(
         pool: &rayon::ThreadPool,
@@ -149,7 +118,7 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>>
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(typed(pool, plan, x, integer(value, given)?)))
+        Ok(T::wrap(pick(pool, &plan.shape, &plan.sources, x, integer(value, given)?)))
     }
     let plan = plan(facts)?;
     kernel(move |context, inputs| {
@@ -158,7 +127,7 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>>
         let data = by_class!(x.data(), v =>
             real reals(context.pool, &plan, v, value, given)?,
             integer integers(context.pool, &plan, v, value, given)?,
-            boolean Data::Bool(typed(context.pool, &plan, v, scalar(given)?)),
+            boolean Data::Bool(pick(context.pool, &plan.shape, &plan.sources, v, scalar(given)?)),
         );
         Ok(vec![Tensor::new(plan.out.clone(), data)?])
     })

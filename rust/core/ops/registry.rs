@@ -3,6 +3,7 @@
 use super::Op;
 use super::activation::{self, Gelu, PRelu, Parametric};
 use super::arithmetic::{Arithmetic, Binary, Mod, Pow, Variadic};
+use super::cast::Cast;
 use super::clip::Clip;
 use super::concat::{Concat, Split};
 use super::conv::Conv;
@@ -12,9 +13,13 @@ use super::expand::{Expand, Tile};
 use super::gather::Gather;
 use super::logic::{Compare, Logical, Not, Where};
 use super::matmul::{Gemm, MatMul};
+use super::normalization::{BatchNormalization, GroupNormalization, LayerNormalization};
 use super::pad::Pad;
 use super::pool::Pool;
+use super::reduce::{ArgExtreme, Reduce};
 use super::reshape::{Dropout, Reshape};
+use super::resize::Resize;
+use super::shape::{ConstantOfShape, Extent, Range};
 use super::slice::Slice;
 use super::softmax::Softmax;
 use super::transpose::{Blocks, Transpose};
@@ -38,15 +43,21 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Acosh", &Function(libm::acosh)),
     ("Add", &Binary(Arithmetic::Add)),
     ("And", &Logical(|a, b| a & b)),
+    ("ArgMax", &ArgExtreme { largest: true }),
+    ("ArgMin", &ArgExtreme { largest: false }),
     ("Asin", &Function(libm::asin)),
     ("Asinh", &Function(libm::asinh)),
     ("Atan", &Function(libm::atan)),
     ("Atanh", &Function(libm::atanh)),
     ("AveragePool", &Pool { average: true, global: false }),
+    ("BatchNormalization", &BatchNormalization),
+    ("Cast", &Cast::To),
+    ("CastLike", &Cast::Like),
     ("Ceil", &Function(libm::ceil)),
     ("Celu", &Parametric { attributes: &[("alpha", 1.0)], function: activation::celu }),
     ("Clip", &Clip),
     ("Concat", &Concat),
+    ("ConstantOfShape", &ConstantOfShape),
     ("Conv", &Conv),
     ("ConvTranspose", &ConvTranspose),
     ("Cos", &Function(libm::cos)),
@@ -69,10 +80,13 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("GlobalMaxPool", &Pool { average: false, global: true }),
     ("Greater", &Compare(|o| o == Some(Ordering::Greater))),
     ("GreaterOrEqual", &Compare(|o| matches!(o, Some(Ordering::Greater | Ordering::Equal)))),
+    ("GroupNormalization", &GroupNormalization::Group),
     ("HardSigmoid", &Parametric { attributes: &[("alpha", 0.2), ("beta", 0.5)], function: activation::hard_sigmoid }),
     ("HardSwish", &Function(elementwise::hard_swish)),
     ("Identity", &Reshape::Identity),
+    ("InstanceNormalization", &GroupNormalization::Instance),
     ("IsNaN", &Test(f64::is_nan)),
+    ("LayerNormalization", &LayerNormalization),
     ("LeakyRelu", &Parametric { attributes: &[("alpha", 0.01)], function: activation::leaky_relu }),
     ("Less", &Compare(|o| o == Some(Ordering::Less))),
     ("LessOrEqual", &Compare(|o| matches!(o, Some(Ordering::Less | Ordering::Equal)))),
@@ -92,15 +106,29 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("PRelu", &PRelu),
     ("Pad", &Pad),
     ("Pow", &Pow),
+    ("Range", &Range),
     ("Reciprocal", &Function(elementwise::reciprocal)),
+    ("ReduceL1", &Reduce::L1),
+    ("ReduceL2", &Reduce::L2),
+    ("ReduceLogSum", &Reduce::LogSum),
+    ("ReduceLogSumExp", &Reduce::LogSumExp),
+    ("ReduceMax", &Reduce::Max),
+    ("ReduceMean", &Reduce::Mean),
+    ("ReduceMin", &Reduce::Min),
+    ("ReduceProd", &Reduce::Prod),
+    ("ReduceSum", &Reduce::Sum),
+    ("ReduceSumSquare", &Reduce::SumSquare),
     ("Relu", &NumberFunction { real: elementwise::relu, integer: |x| x.max(0) }),
     ("Reshape", &Reshape::Reshape),
+    ("Resize", &Resize::Resize),
     ("Round", &Function(elementwise::round)),
     ("Selu", &Parametric { attributes: &[("alpha", 1.673_263_2), ("gamma", 1.050_701)], function: activation::selu }),
+    ("Shape", &Extent::Shape),
     ("Sigmoid", &Function(elementwise::sigmoid)),
     ("Sign", &NumberFunction { real: elementwise::sign, integer: i128::signum }),
     ("Sin", &Function(libm::sin)),
     ("Sinh", &Function(libm::sinh)),
+    ("Size", &Extent::Size),
     ("Slice", &Slice),
     ("Softmax", &Softmax { logarithm: false }),
     ("Softplus", &Function(elementwise::softplus)),
@@ -118,6 +146,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Tile", &Tile),
     ("Transpose", &Transpose),
     ("Unsqueeze", &Reshape::Unsqueeze),
+    ("Upsample", &Resize::Upsample),
     ("Where", &Where),
     ("Xor", &Logical(|a, b| a ^ b)),
 ];
