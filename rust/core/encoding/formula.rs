@@ -27,15 +27,15 @@ pub enum Formula {
     /// AIMET's C++ core of October 2024, in f64: ranges below 0.01 grow at the upper end,
     /// symmetric `scale = max(-lo, hi) / floor(n/2)`, zero points rounded half away from zero.
     AimetCpp2024,
-    /// TensorFlow Lite, in f64.
+    /// The end with the smaller rounding error gives the zero point (TensorFlow Lite), in f64.
     ///
     /// * Asymmetric: `scale = (hi - lo) / n`; the zero point is computed from the end whose rounding error is smaller
     ///   (`qmin - lo/scale` if `|qmin| + |lo/scale| < |qmax| + |hi/scale|`, else `qmax - hi/scale`), rounded half away
     ///   from zero and kept in the grid.
     /// * Symmetric: `scale = max(-lo, hi) / (2^(bitwidth-1) - 1)`, zero point 0.
     /// * A range of zero width gives scale 1 (and, asymmetric, `zero_point = qmin`).
-    TfLite,
-    /// Hexagon nnlib (`include/quantize.h`), in f32: the range itself is nudged until zero is a grid point.
+    CloserEnd,
+    /// The range itself is nudged until zero is a grid point (Hexagon nnlib, `include/quantize.h`), in f32.
     ///
     /// * Unsigned 8 bits: `z = -255·lo / (hi - lo)`. If the fraction of `z` lies within `(2^-14, 1 - 2^-14)`, one end
     ///   moves outwards: the upper one (`z` falls to its floor) if `floor(z) > 0` and (`floor(z) > 253` or
@@ -45,7 +45,7 @@ pub enum Formula {
     /// * Signed, symmetric, 16 or 32 bits: `scale = max(-lo, hi) / 2^(bitwidth-1)`, zero point 0.
     /// * The divisor of `z` and of an untouched scale is at least 1e-4 wide; `scale = (hi - lo)/255` is a two-part
     ///   multiplication.
-    Nnlib,
+    NudgedRange,
 }
 
 /// What grid to derive.
@@ -103,10 +103,10 @@ impl FormulaOptions {
                 "this formula has neither narrow ranges nor unsigned symmetric grids",
                 "use the formula of AIMET-onnx or of the 2024 C++ core",
             ),
-            Formula::TfLite if self.unsigned_symmetric || (self.symmetric && !self.signed) => {
+            Formula::CloserEnd if self.unsigned_symmetric || (self.symmetric && !self.signed) => {
                 refuse("symmetric grids of this formula are signed", "set signed, and clear unsigned_symmetric")
             }
-            Formula::Nnlib => {
+            Formula::NudgedRange => {
                 let known = match (self.signed, self.symmetric) {
                     (false, false) => matches!(self.bitwidth, 8 | 16),
                     (true, true) => matches!(self.bitwidth, 16 | 32),
@@ -160,8 +160,8 @@ impl FormulaOptions {
             Formula::AimetTorch => self.aimet(lo, hi, single, Rounding::HalfEven),
             Formula::AimetOnnx => self.aimet(lo, hi, |x| x, Rounding::HalfAway),
             Formula::AimetCpp2024 => self.aimet_cpp_2024(lo, hi),
-            Formula::TfLite => self.tflite(lo, hi),
-            Formula::Nnlib => self.nnlib(lo, hi),
+            Formula::CloserEnd => self.closer_end(lo, hi),
+            Formula::NudgedRange => self.nudged_range(lo, hi),
         };
         if !(scale.is_finite() && scale > 0.0) {
             return Err(Error::invalid(
@@ -230,7 +230,7 @@ impl FormulaOptions {
         (scale, self.zero_point_from_min(lo / scale, Rounding::HalfAway))
     }
 
-    fn tflite(&self, lo: f64, hi: f64) -> (f64, i64) {
+    fn closer_end(&self, lo: f64, hi: f64) -> (f64, i64) {
         let zero_width = lo == hi;
         if self.symmetric {
             let largest_code = ((1i64 << (self.bitwidth - 1)) - 1) as f64;
@@ -248,7 +248,7 @@ impl FormulaOptions {
         (scale, Rounding::HalfAway.round_f64(exact.clamp(qmin, qmax)) as i64)
     }
 
-    fn nnlib(&self, lo: f64, hi: f64) -> (f64, i64) {
+    fn nudged_range(&self, lo: f64, hi: f64) -> (f64, i64) {
         let (mut lo, hi) = (lo as f32, hi as f32);
         if self.symmetric {
             let half = (1i64 << (self.bitwidth - 1)) as f32;
@@ -273,7 +273,7 @@ impl FormulaOptions {
     }
 }
 
-/// `x / 255` as nnlib computes it: the reciprocal in two parts, the larger product unrounded in a fused multiply-add.
+/// `x / 255` without a division: the reciprocal in two parts, the larger product unrounded in a fused multiply-add.
 fn divide_by_255(x: f32) -> f32 {
     const LARGE: f32 = 0x80_8081 as f32 / (1u64 << 31) as f32;
     const SMALL: f32 = -(0xFE_FEFF as f32) / (1u64 << 56) as f32;
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     const ALL: [Formula; 5] =
-        [Formula::AimetTorch, Formula::AimetOnnx, Formula::AimetCpp2024, Formula::TfLite, Formula::Nnlib];
+        [Formula::AimetTorch, Formula::AimetOnnx, Formula::AimetCpp2024, Formula::CloserEnd, Formula::NudgedRange];
 
     fn get(options: FormulaOptions, min: f64, max: f64) -> (f64, i64) {
         options.scale_and_zero_point(min, max).unwrap()
@@ -337,11 +337,11 @@ mod tests {
         assert_eq!(get(FormulaOptions::activation(Formula::AimetTorch, 8), -2.5, 252.5), (1.0, 2));
         assert_eq!(get(FormulaOptions::activation(Formula::AimetOnnx, 8), -2.5, 252.5), (1.0, 3));
         assert_eq!(get(FormulaOptions::activation(Formula::AimetCpp2024, 8), -2.5, 252.5), (1.0, 3));
-        assert_eq!(get(FormulaOptions::activation(Formula::TfLite, 8), -2.5, 252.5), (1.0, 3));
+        assert_eq!(get(FormulaOptions::activation(Formula::CloserEnd, 8), -2.5, 252.5), (1.0, 3));
         let signed = FormulaOptions { signed: true, ..FormulaOptions::activation(Formula::AimetTorch, 8) };
         assert_eq!(get(signed, -2.5, 252.5), (1.0, -126));
         assert_eq!(get(signed, -3.5, 251.5), (1.0, -124));
-        let signed = FormulaOptions { formula: Formula::TfLite, ..signed };
+        let signed = FormulaOptions { formula: Formula::CloserEnd, ..signed };
         assert_eq!(get(signed, -2.5, 252.5), (1.0, -126));
     }
 
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(get(torch, -128.0, 1.0), (1.0, 0));
         assert_eq!(get(torch, -1.0, 127.0), (1.0, 0));
         assert_eq!(get(FormulaOptions { formula: Formula::AimetCpp2024, ..torch }, -127.0, 1.0), (1.0, 0));
-        assert_eq!(get(FormulaOptions { formula: Formula::TfLite, ..torch }, -127.0, 1.0), (1.0, 0));
+        assert_eq!(get(FormulaOptions { formula: Formula::CloserEnd, ..torch }, -127.0, 1.0), (1.0, 0));
         let unsigned_codes = FormulaOptions { signed: false, ..torch };
         assert_eq!(get(unsigned_codes, -128.0, 1.0), (1.0, 128));
     }
@@ -389,12 +389,12 @@ mod tests {
         let (scale, _) = get(FormulaOptions::weight(Formula::AimetOnnx, 32), 0.0, 0.0);
         assert!((scale / (0.01 / 4294967295.0) - 1.0).abs() < 1e-12);
         assert_eq!(get(FormulaOptions::activation(Formula::AimetCpp2024, 8), 0.0, 0.0), (0.01 / 255.0, 0));
-        assert_eq!(get(FormulaOptions::activation(Formula::TfLite, 8), 0.0, 0.0), (1.0, 0));
+        assert_eq!(get(FormulaOptions::activation(Formula::CloserEnd, 8), 0.0, 0.0), (1.0, 0));
     }
 
     #[test]
     fn nudged_ranges_put_zero_on_an_integer_and_legal_ranges_stay() {
-        let options = FormulaOptions::activation(Formula::Nnlib, 8);
+        let options = FormulaOptions::activation(Formula::NudgedRange, 8);
         assert_eq!(get(options, -128.0, 127.0), (1.0, 128));
         // z = 0.5: the lower end moves out until z is 1.
         let (scale, zero) = get(options, -0.5, 254.5);
@@ -408,8 +408,8 @@ mod tests {
         let (scale, zero) = get(options, -2.5, 252.5);
         assert_eq!(zero, 3);
         assert!((scale - 252.5 / 252.0).abs() < 1e-6);
-        assert_eq!(get(FormulaOptions::activation(Formula::Nnlib, 16), 0.0, 65536.0), (1.0, 0));
-        assert_eq!(get(FormulaOptions::weight(Formula::Nnlib, 16), -32768.0, 1.0), (1.0, 0));
-        assert!(FormulaOptions::weight(Formula::Nnlib, 8).encoding(-1.0, 1.0).is_err());
+        assert_eq!(get(FormulaOptions::activation(Formula::NudgedRange, 16), 0.0, 65536.0), (1.0, 0));
+        assert_eq!(get(FormulaOptions::weight(Formula::NudgedRange, 16), -32768.0, 1.0), (1.0, 0));
+        assert!(FormulaOptions::weight(Formula::NudgedRange, 8).encoding(-1.0, 1.0).is_err());
     }
 }
