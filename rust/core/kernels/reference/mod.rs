@@ -4,6 +4,8 @@
 
 mod conv;
 mod epilogue;
+mod pool;
 
-pub use conv::{conv2d, gemm};
+pub use conv::{conv_transpose2d, conv2d, conv2d_pair_saturating, gemm, matmul};
 pub use epilogue::{double_rounding, float_scale, mul_shift, shift_right};
+pub use pool::{max_pool, window_sum};
