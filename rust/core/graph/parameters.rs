@@ -195,7 +195,7 @@ mod tests {
         let read = |shape: &[usize], scales: &[f32], axis, block_size| {
             let layout = Layout { axis, block_size, rank: Some(2) };
             let scale = info(Tensor::f32(shape, scales.to_vec()));
-            dequantize(&codes, &encoding(&scale, None, DType::I8, layout)?).map(|t| t.as_f32().unwrap().to_vec())
+            dequantize(&codes, encoding(&scale, None, DType::I8, layout)?.as_ref()).map(|t| t.as_f32().unwrap().to_vec())
         };
         assert_eq!(read(&[], &[2.0], 1, 0).unwrap(), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0]);
         assert_eq!(read(&[2], &[1.0, 2.0], 0, 0).unwrap(), [1.0, 2.0, 3.0, 4.0, 10.0, 12.0, 14.0, 16.0]);
