@@ -58,8 +58,11 @@ pub fn apply(graph: &mut Graph, file: &EncodingsFile, options: ApplyOptions) -> 
                 continue;
             }
             Entry::Unplaced(_) => {
-                return Err(Error::invalid("encodings_axis", "no operator that reads the tensor has an axis of channels")
-                    .at_tensor(&entry.name));
+                return Err(Error::invalid(
+                    "encodings_axis",
+                    "no operator that reads the tensor has an axis of channels",
+                )
+                .at_tensor(&entry.name));
             }
         };
         let info = &mut graph.tensors[t];
@@ -81,7 +84,11 @@ pub fn apply(graph: &mut Graph, file: &EncodingsFile, options: ApplyOptions) -> 
         }
     }
     if let Some(first) = report.unmatched.first().filter(|_| !options.allow_unmatched) {
-        let message = format!("{} entries name tensors that the model does not have: {}", report.unmatched.len(), listed(&report.unmatched));
+        let message = format!(
+            "{} entries name tensors that the model does not have: {}",
+            report.unmatched.len(),
+            listed(&report.unmatched)
+        );
         return Err(Error::invalid("encodings_unmatched", message).help(nearest(graph, first)));
     }
     let float = |t: TensorId| {
@@ -155,7 +162,11 @@ mod tests {
 
     fn graph() -> Graph {
         let mut graph = Graph::default();
-        graph.add_tensor(TensorInfo { name: "conv_out".into(), aliases: vec!["conv_q".into()], ..TensorInfo::default() });
+        graph.add_tensor(TensorInfo {
+            name: "conv_out".into(),
+            aliases: vec!["conv_q".into()],
+            ..TensorInfo::default()
+        });
         graph.add_tensor(TensorInfo { name: "relu_out".into(), ..TensorInfo::default() });
         graph
     }

@@ -184,8 +184,9 @@ impl Import<'_> {
                     let message = format!("declared {dims:?}, its data has shape {:?}", constant.shape());
                     return Err(at(Error::invalid("tensor_shape_conflict", message)));
                 }
+            } else {
+                info.shape = Some(dims);
             }
-            info.shape = Some(dims);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Writing a graph as a QDQ model.
 
 use super::proto::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use super::{MAX_BYTES, attributes, tensor};
 use crate::encoding::{Encoding, Granularity};
@@ -233,8 +233,8 @@ impl<'g> Writer<'g> {
         let info = &self.graph.tensors[t];
         let raw = self.written_as[t].clone();
         self.read_as[t] = raw.clone();
-        let is_port = self.graph.inputs.iter().chain(&self.graph.outputs).any(|p| p.name == raw);
-        if info.constant.is_none() && !is_port && (info.dtype.is_some() || info.shape.is_some()) {
+        let declared = self.graph.inputs.iter().chain(&self.graph.outputs).any(|p| p.name == raw);
+        if info.constant.is_none() && !declared && (info.dtype.is_some() || info.shape.is_some()) {
             self.proto.value_info.push(value_info(&raw, info.dtype, info.shape.as_deref()));
         }
         if info.encoding.is_none() {
@@ -242,13 +242,19 @@ impl<'g> Writer<'g> {
         }
         let ports: Vec<_> = self.graph.outputs.iter().filter(|p| p.tensor == t).collect();
         let quantized = ports.iter().find(|p| p.quantized).map(|p| p.name.clone());
-        let codes = quantized.or_else(|| info.aliases.first().cloned());
+        // Two names that the file gave, codes first; the tensor of an operator on codes has only that of its reals.
+        let is_port = |name: &String| self.graph.outputs.iter().any(|p| p.name == *name);
+        let names = match info.aliases.as_slice() {
+            [codes, ..] if info.aliases.len() > 1 && !is_port(codes) => Some(codes.clone()),
+            _ => None,
+        };
+        let codes = quantized.or(names);
         let codes = codes.unwrap_or_else(|| self.fresh(format!("{}_quantized", info.name)));
         self.quantizer(t, &raw, &codes)?;
         let reads = self.graph.nodes.iter().any(|n| n.inputs.contains(&Some(t)));
         let port = ports.iter().find(|p| !p.quantized).map(|p| p.name.clone());
         if reads || port.is_some() {
-            let twin = port.or_else(|| info.aliases.iter().find(|a| **a != codes).cloned());
+            let twin = port.or_else(|| info.aliases.iter().find(|a| **a != codes && !is_port(a)).cloned());
             let twin = twin.unwrap_or_else(|| self.fresh(format!("{}_dequantized", info.name)));
             self.dequantizer(t, &codes, &twin)?;
             self.read_as[t] = twin;
@@ -378,7 +384,8 @@ impl<'g> Writer<'g> {
         };
         let scales = self.scales(t, encoding, &shape)?;
         self.proto.initializer.push(TensorProto { name: Some(scale.clone()), ..scales });
-        let out_of_type = |_| Error::invalid("encoding_zero_point", "zero point outside its type").at_tensor(&info.name);
+        let out_of_type =
+            |_| Error::invalid("encoding_zero_point", "zero point outside its type").at_tensor(&info.name);
         macro_rules! codes {
             ($variant:ident, $type:ty) => {
                 Data::$variant(
@@ -423,9 +430,7 @@ impl<'g> Writer<'g> {
 fn value_info(name: &str, dtype: Option<DType>, shape: Option<&[Dim]>) -> ValueInfoProto {
     let dim = |d: &Dim| match d {
         Dim::Fixed(v) => DimensionProto { dim_value: i64::try_from(*v).ok(), dim_param: None },
-        Dim::Symbol(name) => {
-            DimensionProto { dim_value: None, dim_param: (!name.is_empty()).then(|| name.clone()) }
-        }
+        Dim::Symbol(name) => DimensionProto { dim_value: None, dim_param: (!name.is_empty()).then(|| name.clone()) },
     };
     let tensor_type = TensorTypeProto {
         elem_type: Some(dtype.map_or(super::proto::data_type::FLOAT, tensor::number)),
