@@ -197,10 +197,11 @@ mod tests {
     #[test]
     fn every_granularity_dequantizes_its_own_elements() {
         let codes = Tensor::new(vec![2, 4], Data::I8(vec![1, 2, 3, 4, 5, 6, 7, 8])).unwrap();
-        let read = |shape: &[usize], scales: &[f32], axis, block_size| {
+        let read = |shape: &[usize], scales: &[f32], axis, block_size| -> Result<Vec<f32>> {
             let layout = Layout { axis, block_size, rank: Some(2) };
             let scale = info(Tensor::f32(shape, scales.to_vec()));
-            dequantize(&codes, &encoding(&scale, None, DType::I8, layout)?).map(|t| t.as_f32().unwrap().to_vec())
+            let encoding = encoding(&scale, None, DType::I8, layout)?;
+            Ok(dequantize(&codes, &encoding)?.as_f32()?.to_vec())
         };
         assert_eq!(read(&[], &[2.0], 1, 0).unwrap(), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0]);
         assert_eq!(read(&[2], &[1.0, 2.0], 0, 0).unwrap(), [1.0, 2.0, 3.0, 4.0, 10.0, 12.0, 14.0, 16.0]);

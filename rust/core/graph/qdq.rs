@@ -33,7 +33,7 @@ pub fn fold(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Whether a node quantizes or dequantizes, in ONNX's or in onnxruntime's domain.
+/// Whether a node quantizes or dequantizes, in ONNX's domain or in com.microsoft's.
 fn is_quantizer(node: &Node, op_type: &str) -> bool {
     node.op_type == op_type && matches!(node.domain.as_str(), "" | "com.microsoft")
 }
