@@ -249,29 +249,3 @@ impl Compiled {
         Ok(())
     }
 }
-// SHIM
-#[allow(missing_docs)]
-#[derive(Debug, Clone, serde::Serialize)] pub struct Trace;
-#[allow(missing_docs)]
-#[derive(Default)] pub struct Scratch;
-#[allow(missing_docs)]
-#[derive(Clone)] pub struct TileProgram(Compiled);
-#[allow(missing_docs)]
-#[derive(Clone, Copy)] pub enum Lanes<'a>{ I32(&'a [i32]), I64(&'a [i64]), F32(&'a [f32]), F64(&'a[f64]) }
-#[allow(missing_docs)]
-#[derive(Clone, Copy)] pub enum Channels { Uniform(usize), Cyclic{start:usize} }
-#[allow(missing_docs)]
-impl TileProgram {
-    fn at(&self, l: &[Lanes<'_>], c: Channels, i: usize) -> Value {
-        let v: Vec<Value> = l.iter().map(|l| match l { Lanes::I32(v)=>Value::Int(v[if v.len()==1 {0} else {i}].into()), Lanes::I64(v)=>Value::Int(v[if v.len()==1 {0} else {i}].into()), Lanes::F32(v)=>Value::F32(v[if v.len()==1 {0} else {i}]), Lanes::F64(v)=>Value::F64(v[i]) }).collect();
-        let ch = match c { Channels::Uniform(c)=>c, Channels::Cyclic{start}=>(start+i)%self.0.channels() };
-        self.0.eval(ch % self.0.channels(), &v).unwrap()
-    }
-    pub fn run(&self, l:&[Lanes<'_>], c:Channels, _s:&mut Scratch, o:&mut [i32]) { for i in 0..o.len() { o[i] = match self.at(l,c,i) { Value::Int(v)=>v as i32, o=>panic!("{o:?}") } } }
-    pub fn run_f32(&self, l:&[Lanes<'_>], c:Channels, _s:&mut Scratch, o:&mut [f32]) { for i in 0..o.len() { o[i] = match self.at(l,c,i) { Value::F32(v)=>v, o=>panic!("{o:?}") } } }
-}
-#[allow(missing_docs)]
-pub enum NormalForm { FloatScale{scale:Vec<f32>,lo:f32,hi:f32,zero_point:i64,qmin:i64,qmax:i64}, DoubleRounding{left:Vec<u32>,mantissa:Vec<i32>,right:Vec<u32>,zero_point:i64,qmin:i64,qmax:i64}, MulShift{drop:Option<(u32,crate::num::Rounding)>,mantissa:Vec<i64>,shift:Vec<u32>,rounding:crate::num::Rounding,offset:Vec<i64>,zero_point:i64,qmin:i64,qmax:i64} }
-#[allow(missing_docs)]
-impl Compiled { pub fn tile(&self)->TileProgram{TileProgram(self.clone())} pub fn normal_form(&self)->Option<NormalForm>{None} pub fn trace(&self,_c:usize,_i:&[Value])->Result<Trace>{Ok(Trace)} }
-pub use crate::num::FloatType;
