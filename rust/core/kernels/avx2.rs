@@ -79,7 +79,8 @@ unsafe fn kernel_vnni<const R: usize>(
             }
         }
         for k in 0..groups {
-            let w = [0, 1].map(|v| _mm256_load_si256(b.add(k * 64 + 32 * v).cast()));
+            let line = b.add(k * 64);
+            let w = [_mm256_load_si256(line.cast()), _mm256_load_si256(line.add(32).cast())];
             for (r, row) in acc.iter_mut().enumerate() {
                 let x = _mm256_set1_epi32(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
                 for v in 0..2 {
@@ -111,7 +112,13 @@ unsafe fn kernel_madd<const R: usize>(
     // SAFETY: all addresses lie within the extents that the contract names.
     unsafe {
         for k in 0..groups {
-            let w = [0, 1, 2, 3].map(|q| _mm256_cvtepi8_epi16(_mm_load_si128(b.add(k * 64 + 16 * q).cast())));
+            let line = b.add(k * 64);
+            let w = [
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.cast())),
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(16).cast())),
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(32).cast())),
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(48).cast())),
+            ];
             for (r, row) in acc.iter_mut().enumerate() {
                 let bytes = _mm_cvtsi32_si128(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
                 let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(bytes));

@@ -184,7 +184,11 @@ pub(super) unsafe fn depthwise(
                 }
                 for (q, sum) in sums.into_iter().enumerate() {
                     let to = acc.as_mut_ptr().wrapping_add(pixel * channels + c + 16 * q);
-                    _mm512_mask_storeu_epi32(to, parts[q], sum);
+                    if parts[q] == 0xFFFF {
+                        _mm512_storeu_si512(to.cast(), sum);
+                    } else {
+                        _mm512_mask_storeu_epi32(to, parts[q], sum);
+                    }
                 }
             }
         }

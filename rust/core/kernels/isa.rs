@@ -170,6 +170,7 @@ impl<'a> Engine<'a> {
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident : $bound:ident),+>)? ($simd:ident: Simd $(, $arg:ident : $ty:ty)* $(,)?) $body:block) => {
         $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
         $vis fn $name $(<$($g: $bound),+>)? ($simd: $crate::kernels::isa::Simd $(, $arg: $ty)*) {
             #[inline(always)]
             fn body $(<$($g: $bound),+>)? ($($arg: $ty),*) $body

@@ -13,9 +13,11 @@ use std::arch::x86_64::*;
 unsafe fn store<O: Code>(to: *mut O, mask: __mmask16, value: __m512i) {
     // SAFETY: by the contract; the width of the store is that of `O`.
     unsafe {
-        match size_of::<O>() {
-            1 => _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, value),
-            2 => _mm512_mask_cvtepi32_storeu_epi16(to.cast(), mask, value),
+        match (size_of::<O>(), mask) {
+            (1, 0xFFFF) => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(value)),
+            (1, _) => _mm_mask_storeu_epi8(to.cast(), mask, _mm512_cvtepi32_epi8(value)),
+            (2, 0xFFFF) => _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(value)),
+            (2, _) => _mm256_mask_storeu_epi16(to.cast(), mask, _mm512_cvtepi32_epi16(value)),
             _ => _mm512_mask_storeu_epi32(to.cast(), mask, value),
         }
     }
