@@ -78,7 +78,8 @@ impl Simd {
         isa.is_available().then_some(Simd(isa))
     }
 
-    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there is taken for no cap.
+    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there is taken for no cap; a front end
+    /// can tell by [`Isa::from_name`].
     pub fn best() -> Simd {
         static BEST: OnceLock<Simd> = OnceLock::new();
         *BEST.get_or_init(|| {
