@@ -1,1 +1,47 @@
-//! (being written)
+//! Compute skeletons: pure functions on slices that say which elements meet.
+//!
+//! Activations are NHWC. Integer kernels are exact: sums of 8-bit products are kept modulo 2^32, wide ones in 64 bits,
+//! and every instruction set, thread count and batch split gives the same bits. What the accumulators become is an
+//! [`Epilogue`], called on each block while it is in the cache. Every kernel has a naive twin of the same name in
+//! [`mod@reference`]; the tests run both over the same cases.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod code;
+mod conv;
+mod depthwise;
+mod epilogue;
+pub mod float;
+mod gather;
+mod gemm;
+pub mod isa;
+mod layout;
+mod lookup;
+mod matmul;
+mod pack;
+mod pair_saturating;
+mod pool;
+pub mod reference;
+mod shape;
+mod transpose_conv;
+mod wide;
+
+pub use code::{Code, Code8};
+pub use conv::{ConvWeights, conv2d};
+pub use epilogue::{AccTile, Accumulators, DoubleRounding, Epilogue, FloatScale, MulShift, OutTile, ShiftRounding};
+pub use gemm::gemm;
+pub use isa::{Engine, Isa, Simd};
+pub use layout::{to_channels_first, to_channels_last, transpose};
+pub use lookup::{lookup8, lookup8_to, lookup16};
+pub use matmul::matmul;
+pub use pack::PackedWeights;
+pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating};
+pub use pool::{max_pool, window_counts, window_sum};
+pub use shape::{ConvShape, PoolShape, TransposeShape};
+pub use transpose_conv::{TransposeWeights, conv_transpose2d, conv_transpose2d_wide};
+pub use wide::{Accumulator, WideWeights, conv2d_wide, gemm_wide};
+
+#[cfg(test)]
+mod testing;
