@@ -86,6 +86,9 @@ def resize():
     modes = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
     attributes = {"mode": mode, "coordinate_transformation_mode": random.choice(modes + (["half_pixel_symmetric"] if opset >= 19 else []))}
     if mode == "nearest":
+        # Coordinates of the symmetric mode fall on ties, where the last bit of its offset decides.
+        if attributes["coordinate_transformation_mode"] == "half_pixel_symmetric":
+            attributes["coordinate_transformation_mode"] = "half_pixel"
         attributes["nearest_mode"] = random.choice(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
     if mode == "cubic":
         attributes |= {"cubic_coeff_a": random.choice([-0.5, -0.75]), "exclude_outside": random.randrange(2)}
