@@ -416,3 +416,46 @@ fn every_malformed_file_has_its_own_error() {
     let deep = "[".repeat(100_000);
     assert_eq!(parse(&deep).unwrap_err().code(), "encodings_json");
 }
+
+#[test]
+fn damaged_files_and_odd_shapes_never_panic() {
+    let texts = [
+        v1(LPBQ_1),
+        v2(
+            "2.0.0",
+            r#"{"name":"w","output_dtype":"uint8","axis":0,"block_size":2,"y_scale":[[0.1],[0.4]],"y_zero_point":[[1],[4]]}"#,
+        ),
+        v2(
+            "2.1.0",
+            r#"{"name":"w","output_dtype":"int4","axis":1,"block_size":4,"y_scale":{"x":[[15,16],[12,1]],"x_scale":[1,2],"axis":0}}"#,
+        ),
+        v2(
+            "2.0.0",
+            r#"{"name":"w","output_dtype":"int4","axis":1,"block_size":4,"per_block_int_scale":[[15,16]],"per_channel_float_scale":[[1]]}"#,
+        ),
+    ];
+    let shapes: [&[usize]; 7] = [&[], &[0], &[2, 8], &[8, 2], &[0, 8], &[2, 8, 3, 3], &[1 << 40, 1 << 40]];
+    let mut parsed = 0;
+    for text in &texts {
+        for at in 0..text.len() {
+            for byte in *b"01923-[]{},\"x" {
+                let mut damaged = text.clone().into_bytes();
+                damaged[at] = byte;
+                let Ok(file) = EncodingsFile::parse(&damaged, "damaged") else { continue };
+                parsed += 1;
+                for op in ["Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"] {
+                    for shape in shapes {
+                        let mut file = file.clone();
+                        let resolved = file.resolve_axes(|_| ParamUse::of_operator(op, 1, shape, false));
+                        if resolved.is_ok() || at % 16 == 0 {
+                            for version in Version::ALL {
+                                let _ = file.write(version, &LOSSY);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(parsed > 100);
+}

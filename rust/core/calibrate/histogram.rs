@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// Counts of values in bins of equal width.
 ///
-/// The first batch sets the range (widened by 0.5 on both sides where it has no width). A later batch that leaves the
+/// The first batch sets the range (widened by 0.5, or 4 float steps, on both sides where it has no width). A later batch that leaves the
 /// range extends it to the union; counts move to the new bins, each old bin split over at most two new ones in
 /// proportion to its width, in whole counts (half to even). With a growth limit `g` the range ends at
 /// `[min0 - g/2·R0, max0 + g/2·R0]` of the first batch, and values beyond count in the end bins.
@@ -67,20 +67,25 @@ impl Histogram {
                 .help("a histogram needs finite values; min-max calibration accepts them"));
         }
         let bins = self.num_bins;
+        let too_wide = || {
+            Error::invalid("calibrate_range", format!("values from {lo} to {hi} cannot be binned"))
+                .help("the width of the range overflows 32-bit floats")
+        };
         let state = match &mut self.state {
             Some(state) => {
                 let (min, max) = (lo.max(state.limits.0).min(state.min), hi.min(state.limits.1).max(state.max));
+                if !(max - min).is_finite() {
+                    return Err(too_wide());
+                }
                 state.grow(min, max);
                 state
             }
             empty @ None => {
-                let (min, max) = if lo == hi { (lo - 0.5, hi + 0.5) } else { (lo, hi) };
-                if !(max - min).is_finite() || max <= min {
-                    return Err(Error::invalid(
-                        "calibrate_range",
-                        format!("values from {lo} to {hi} cannot be binned"),
-                    )
-                    .help("values of this size are not meaningful in 32-bit floats"));
+                // Half a unit, or a few steps of the float where half a unit is less than one.
+                let half = (4.0 * f32::EPSILON * lo.abs()).max(0.5);
+                let (min, max) = if lo == hi { (lo - half, hi + half) } else { (lo, hi) };
+                if !(max - min).is_finite() {
+                    return Err(too_wide());
                 }
                 let limits = self.growth_limit.map_or((f32::MIN, f32::MAX), |g| {
                     let reach = g / 2.0 * (f64::from(max) - f64::from(min));
@@ -106,7 +111,7 @@ impl State {
     }
 
     fn grow(&mut self, min: f32, max: f32) {
-        if (min, max) == (self.min, self.max) || !(max - min).is_finite() {
+        if (min, max) == (self.min, self.max) {
             return;
         }
         let bins = self.counts.len();
@@ -197,6 +202,9 @@ mod tests {
         let mut h = Histogram::new(2, None).unwrap();
         h.observe(&[3.0, 3.0]).unwrap();
         assert_eq!((h.range(), h.counts()), (Some((2.5, 3.5)), [0.0, 2.0].as_slice()));
+        let mut large = Histogram::new(2, None).unwrap();
+        large.observe(&[1e9]).unwrap();
+        assert!(large.range().is_some_and(|(lo, hi)| lo < 1e9 && hi > 1e9));
     }
 
     #[test]
@@ -245,6 +253,8 @@ mod tests {
         assert_eq!(h.observe(&[f32::INFINITY]).unwrap_err().code(), "calibrate_infinite");
         assert_eq!(h.observe(&[0.0, f32::NAN]).unwrap_err().code(), "calibrate_nan");
         assert_eq!(h.observe(&[f32::MIN, f32::MAX]).unwrap_err().code(), "calibrate_range");
+        h.observe(&[0.0, f32::MAX]).unwrap();
+        assert_eq!(h.observe(&[f32::MIN]).unwrap_err().code(), "calibrate_range");
         assert_eq!(Percentile::new(4, 99.0).unwrap().range(&options()).unwrap_err().code(), "calibrate_empty");
     }
 }
