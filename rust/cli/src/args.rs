@@ -5,6 +5,7 @@ use clap::Args;
 use nputwin::encoding::file::EncodingsFile;
 use nputwin::exec::{Options, Session};
 use nputwin::graph::Graph;
+use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::spec::Spec;
 use nputwin::{Error, Result, onnx};
 use serde_json::{Value, json};
@@ -18,6 +19,9 @@ pub struct ModelArgs {
     /// Encodings for the model's tensors (.encodings 0.6.1, 1.0.0, 2.0.0 or 2.1.0)
     #[arg(long, short = 'e', value_name = "FILE")]
     pub encodings: Option<PathBuf>,
+    /// Accept encodings of tensors that the model does not have
+    #[arg(long)]
+    pub allow_unmatched: bool,
 }
 
 /// How to run.
@@ -53,7 +57,7 @@ impl ModelArgs {
         let mut encodings = Value::Null;
         if let Some(path) = &self.encodings {
             let file = EncodingsFile::read(path)?;
-            notes = nputwin::graph::encodings::apply(&mut graph, &file)?;
+            notes = apply_encodings(&mut graph, &file, self.allow_unmatched)?;
             encodings = json!({
                 "path": path.display().to_string(),
                 "sha256": sha256(path)?,
@@ -66,6 +70,22 @@ impl ModelArgs {
         });
         Ok(Model { graph, provenance, notes })
     }
+}
+
+/// Applies encodings and says what did not match.
+pub fn apply_encodings(graph: &mut Graph, file: &EncodingsFile, allow_unmatched: bool) -> Result<Vec<String>> {
+    let report = apply(graph, file, ApplyOptions { allow_unmatched })?;
+    let mut notes = Vec::new();
+    let mut list = |names: Vec<String>, what: &str| {
+        if !names.is_empty() {
+            notes.push(format!("{} {what}: {}", names.len(), names.join(", ")));
+        }
+    };
+    list(report.unmatched, "entries name no tensor of the model");
+    list(report.contradicted_axis, "tensors have their scales on another axis than their operator implies");
+    list(report.float.into_iter().map(|(name, _)| name).collect(), "tensors stay in float");
+    list(report.without_entry, "tensors have no entry");
+    Ok(notes)
 }
 
 impl RunOptions {
