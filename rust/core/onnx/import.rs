@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Versions of ONNX's own operators that are understood.
 const OPSETS: RangeInclusive<i64> = 11..=23;
 
-/// The domain of operators that onnxruntime adds.
+/// The one other domain whose operators stay nodes.
 const MICROSOFT: &str = "com.microsoft";
 
 /// A graph whose nodes are those of the file in topological order, `Constant` nodes and copies of constants resolved.
@@ -184,8 +184,9 @@ impl Import<'_> {
                     let message = format!("declared {dims:?}, its data has shape {:?}", constant.shape());
                     return Err(at(Error::invalid("tensor_shape_conflict", message)));
                 }
+            } else {
+                info.shape = Some(dims);
             }
-            info.shape = Some(dims);
         }
         Ok(())
     }
