@@ -14,7 +14,7 @@ mod progress;
 mod tensors;
 
 use clap::{Parser, Subcommand};
-use output::{Outcome, print};
+use output::print;
 
 /// What every command may look at.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 mod arguments;
 mod elementwise;
-mod environment;
+pub mod environment;
 pub mod intrinsics;
 pub mod lanes;
 mod mac;
