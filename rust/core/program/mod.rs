@@ -29,6 +29,8 @@ mod interval;
 mod lexer;
 mod parser;
 mod syntax;
+mod simplify;
+mod tile;
 mod types;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod tests;
 pub use env::Env;
 pub use functions::Functions;
 pub use syntax::Text;
+pub use tile::{Channels, LANES, Lanes, Scratch, TileProgram};
 pub use types::Value;
 
 use crate::error::{Error, Result};
