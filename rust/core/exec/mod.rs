@@ -1,5 +1,7 @@
 //! Running a graph under a target.
 
+pub mod calibrate;
+pub mod cost;
 pub mod layout;
 mod placement;
 mod plan;

@@ -134,6 +134,26 @@ fn is_depthwise(graph: &Graph, node: &Node) -> bool {
     group > 1 && weight.is_some_and(|w| w.shape().get(1) == Some(&1))
 }
 
+/// Chains of nodes that would run as one kernel if no tensor had an encoding, each in order.
+pub(super) fn chains(graph: &Graph, spec: &Spec) -> Vec<Vec<usize>> {
+    let consumers = graph.consumers();
+    let mut groups: Vec<&Vec<String>> = spec.placement.supergroups.iter().collect();
+    groups.sort_by_key(|g| std::cmp::Reverse(g.len()));
+    let mut taken = vec![false; graph.nodes.len()];
+    let mut out = Vec::new();
+    for n in 0..graph.nodes.len() {
+        if taken[n] || (!spec.placement.fuse_depthwise && is_depthwise(graph, &graph.nodes[n])) {
+            continue;
+        }
+        let Some(chain) = groups.iter().find_map(|g| match_chain(graph, &consumers, n, g)) else { continue };
+        if chain[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some()) {
+            chain.iter().for_each(|&m| taken[m] = true);
+            out.push(chain);
+        }
+    }
+    out
+}
+
 fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
     let consumers = graph.consumers();
     let mut removed = vec![false; graph.nodes.len()];

@@ -178,6 +178,12 @@ impl Session {
         Ok(Report { nodes: plan.nodes.clone(), notes: plan.notes.clone(), status: status.unwrap_or(Status::Executed) })
     }
 
+    /// Type and shape of every tensor for inputs of these shapes, by name; tensors that placement removed are missing.
+    pub fn shapes(&self, shapes: Vec<Vec<usize>>) -> Result<super::cost::Shapes> {
+        let plan = self.plan_for(shapes, false)?;
+        Ok(plan.facts.iter().flatten().map(|f| (f.name.clone(), (f.dtype, f.shape.clone()))).collect())
+    }
+
     fn bind(&self, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
         let ports = self.inputs();
         for (name, _) in feeds {

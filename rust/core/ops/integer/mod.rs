@@ -1,7 +1,7 @@
 //! Operators on codes: a skeleton from [`crate::kernels`] and a program from the spec.
 
 mod elementwise;
-mod environment;
+pub mod environment;
 pub mod intrinsics;
 pub mod lanes;
 mod mac;

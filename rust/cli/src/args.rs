@@ -1,0 +1,118 @@
+//! Arguments that commands share: the model, the target and how to run.
+
+use crate::files::sha256;
+use clap::Args;
+use nputwin::encoding::file::EncodingsFile;
+use nputwin::exec::{Options, Session};
+use nputwin::graph::Graph;
+use nputwin::graph::encodings::{ApplyOptions, apply};
+use nputwin::spec::Spec;
+use nputwin::{Error, Result, onnx};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// The model.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// ONNX model: float, QDQ or with QLinear operators
+    pub model: PathBuf,
+    /// Encodings for the model's tensors (.encodings 0.6.1, 1.0.0, 2.0.0 or 2.1.0)
+    #[arg(long, short = 'e', value_name = "FILE")]
+    pub encodings: Option<PathBuf>,
+    /// Accept encodings of tensors that the model does not have
+    #[arg(long)]
+    pub allow_unmatched: bool,
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// Choose among a rule's alternatives, such as Add=A1; may be repeated
+    #[arg(long, value_name = "RULE=ALTERNATIVE")]
+    pub assume: Vec<String>,
+    /// Refuse rules that are only assumed
+    #[arg(long)]
+    pub strict: bool,
+    /// Threads; 0 for as many as the machine has
+    #[arg(long, short = 'j', default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+}
+
+/// A model that has been read.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The graph, encodings applied.
+    pub graph: Graph,
+    /// Files and hashes.
+    pub provenance: Value,
+    /// What applying the encodings had to say.
+    pub notes: Vec<String>,
+}
+
+impl ModelArgs {
+    /// Reads the model and its encodings.
+    pub fn open(&self) -> Result<Model> {
+        let mut graph = onnx::read(&self.model)?;
+        let mut notes = Vec::new();
+        let mut encodings = Value::Null;
+        if let Some(path) = &self.encodings {
+            let file = EncodingsFile::read(path)?;
+            notes = apply_encodings(&mut graph, &file, self.allow_unmatched)?;
+            encodings = json!({
+                "path": path.display().to_string(),
+                "sha256": sha256(path)?,
+                "version": file.version.text(),
+            });
+        }
+        let provenance = json!({
+            "model": { "path": self.model.display().to_string(), "sha256": sha256(&self.model)? },
+            "encodings": encodings,
+        });
+        Ok(Model { graph, provenance, notes })
+    }
+}
+
+/// Applies encodings and says what did not match.
+pub fn apply_encodings(graph: &mut Graph, file: &EncodingsFile, allow_unmatched: bool) -> Result<Vec<String>> {
+    let report = apply(graph, file, ApplyOptions { allow_unmatched })?;
+    let mut notes = Vec::new();
+    let mut list = |names: Vec<String>, what: &str| {
+        if !names.is_empty() {
+            notes.push(format!("{} {what}: {}", names.len(), names.join(", ")));
+        }
+    };
+    list(report.unmatched, "entries name no tensor of the model");
+    list(report.contradicted_axis, "tensors have their scales on another axis than their operator implies");
+    list(report.float.into_iter().map(|(name, _)| name).collect(), "tensors stay in float");
+    list(report.without_entry, "tensors have no entry");
+    Ok(notes)
+}
+
+impl RunOptions {
+    /// The target with its assumptions. One that does not have an assumed rule refuses it.
+    pub fn spec(&self, target: &str) -> Result<Spec> {
+        let mut spec = Spec::load(target)?;
+        for assumption in &self.assume {
+            let (rule, alternative) = split_pair(assumption, "assume_form", "--assume Add=A1")?;
+            spec.assume(rule, alternative)?;
+        }
+        Ok(spec)
+    }
+
+    /// A model under a target.
+    pub fn session(&self, graph: Graph, target: &str) -> Result<Session> {
+        Session::new(graph, self.spec(target)?, self.options())
+    }
+
+    /// As the core takes them.
+    pub fn options(&self) -> Options {
+        Options { threads: self.threads, strict: self.strict }
+    }
+}
+
+/// The two sides of `KEY=VALUE`.
+pub fn split_pair<'a>(pair: &'a str, code: &'static str, example: &str) -> Result<(&'a str, &'a str)> {
+    pair.split_once('=').filter(|(k, v)| !k.is_empty() && !v.is_empty()).ok_or_else(|| {
+        Error::invalid(code, format!("'{pair}' is not KEY=VALUE")).help(format!("for example: {example}"))
+    })
+}

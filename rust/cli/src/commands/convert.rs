@@ -1,0 +1,185 @@
+//! `nputwin convert`: between versions of encodings files, and between forms of quantized models.
+
+use crate::args::apply_encodings;
+use crate::files::write_bytes;
+use crate::output::Outcome;
+use clap::ValueEnum;
+use nputwin::encoding::file::{EncodingsFile, Entry, NamedEntry, ParamUse, Section, Version, WriteOptions};
+use nputwin::graph::Graph;
+use nputwin::{Error, Result, onnx};
+use serde_json::json;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `convert`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An .encodings file, or an ONNX model
+    input: PathBuf,
+    /// File to write: .onnx for a model, anything else for encodings
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: PathBuf,
+    /// Encodings for an input model
+    #[arg(long, short = 'e', value_name = "FILE")]
+    encodings: Option<PathBuf>,
+    /// Model of an encodings file: places the axes that versions 0.6.1 and 1.0.0 leave to it
+    #[arg(long, short = 'm', value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// Version of the encodings that are written; that of the input, or 1.0.0, where not given
+    #[arg(long, value_name = "VERSION")]
+    to_version: Option<String>,
+    /// Form of the model that is written
+    #[arg(long, value_enum)]
+    to: Option<ModelForm>,
+    /// Write what the format can hold and say what is lost
+    #[arg(long)]
+    lossy: bool,
+}
+
+/// How a model carries its quantization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelForm {
+    /// Pairs of QuantizeLinear and DequantizeLinear.
+    Qdq,
+    /// QLinear operators.
+    Qlinear,
+}
+
+fn is_model(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+}
+
+/// Runs it.
+pub fn execute(args: Args) -> Result<Outcome> {
+    match (is_model(&args.input), is_model(&args.output)) {
+        (true, true) => model_to_model(&args),
+        (true, false) => model_to_encodings(&args),
+        (false, false) => encodings_to_encodings(&args),
+        (false, true) => Err(Error::invalid("convert_form", "an encodings file does not hold a model")
+            .help("convert MODEL.onnx --encodings FILE --to qdq -o OUT.onnx")),
+    }
+}
+
+fn write_encodings(args: &Args, file: &EncodingsFile, fallback: Version, remarks: &[String]) -> Result<Outcome> {
+    let version = args.to_version.as_deref().map(Version::parse).transpose()?.unwrap_or(fallback);
+    let written = file.write(version, &WriteOptions { lossy: args.lossy }).map_err(|e| e.help("or pass --lossy"))?;
+    write_bytes(&args.output, written.text.as_bytes())?;
+    let mut text = String::new();
+    for remark in remarks {
+        let _ = writeln!(text, "note: {remark}");
+    }
+    for note in &written.notes {
+        let tensor = note.tensor.as_deref().map_or(String::new(), |t| format!("{t}: "));
+        let _ = writeln!(text, "note: {tensor}{}", note.message);
+    }
+    let count = file.entries().len();
+    let _ = writeln!(text, "{count} entries as version {version} in {}", args.output.display());
+    let json = json!({
+        "output": args.output.display().to_string(),
+        "version": version.text(),
+        "entries": count,
+        "notes": written.notes.iter().map(|n| json!({ "tensor": n.tensor, "message": n.message })).collect::<Vec<_>>(),
+        "remarks": remarks,
+    });
+    Ok(Outcome::ok(text, json))
+}
+
+fn encodings_to_encodings(args: &Args) -> Result<Outcome> {
+    if args.to.is_some() || args.encodings.is_some() {
+        return Err(Error::invalid("convert_form", "--to and --encodings are for models"));
+    }
+    let mut file = EncodingsFile::read(&args.input)?;
+    let mut remarks = Vec::new();
+    if let Some(path) = &args.model {
+        let graph = onnx::read(path)?;
+        let uses = parameter_uses(&graph);
+        let unresolved = file.resolve_axes(|name| uses.get(name).cloned())?;
+        let constants: BTreeSet<&str> =
+            graph.tensors.iter().filter(|t| t.constant.is_some()).map(|t| t.name.as_str()).collect();
+        file.resolve_sections(|name| constants.contains(name));
+        remarks.extend(unresolved.into_iter().map(|name| format!("{name}: the axis of its scales is not known")));
+        let known = |name: &str| graph.find(name).is_some();
+        let strangers = file.entries().iter().filter(|e| !known(&e.name));
+        remarks.extend(strangers.map(|e| format!("{}: the model has no such tensor", e.name)));
+    }
+    let fallback = file.version;
+    write_encodings(args, &file, fallback, &remarks)
+}
+
+/// How the operators of a graph use its constants.
+fn parameter_uses(graph: &Graph) -> HashMap<String, ParamUse> {
+    let mut out = HashMap::new();
+    for node in &graph.nodes {
+        for (i, t) in node.inputs.iter().enumerate().filter_map(|(i, t)| Some((i, (*t)?))) {
+            let info = &graph.tensors[t];
+            let Some(constant) = &info.constant else { continue };
+            let trans_b = matches!(node.int("transB", 0), Ok(1));
+            if let Some(usage) = ParamUse::of_operator(&node.op_type, i, constant.shape(), trans_b) {
+                let names = std::iter::once(&info.name).chain(&info.aliases);
+                names.for_each(|n| {
+                    out.entry(n.clone()).or_insert_with(|| usage.clone());
+                });
+            }
+        }
+    }
+    out
+}
+
+fn open_model(args: &Args) -> Result<(Graph, Vec<String>)> {
+    let mut graph = onnx::read(&args.input)?;
+    let notes = match &args.encodings {
+        Some(path) => apply_encodings(&mut graph, &EncodingsFile::read(path)?, args.lossy)?,
+        None => Vec::new(),
+    };
+    Ok((graph, notes))
+}
+
+fn model_to_encodings(args: &Args) -> Result<Outcome> {
+    if args.to.is_some() {
+        return Err(Error::invalid("convert_form", "--to says the form of a model, and the output is none")
+            .help("end the output's name with .onnx"));
+    }
+    let (graph, notes) = open_model(args)?;
+    let uses = parameter_uses(&graph);
+    let mut file = EncodingsFile::new(Version::V1_0_0);
+    file.producer = json!({ "package": "nputwin", "version": env!("CARGO_PKG_VERSION") });
+    for info in &graph.tensors {
+        let Some(encoding) = &info.encoding else { continue };
+        let section = if info.constant.is_some() { Section::Param } else { Section::Activation };
+        let mut entry = NamedEntry::new(&info.name, section, Entry::Int((**encoding).clone()));
+        if let Some(usage) = uses.get(&info.name) {
+            entry.resolve(usage)?;
+        }
+        file.insert(entry)?;
+    }
+    if file.entries().is_empty() {
+        return Err(Error::invalid("convert_empty", "no tensor of the model is quantized")
+            .help("give --encodings, or calibrate the model"));
+    }
+    write_encodings(args, &file, Version::V1_0_0, &notes)
+}
+
+fn model_to_model(args: &Args) -> Result<Outcome> {
+    let form = args.to.ok_or_else(|| {
+        Error::invalid("convert_form", "which form shall the model have?").help("--to qdq or --to qlinear")
+    })?;
+    let (graph, notes) = open_model(args)?;
+    let rounded = match form {
+        ModelForm::Qdq => onnx::write(&graph, &args.output)?,
+        ModelForm::Qlinear => {
+            return Err(Error::unsupported("convert_qlinear", "models with QLinear operators cannot be written yet")
+                .help("--to qdq holds the same quantization"));
+        }
+    };
+    let mut remarks = notes;
+    remarks.extend(rounded.into_iter().map(|name| format!("{name}: its scale was rounded to float32")));
+    let mut text: String = remarks.iter().map(|r| format!("note: {r}\n")).collect();
+    let _ = writeln!(text, "model in {}", args.output.display());
+    let json = json!({
+        "output": args.output.display().to_string(),
+        "form": if form == ModelForm::Qdq { "qdq" } else { "qlinear" },
+        "notes": remarks,
+    });
+    Ok(Outcome::ok(text, json))
+}

@@ -1,0 +1,10 @@
+//! One file per subcommand: its arguments, and `execute`.
+
+pub mod bench;
+pub mod calibrate;
+pub mod compare;
+pub mod convert;
+pub mod explain;
+pub mod info;
+pub mod run;
+pub mod spec;
