@@ -1,7 +1,9 @@
 //! Real models and small ones: what quantization in a file becomes in the graph.
 
 use nputwin::encoding::Granularity;
+use nputwin::encoding::file::EncodingsFile;
 use nputwin::graph::Graph;
+use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::onnx;
 use std::path::{Path, PathBuf};
 
@@ -92,5 +94,62 @@ fn exports_keep_names_bits_and_both_names_of_shared_constants() {
     let block = onnx::read(shared.join("aimet-exports/block_w8a8/model_2.1.0.onnx")).unwrap();
     for name in ["n1.weight", "n1.weight_dup_1"] {
         assert!(block.tensors[block.find(name).unwrap()].constant.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_written_model_reads_as_the_same_graph() {
+    let Some(shared) = shared() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for file in models(&shared) {
+        let read = onnx::read(&file).unwrap();
+        let path = dir.path().join("written.onnx");
+        onnx::write(&read, &path).unwrap();
+        let mut again = onnx::read(&path).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        assert_eq!(again.inputs.len(), read.inputs.len());
+        assert_eq!(again.nodes.len(), read.nodes.len(), "{}", file.display());
+        for (a, b) in again.nodes.iter_mut().zip(&read.nodes) {
+            let names = |graph: &[nputwin::graph::TensorInfo], ids: &[Option<usize>]| {
+                ids.iter().map(|t| t.map(|t| graph[t].name.clone())).collect::<Vec<_>>()
+            };
+            assert_eq!((&a.name, &a.op_type, &a.attributes), (&b.name, &b.op_type, &b.attributes));
+            assert_eq!(names(&again.tensors, &a.inputs), names(&read.tensors, &b.inputs), "{}", file.display());
+            assert_eq!(names(&again.tensors, &a.outputs), names(&read.tensors, &b.outputs), "{}", file.display());
+        }
+        assert_eq!(again.tensors.len(), read.tensors.len());
+        for tensor in &read.tensors {
+            let twin = &again.tensors[again.find(&tensor.name).unwrap()];
+            let mut expected = tensor.clone();
+            if tensor.encoding.is_none() {
+                // Names of copies that reading resolved: the file has no place for them.
+                expected.aliases.clear();
+            }
+            assert_eq!(twin, &expected, "{}", file.display());
+        }
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 1, "no partial file stays");
+    }
+}
+
+#[test]
+fn encodings_files_find_every_tensor_of_their_model() {
+    let Some(shared) = shared() else { return };
+    for file in models(&shared.join("aimet-exports")) {
+        let encodings = file.with_extension("encodings");
+        if !encodings.is_file() {
+            continue;
+        }
+        let mut graph = onnx::read(&file).unwrap();
+        let entries = EncodingsFile::read(&encodings).unwrap();
+        let report = apply(&mut graph, &entries, ApplyOptions::default())
+            .unwrap_or_else(|e| panic!("{}: {e}", encodings.display()));
+        for entry in entries.entries() {
+            let info = &graph.tensors[graph.find(&entry.name).unwrap()];
+            let kept = report.float.iter().any(|(name, _)| *name == entry.name);
+            assert!(info.encoding.is_some() != kept, "{}: {}", encodings.display(), entry.name);
+        }
+        assert!(report.applied > 10, "{}: {}", encodings.display(), report.applied);
+        assert_eq!(report.contradicted_axis, Vec::<String>::new(), "{}", encodings.display());
+        graph.validate().unwrap();
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever a file used (a float model with an `.encodings` file, QDQ pairs, QLinear operators), the graph holds float
 //! operators; quantization is an attribute of tensors. A tensor whose integers are in the file keeps them in `codes`.
 
+pub mod encodings;
 mod movement;
 mod order;
 pub mod parameters;

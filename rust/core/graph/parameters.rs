@@ -186,25 +186,28 @@ mod tests {
     use super::*;
 
     fn info(tensor: Tensor) -> TensorInfo {
-        TensorInfo { name: "p".into(), dtype: Some(tensor.dtype()), constant: Some(Arc::new(tensor)), ..TensorInfo::default() }
+        TensorInfo {
+            name: "p".into(),
+            dtype: Some(tensor.dtype()),
+            constant: Some(Arc::new(tensor)),
+            ..TensorInfo::default()
+        }
     }
 
     #[test]
     fn every_granularity_dequantizes_its_own_elements() {
         let codes = Tensor::new(vec![2, 4], Data::I8(vec![1, 2, 3, 4, 5, 6, 7, 8])).unwrap();
-        let read = |shape: &[usize], scales: &[f32], axis, block_size| {
+        let read = |shape: &[usize], scales: &[f32], axis, block_size| -> Result<Vec<f32>> {
             let layout = Layout { axis, block_size, rank: Some(2) };
             let scale = info(Tensor::f32(shape, scales.to_vec()));
-            dequantize(&codes, &encoding(&scale, None, DType::I8, layout)?).map(|t| t.as_f32().unwrap().to_vec())
+            let encoding = encoding(&scale, None, DType::I8, layout)?;
+            Ok(dequantize(&codes, &encoding)?.as_f32()?.to_vec())
         };
         assert_eq!(read(&[], &[2.0], 1, 0).unwrap(), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0]);
         assert_eq!(read(&[2], &[1.0, 2.0], 0, 0).unwrap(), [1.0, 2.0, 3.0, 4.0, 10.0, 12.0, 14.0, 16.0]);
         assert_eq!(read(&[4], &[1.0, 2.0, 4.0, 8.0], -1, 0).unwrap(), [1.0, 4.0, 12.0, 32.0, 5.0, 12.0, 28.0, 64.0]);
         assert_eq!(read(&[2, 2], &[1.0, 2.0, 4.0, 8.0], 1, 2).unwrap(), [1.0, 2.0, 6.0, 8.0, 20.0, 24.0, 56.0, 64.0]);
-        assert_eq!(
-            read(&[1, 4], &[1.0, 2.0, 4.0, 8.0], 0, 2).unwrap(),
-            [1.0, 4.0, 12.0, 32.0, 5.0, 12.0, 28.0, 64.0]
-        );
+        assert_eq!(read(&[1, 4], &[1.0, 2.0, 4.0, 8.0], 0, 2).unwrap(), [1.0, 4.0, 12.0, 32.0, 5.0, 12.0, 28.0, 64.0]);
         assert_eq!(read(&[3], &[1.0; 3], 1, 0).unwrap_err().code(), "encoding_axis");
         assert_eq!(read(&[2, 2], &[1.0; 4], 1, 0).unwrap_err().code(), "scale_shape");
         assert_eq!(read(&[2, 2], &[1.0; 4], 1, 3).unwrap_err().code(), "quantization_block_partial");

@@ -33,7 +33,7 @@ pub fn fold(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Whether a node quantizes or dequantizes, in ONNX's or in onnxruntime's domain.
+/// Whether a node quantizes or dequantizes, in ONNX's domain or in com.microsoft's.
 fn is_quantizer(node: &Node, op_type: &str) -> bool {
     node.op_type == op_type && matches!(node.domain.as_str(), "" | "com.microsoft")
 }
@@ -100,8 +100,8 @@ impl<'g> Fold<'g> {
         }
         for n in 0..fold.source.len() {
             let node = &fold.source[n];
-            let folds = is_quantizer(node, "QuantizeLinear")
-                && matches!(node.outputs.as_slice(), [Some(q)] if fold.folds[*q]);
+            let folds =
+                is_quantizer(node, "QuantizeLinear") && matches!(node.outputs.as_slice(), [Some(q)] if fold.folds[*q]);
             let encoding = if folds { Some(fold.encoding_of(node, None)?) } else { None };
             fold.quantizers.push(encoding);
         }
@@ -286,7 +286,8 @@ impl<'g> Fold<'g> {
         if let Some(&reals) = self.reals.get(&t) {
             let info = &self.graph.tensors[reals];
             if !info.encoding.as_ref().is_some_and(|e| e.same_grid(encoding)) {
-                let message = format!("'{}' is read with another scale, zero point or type than it is written with", info.name);
+                let message =
+                    format!("'{}' is read with another scale, zero point or type than it is written with", info.name);
                 return Err(Error::unsupported("quantization_reinterpreted", message));
             }
             return Ok(reals);
@@ -334,14 +335,13 @@ impl<'g> Fold<'g> {
             }
             name
         };
-        let shape = self.graph.tensors[t].shape.clone();
         let constant = Some(Arc::new(Tensor::new(codes.shape().to_vec(), reals)?));
         let encoding = encoding.clone();
         let (dtype, codes) = (Some(dtype), Some(codes));
         let form = self.new_tensor(TensorInfo {
             name,
             dtype,
-            shape,
+            shape: None,
             constant,
             codes,
             encoding: Some(encoding.clone()),
@@ -357,11 +357,11 @@ impl<'g> Fold<'g> {
         };
         let (x, q) = (self.float[*x], *q);
         let reals = self.quantized_form(x, q, node, encoding);
-        let declared = self.graph.tensors[q].shape.take();
+        let declared = self.graph.tensors[q].shape.clone();
         let name = self.graph.tensors[q].name.clone();
         let info = &mut self.graph.tensors[reals];
         info.dtype.get_or_insert(DType::F32);
-        if info.shape.is_none() {
+        if info.shape.is_none() && info.constant.is_none() {
             info.shape = declared;
         }
         if info.name != name && !info.aliases.contains(&name) {
@@ -407,6 +407,7 @@ impl<'g> Fold<'g> {
         let form = self.new_tensor(info);
         if !constant {
             self.graph.nodes.push(Node {
+                code_clamp: None,
                 name: node.name.clone(),
                 op_type: QUANTIZE.into(),
                 domain: DOMAIN.into(),
@@ -446,7 +447,7 @@ impl<'g> Fold<'g> {
         if info.name != name {
             info.aliases.push(name);
         }
-        if info.shape.is_none() {
+        if info.shape.is_none() && info.constant.is_none() {
             info.shape = shape;
         }
         self.float[*y] = reals;

@@ -32,16 +32,13 @@ fn triples(starts: impl IntoIterator<Item = usize>) -> Vec<Operand> {
 
 /// The form of a node, where it is a QLinear operator that has a float twin.
 pub(super) fn form(node: &Node) -> Option<Form> {
-    const CONV: &[&str] =
-        &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides", "channels_last"];
+    const CONV: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides", "channels_last"];
     const POOL: &[&str] =
         &["auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides", "channels_last"];
-    let unary = |op_type, attributes| {
-        Some(Form { op_type, operands: triples([0]), result: (3, 4), bias: None, attributes })
-    };
-    let binary = |op_type, bias, result, attributes| {
-        Some(Form { op_type, operands: triples([0, 3]), result, bias, attributes })
-    };
+    let unary =
+        |op_type, attributes| Some(Form { op_type, operands: triples([0]), result: (3, 4), bias: None, attributes });
+    let binary =
+        |op_type, bias, result, attributes| Some(Form { op_type, operands: triples([0, 3]), result, bias, attributes });
     match (node.domain.as_str(), node.op_type.as_str()) {
         ("" | "com.microsoft", "QLinearConv") => binary("Conv", Some(8), (6, 7), CONV),
         ("", "QLinearMatMul") => binary("MatMul", None, (6, 7), &[]),
@@ -77,7 +74,7 @@ pub(super) fn refuse_unknown(node: &Node) -> Result<()> {
 impl Form {
     /// Whether input `slot` takes codes.
     pub(super) fn reads_codes(&self, slot: usize) -> bool {
-        self.operands.iter().any(|o| o.codes == slot)
+        self.bias == Some(slot) || self.operands.iter().any(|o| o.codes == slot)
     }
 
     /// The encoding that a node gives to the codes in `slot`.
@@ -103,7 +100,7 @@ impl Form {
         if node.int("channels_last", 0)? != 0 {
             return Err(Error::unsupported("channels_last", "tensors with channels last"));
         }
-        if self.operands.is_empty() || (self.op_type == "Concat" && !(node.inputs.len() - 2).is_multiple_of(3)) {
+        if self.operands.is_empty() || (self.op_type == "Concat" && !(node.inputs.len() + 1).is_multiple_of(3)) {
             return Err(Error::invalid("node_inputs", format!("{} inputs", node.inputs.len())));
         }
         let mut inputs = Vec::new();
@@ -128,7 +125,10 @@ impl Form {
             let codes = fold.graph.tensors[*y].dtype.or(parameters::type_of_codes(&encodings[0]));
             let encoding = parameters_of(fold, node, self.result, codes, None, None)?;
             if !fold.folds(*y) {
-                let message = format!("the codes '{}' are read by an operator that computes with them", fold.graph.tensors[*y].name);
+                let message = format!(
+                    "the codes '{}' are read by an operator that computes with them",
+                    fold.graph.tensors[*y].name
+                );
                 return Err(Error::unsupported("quantized_result", message));
             }
             fold.become_reals(*y, encoding);
@@ -178,8 +178,7 @@ fn parameters_of(
 /// The encoding of a 32-bit bias: scales are the exact products of the operands' scales (and `alpha`).
 fn bias_encoding(x: &Encoding, w: &Encoding, alpha: f64) -> Result<Arc<Encoding>> {
     let scale: Vec<f64> = w.scale.iter().map(|s| alpha * x.scale[0] * s).collect();
-    let granularity =
-        if scale.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis: 0 } };
+    let granularity = if scale.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis: 0 } };
     let encoding = Encoding {
         zero_point: vec![0; scale.len()],
         scale,

@@ -59,7 +59,10 @@ pub fn read(entries: &[StringStringEntryProto], base_dir: Option<&Path>, bytes: 
 
 fn number(key: &str, value: &str) -> Result<u64> {
     value.parse().map_err(|_| {
-        Error::invalid("external_data_number", format!("'{value}' is not a number of bytes for '{key}' of external data"))
+        Error::invalid(
+            "external_data_number",
+            format!("'{value}' is not a number of bytes for '{key}' of external data"),
+        )
     })
 }
 

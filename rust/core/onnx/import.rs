@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Versions of ONNX's own operators that are understood.
 const OPSETS: RangeInclusive<i64> = 11..=23;
 
-/// The domain of operators that onnxruntime adds.
+/// The one other domain whose operators stay nodes.
 const MICROSOFT: &str = "com.microsoft";
 
 /// A graph whose nodes are those of the file in topological order, `Constant` nodes and copies of constants resolved.
@@ -184,8 +184,9 @@ impl Import<'_> {
                     let message = format!("declared {dims:?}, its data has shape {:?}", constant.shape());
                     return Err(at(Error::invalid("tensor_shape_conflict", message)));
                 }
+            } else {
+                info.shape = Some(dims);
             }
-            info.shape = Some(dims);
         }
         Ok(())
     }
@@ -224,7 +225,7 @@ impl Import<'_> {
         if outputs.iter().all(Option::is_none) {
             return Err(Error::invalid("node_outputs", "the node has no output"));
         }
-        operators.push((proto.input, Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes }));
+        operators.push((proto.input, Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None }));
         Ok(())
     }
 

@@ -9,6 +9,9 @@ mod external;
 mod import;
 pub mod proto;
 mod tensor;
+mod write;
+
+pub use write::{Written, qdq_model, write};
 
 use crate::error::{Error, Location, Result};
 use crate::graph::{Graph, qdq};

@@ -137,8 +137,12 @@ fn inline(dtype: DType, proto: &TensorProto, count: usize, bytes: usize) -> Resu
         return from_bytes(dtype, raw, count);
     }
     let wrong_length = |found: usize| {
-        let found = if found == 0 && fields > 0 { "them in a field of another type".to_string() } else { found.to_string() };
-        Error::invalid("tensor_data_length", format!("the shape needs {count} elements of {dtype}, the file has {found}"))
+        let found =
+            if found == 0 && fields > 0 { "them in a field of another type".to_string() } else { found.to_string() };
+        Error::invalid(
+            "tensor_data_length",
+            format!("the shape needs {count} elements of {dtype}, the file has {found}"),
+        )
     };
     macro_rules! whole {
         ($variant:ident, $field:ident) => {{
@@ -171,8 +175,7 @@ fn inline(dtype: DType, proto: &TensorProto, count: usize, bytes: usize) -> Resu
             if proto.int32_data.len() != count {
                 return Err(wrong_length(proto.int32_data.len()));
             }
-            let patterns =
-                proto.int32_data.iter().map(|&v| narrow::<_, u16>(v, dtype)).collect::<Result<Vec<_>>>()?;
+            let patterns = proto.int32_data.iter().map(|&v| narrow::<_, u16>(v, dtype)).collect::<Result<Vec<_>>>()?;
             match dtype {
                 DType::Bool => Data::Bool(patterns.iter().map(|&v| boolean(v)).collect::<Result<_>>()?),
                 DType::F16 => Data::F16(patterns.into_iter().map(f16::from_bits).collect()),

@@ -21,14 +21,19 @@
 
 mod builtins;
 mod check;
+mod describe;
 mod env;
 mod eval;
 mod functions;
 mod graph;
 mod interval;
 mod lexer;
+mod normal_form;
 mod parser;
+mod simplify;
 mod syntax;
+mod tile;
+mod trace;
 mod types;
 
 #[cfg(test)]
@@ -38,13 +43,17 @@ mod tests;
 
 pub use env::Env;
 pub use functions::Functions;
+pub use normal_form::NormalForm;
 pub use syntax::Text;
+pub use tile::{Channels, LANES, Lanes, Scratch, TileProgram};
+pub use trace::{Exact, Step, Trace};
 pub use types::Value;
 
 use crate::error::{Error, Result};
 use check::Lower;
 use env::InputKind;
 use graph::{Cell, Graph, NodeId, Op};
+use std::sync::Arc;
 use syntax::{Body, Expr, ExprKind};
 use types::{Datum, Interval};
 
@@ -96,8 +105,22 @@ impl Program {
         if lower.node(result).ty == types::Type::Table {
             return Err(lower.node(result).site.error("program_type", "the result of a program is a scalar"));
         }
+        let node = lower.node(result);
+        if node.ty == types::Type::Int && !node.range.fits_i64() {
+            return Err(node
+                .site
+                .error("program_range", "the result leaves 64 bits")
+                .help("write wrap(…, i64) or sat(…, i64)"));
+        }
         let order = lower.graph.reachable(result, false);
-        Ok(Compiled { channels: lower.channels, graph: lower.graph, result, order, inputs: env.inputs.clone() })
+        Ok(Compiled {
+            channels: lower.channels,
+            graph: lower.graph,
+            result,
+            order,
+            inputs: env.inputs.clone(),
+            source: Arc::new((self.lets.clone(), self.body.clone())),
+        })
     }
 }
 
@@ -160,6 +183,8 @@ pub struct Compiled {
     order: Vec<NodeId>,
     channels: usize,
     inputs: Vec<env::Input>,
+    /// Lets and body as parsed.
+    source: Arc<(Vec<(String, Expr)>, Body)>,
 }
 
 impl Compiled {

@@ -6,7 +6,8 @@ use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes, stora
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::ops::{Fact, Kernel, RunContext};
-use crate::program::{Compiled, Env, FloatType, Lanes, Scratch, TileProgram};
+use crate::num::FloatType;
+use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;

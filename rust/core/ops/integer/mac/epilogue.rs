@@ -86,15 +86,15 @@ fn spread<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
 fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     Some(match form {
-        NormalForm::FloatScale { scale, lo, hi, zero_point, qmin, qmax } => Box::new(FloatScale::<O>::new(
-            spread(&scale, channels),
-            lo,
-            hi,
-            narrow(zero_point)?,
-            narrow(qmin)?,
-            narrow(qmax)?,
-        )?),
-        NormalForm::DoubleRounding { left, mantissa, right, zero_point, qmin, qmax } => {
+        NormalForm::FloatScale { scale, clamp: Some((lo, hi)), rounding: Rounding::HalfEven, zero_point, qmin, qmax } => {
+            let scale = spread(&scale, channels);
+            Box::new(FloatScale::<O>::new(scale, lo, hi, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
+        }
+        NormalForm::FloatScale { .. } => return None,
+        NormalForm::DoubleRounding { left, mantissa, mid, right, last, zero_point, qmin, qmax } => {
+            if (mid, last) != (Rounding::HalfUp, Rounding::HalfAway) {
+                return None;
+            }
             let shifts = |s: &[u32]| spread(s, channels).iter().map(|&s| i32::try_from(s).ok()).collect::<Option<_>>();
             Box::new(DoubleRounding::<O>::new(
                 shifts(&left)?,
@@ -106,7 +106,7 @@ fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epi
             )?)
         }
         NormalForm::MulShift { drop, mantissa, shift, rounding, offset, zero_point, qmin, qmax } => {
-            if drop.is_some() {
+            if drop.0 != 0 {
                 return None;
             }
             let mantissa: Option<Vec<i32>> = spread(&mantissa, channels).iter().map(|&m| narrow(m)).collect();
@@ -141,23 +141,23 @@ thread_local! {
 }
 
 /// Accumulators that the tile executor reads.
-trait Accumulator: Copy + Sync {
+trait TileInput: Copy + Sync {
     fn lanes(slice: &[Self]) -> Lanes<'_>;
 }
 
-impl Accumulator for i32 {
+impl TileInput for i32 {
     fn lanes(slice: &[i32]) -> Lanes<'_> {
         Lanes::I32(slice)
     }
 }
 
-impl Accumulator for i64 {
+impl TileInput for i64 {
     fn lanes(slice: &[i64]) -> Lanes<'_> {
         Lanes::I64(slice)
     }
 }
 
-impl<A: Accumulator, O: Code> Epilogue<A> for TileEpilogue<O> {
+impl<A: TileInput, O: Code> Epilogue<A> for TileEpilogue<O> {
     type Out = O;
     fn apply(&self, _simd: Simd, tile: AccTile<'_, A>, mut out: OutTile<'_, O>) {
         BUFFERS.with_borrow_mut(|(scratch, codes)| {
