@@ -2,7 +2,18 @@
 //!
 //! `real = scale · (code - zero_point)`. Offsets (`-zero_point`) occur only in AIMET and QNN files.
 
+pub mod file;
+pub mod formula;
+mod lpbq;
+pub mod quantize;
+mod rounding;
+mod storage;
+
 use crate::error::{Error, Result};
+
+pub use formula::{Formula, FormulaOptions};
+pub use quantize::{QuantizeRule, ScaleIndex, Scaling, ZeroPointOrder, dequantize, quantize};
+pub use rounding::Rounding;
 
 /// How scales are shared among the elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +113,11 @@ impl Encoding {
                 format!("{} scales and {} zero points", self.scale.len(), self.zero_point.len()),
             ));
         }
+        if let Granularity::PerBlock { block_size: 0, .. } = self.granularity {
+            return Err(
+                Error::invalid("encoding_block", "a block has no elements").help("block_size must be 1 or more")
+            );
+        }
         if self.granularity == Granularity::PerTensor && self.scale.len() != 1 {
             return Err(Error::invalid("encoding_length", format!("{} scales for one tensor", self.scale.len())));
         }
@@ -112,6 +128,9 @@ impl Encoding {
         let (lo, hi) = (self.qmin(), self.qmax());
         if let Some(&z) = self.zero_point.iter().find(|z| !(lo..=hi).contains(*z)) {
             return Err(Error::invalid("encoding_zero_point", format!("zero point {z} is outside {lo}..={hi}")));
+        }
+        if let Some(lpbq) = &self.lpbq {
+            lpbq.validate(self)?;
         }
         Ok(())
     }

@@ -518,7 +518,10 @@ impl Planner<'_> {
         }
         let facts = &Facts { inputs: &known, ..*facts };
         let context = Context { spec: self.spec, body, layouts: &layouts, clamp };
-        let prepared = op.prepare(facts, &context)?;
+        let prepared = match &body.action {
+            Action::Intrinsic(name) => integer::intrinsics::prepare(name, facts, &context)?,
+            _ => op.prepare(facts, &context)?,
+        };
         let mut inputs = Vec::new();
         for argument in &prepared.arguments {
             let Some(t) = node.inputs[argument.input] else {

@@ -3,6 +3,41 @@
 //! An operator is one [`Op`] in one file and one line of the registry. `infer` gives shapes; `float` prepares the ONNX
 //! meaning; `integer` prepares the target's arithmetic. Preparing freezes multipliers, tables and packed weights.
 
+pub mod activation;
+pub mod arithmetic;
+pub mod axis;
+pub mod broadcast;
+pub mod cast;
+pub mod clip;
+pub mod closure;
+pub mod concat;
+pub mod conv;
+pub mod conv_transpose;
+pub mod element;
+pub mod elementwise;
+pub mod expand;
+pub mod floats;
+pub mod gather;
+pub mod grid;
+pub mod logic;
+pub mod matmul;
+pub mod normalization;
+pub mod pad;
+pub mod parallel;
+pub mod pool;
+pub mod reduce;
+pub mod registry;
+pub mod reshape;
+pub mod resize;
+pub mod resize_axis;
+pub mod shape;
+pub mod signature;
+pub mod slice;
+pub mod softmax;
+pub mod strided;
+pub mod transpose;
+pub mod window;
+
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
@@ -113,4 +148,9 @@ pub trait Op: Send + Sync {
 
     /// The ONNX meaning, in the tensors' own types.
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>>;
+
+    /// Whether the outputs are known as soon as the inputs' shapes are: the float kernel then runs without inputs.
+    fn depends_on_shapes_alone(&self) -> bool {
+        false
+    }
 }

@@ -3,7 +3,8 @@
 mod arguments;
 mod elementwise;
 mod environment;
-mod lanes;
+pub mod intrinsics;
+pub mod lanes;
 mod mac;
 mod movement;
 pub mod quantizers;

@@ -49,8 +49,13 @@ impl IntegerOp for Movement {
         }
     }
 
-    fn environment(&self, _facts: &Facts<'_>, _clamp: Option<(i64, i64)>) -> Result<Env> {
-        Ok(Env::new())
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        let mut env = super::row::Row.environment(facts, clamp)?;
+        if matches!(facts.node.op_type.as_str(), "Resize" | "Upsample") {
+            let nearest = facts.node.string("mode", "nearest")? == "nearest";
+            env.constant("attr.nearest", crate::program::Value::Bool(nearest));
+        }
+        Ok(env)
     }
 
     fn prepare(&self, facts: &Facts<'_>, _context: &Context<'_>) -> Result<Prepared> {

@@ -205,3 +205,30 @@ impl Kernel for Requantize {
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
 }
+
+/// Integers of a real bias by the rule `bias`: one per channel, in units of `scale_x · scale_w`.
+pub fn quantize_bias(
+    spec: &Spec,
+    name: &str,
+    x: &Encoding,
+    w: &Encoding,
+    reals: &Tensor,
+) -> Result<Vec<i64>> {
+    let mut env = Env::new();
+    env.input_float("b", FloatType::F32);
+    add_encoding(&mut env, "x", x);
+    add_encoding(&mut env, "w", w);
+    env.output(i32::MIN.into(), i32::MAX.into());
+    env.constant("y.qmin", crate::program::Value::Int(i32::MIN.into()));
+    env.constant("y.qmax", crate::program::Value::Int(i32::MAX.into()));
+    let compiled = compile(spec, names::BIAS, &env).map_err(|e| e.at_tensor(name))?;
+    let values = reals.as_f32().map_err(|e| e.at_tensor(name))?;
+    if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        return Err(Error::invalid("bias_value", format!("bias {}", values[i]))
+            .at(Location::Tensor { name: name.into(), index: Some(i) }));
+    }
+    let mut out = vec![0i32; values.len()];
+    let channels = crate::program::Channels::Cyclic { start: 0 };
+    compiled.tile().run(&[Lanes::F32(values)], channels, &mut Scratch::default(), &mut out);
+    Ok(out.into_iter().map(i64::from).collect())
+}

@@ -1,0 +1,169 @@
+//! AVX2 micro-kernels, with and without the dot product of AVX-VNNI.
+//!
+//! Without it products are formed by the 16-bit multiply-add on widened bytes, which is exact: the 8-bit one saturates
+//! its pair sums to 16 bits.
+
+use super::gemm::BLOCK_COLUMNS;
+use super::pack::{Line, PANEL};
+use std::arch::x86_64::*;
+
+macro_rules! multiply {
+    ($(#[$meta:meta])* $name:ident, $kernel:ident, $features:literal, [$($rows:literal),+]) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// The machine has the features. `a` holds `rows` rows of `4·groups` bytes at `stride`, `lines` holds
+        /// `panels·groups` lines, `init` holds `16·panels` values and `acc` holds `32·rows`.
+        #[target_feature(enable = $features)]
+        #[allow(clippy::too_many_arguments)]
+        pub(super) unsafe fn $name(
+            a: &[u8],
+            stride: usize,
+            rows: usize,
+            lines: &[Line],
+            groups: usize,
+            panels: usize,
+            init: &[i32],
+            acc: &mut [i32],
+        ) {
+            for panel in 0..panels {
+                let b = lines[panel * groups..].as_ptr().cast::<i8>();
+                let init = init[panel * PANEL..].as_ptr();
+                let mut row = 0;
+                $(
+                    while rows - row >= $rows {
+                        let c = acc[row * BLOCK_COLUMNS + panel * PANEL..].as_mut_ptr();
+                        // SAFETY: these rows and all groups of the panel lie inside the slices, by the contract.
+                        unsafe { $kernel::<$rows>(groups, a[row * stride..].as_ptr(), stride, b, init, c) };
+                        row += $rows;
+                    }
+                )+
+            }
+        }
+    };
+}
+
+multiply!(
+    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by 16-bit multiply-add, `acc` with a stride of 32.
+    multiply,
+    kernel_madd,
+    "avx2",
+    [2, 1]
+);
+multiply!(
+    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by the 256-bit dot product, `acc` with a stride of 32.
+    multiply_vnni,
+    kernel_vnni,
+    "avx2,avxvnni",
+    [6, 4, 2, 1]
+);
+
+/// # Safety
+/// As [`multiply_vnni`], for `R` rows and one panel.
+#[target_feature(enable = "avx2,avxvnni")]
+unsafe fn kernel_vnni<const R: usize>(
+    groups: usize,
+    a: *const u8,
+    stride: usize,
+    b: *const i8,
+    init: *const i32,
+    c: *mut i32,
+) {
+    let mut acc = [[_mm256_setzero_si256(); 2]; R];
+    // SAFETY: all addresses lie within the extents that the contract names.
+    unsafe {
+        for v in 0..2 {
+            let start = _mm256_loadu_si256(init.add(8 * v).cast());
+            for row in &mut acc {
+                row[v] = start;
+            }
+        }
+        for k in 0..groups {
+            let w = [0, 1].map(|v| _mm256_load_si256(b.add(k * 64 + 32 * v).cast()));
+            for (r, row) in acc.iter_mut().enumerate() {
+                let x = _mm256_set1_epi32(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
+                for v in 0..2 {
+                    row[v] = _mm256_dpbusd_avx_epi32(row[v], x, w[v]);
+                }
+            }
+        }
+        for (r, row) in acc.iter().enumerate() {
+            for (v, &value) in row.iter().enumerate() {
+                _mm256_storeu_si256(c.add(r * BLOCK_COLUMNS + 8 * v).cast(), value);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`multiply`], for `R` rows and one panel.
+#[target_feature(enable = "avx2")]
+unsafe fn kernel_madd<const R: usize>(
+    groups: usize,
+    a: *const u8,
+    stride: usize,
+    b: *const i8,
+    init: *const i32,
+    c: *mut i32,
+) {
+    // acc[r][q] holds, for columns 4q..4q+4, the sums of the even and of the odd pairs of products side by side.
+    let mut acc = [[_mm256_setzero_si256(); 4]; R];
+    // SAFETY: all addresses lie within the extents that the contract names.
+    unsafe {
+        for k in 0..groups {
+            let w = [0, 1, 2, 3].map(|q| _mm256_cvtepi8_epi16(_mm_load_si128(b.add(k * 64 + 16 * q).cast())));
+            for (r, row) in acc.iter_mut().enumerate() {
+                let bytes = _mm_cvtsi32_si128(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
+                let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(bytes));
+                for q in 0..4 {
+                    row[q] = _mm256_add_epi32(row[q], _mm256_madd_epi16(x, w[q]));
+                }
+            }
+        }
+        for (r, row) in acc.iter().enumerate() {
+            for half in 0..2 {
+                let sums = _mm256_hadd_epi32(row[2 * half], row[2 * half + 1]);
+                let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(sums);
+                let start = _mm256_loadu_si256(init.add(8 * half).cast());
+                _mm256_storeu_si256(c.add(r * BLOCK_COLUMNS + 8 * half).cast(), _mm256_add_epi32(start, ordered));
+            }
+        }
+    }
+}
+
+/// `acc[c] = init[c] + Σ_t taps[t][c]·w[t][c]` for the whole blocks of sixteen channels; gives how many channels that is.
+///
+/// # Safety
+/// The machine has AVX2. `taps` has an even length and each tap, `init` and `acc` have the same length; `pairs` holds
+/// `taps.len() / 2` entries per block.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn depthwise<const SIGNED: bool>(
+    taps: &[&[u8]],
+    pairs: &[[i16; 2 * PANEL]],
+    init: &[i32],
+    acc: &mut [i32],
+) -> usize {
+    let widen = |bytes: __m128i| if SIGNED { _mm256_cvtepi8_epi16(bytes) } else { _mm256_cvtepu8_epi16(bytes) };
+    let per_block = taps.len() / 2;
+    let whole = acc.len() / PANEL;
+    for block in 0..whole {
+        let c = block * PANEL;
+        // SAFETY: sixteen whole channels of every tap, of `init` and of `acc`; the pairs of this block.
+        unsafe {
+            let mut low = _mm256_loadu_si256(init.as_ptr().add(c).cast());
+            let mut high = _mm256_loadu_si256(init.as_ptr().add(c + 8).cast());
+            for (p, pair) in taps.chunks_exact(2).enumerate() {
+                let first = _mm_loadu_si128(pair[0].as_ptr().add(c).cast());
+                let second = _mm_loadu_si128(pair[1].as_ptr().add(c).cast());
+                let w: *const __m256i = pairs.as_ptr().add(block * per_block + p).cast();
+                let x = widen(_mm_unpacklo_epi8(first, second));
+                low = _mm256_add_epi32(low, _mm256_madd_epi16(x, _mm256_loadu_si256(w)));
+                let x = widen(_mm_unpackhi_epi8(first, second));
+                high = _mm256_add_epi32(high, _mm256_madd_epi16(x, _mm256_loadu_si256(w.add(1))));
+            }
+            _mm256_storeu_si256(acc.as_mut_ptr().add(c).cast(), low);
+            _mm256_storeu_si256(acc.as_mut_ptr().add(c + 8).cast(), high);
+        }
+    }
+    whole * PANEL
+}

@@ -1,0 +1,300 @@
+//! Convolution of 8-bit NHWC activations with 8-bit weights, exact modulo 2^32.
+//!
+//! Output pixels are gathered by tiles of rows (taps outside of the image read the padding code) and multiplied by the
+//! packed weights of their group; 1×1 convolutions of unit stride read the activations in place where they can.
+
+use super::code::Code8;
+use super::depthwise::{DepthwiseWeights, depthwise};
+use super::epilogue::{AccTile, Epilogue, OutTile};
+use super::gemm::{Lhs, Place, Scratch, Source, run_tiles, tile, tile_rows};
+use super::isa::{Engine, Simd};
+use super::pack::{PackedWeights, centred_init};
+use super::shape::ConvShape;
+
+/// Weights of a convolution, packed once.
+#[derive(Debug, Clone)]
+pub struct ConvWeights {
+    form: Form,
+    column_sums: Vec<i32>,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// One matrix per group; rows in the order (ky, kx, input channel).
+    Groups(Vec<PackedWeights>),
+    /// One input channel per group and one output channel per input channel.
+    Depthwise(DepthwiseWeights),
+}
+
+impl ConvWeights {
+    /// Packs weights in ONNX's order (output channel, input channel of the group, ky, kx). `zero_points` has one entry
+    /// per output channel, or one for all, or none (zero). Panics where lengths disagree.
+    pub fn new<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32]) -> Self {
+        assert_eq!(weights.len(), shape.weight_len(), "weights and their shape");
+        let zero_points = match zero_points {
+            [] => vec![0; shape.out_channels],
+            [only] => vec![*only; shape.out_channels],
+            many => many.to_vec(),
+        };
+        assert_eq!(zero_points.len(), shape.out_channels, "one zero point per output channel, or one");
+        let (taps, group_in, group_out) = (shape.taps(), shape.group_in(), shape.group_out());
+        if group_in == 1 && group_out == 1 && shape.groups > 1 {
+            let packed = DepthwiseWeights::new(shape.out_channels, taps, weights, &zero_points);
+            return ConvWeights { column_sums: packed.column_sums().to_vec(), form: Form::Depthwise(packed) };
+        }
+        let groups: Vec<PackedWeights> = (0..shape.groups)
+            .map(|g| {
+                let channels = g * group_out..(g + 1) * group_out;
+                PackedWeights::new(shape.depth(), group_out, &zero_points[channels], |k, n| {
+                    let (tap, channel) = (k / group_in, k % group_in);
+                    weights[((g * group_out + n) * group_in + channel) * taps + tap]
+                })
+            })
+            .collect();
+        let column_sums = groups.iter().flat_map(|g| g.column_sums().iter().copied()).collect();
+        ConvWeights { form: Form::Groups(groups), column_sums }
+    }
+
+    /// `Σ (w - zero_point)` of each output channel, modulo 2^32.
+    pub fn column_sums(&self) -> &[i32] {
+        &self.column_sums
+    }
+
+    /// Initial accumulators that centre the activations: `bias - zero_point · Σ(w - zero_point_w)`, modulo 2^32. An
+    /// empty `bias` is zero. The padding code must then be `zero_point`.
+    pub fn centred_init(&self, bias: &[i32], zero_point: i32) -> Vec<i32> {
+        centred_init(&self.column_sums, bias, zero_point)
+    }
+}
+
+/// Convolves `x` (NHWC) and writes `epilogue(acc)` to `out` (NHWC).
+///
+/// `acc[p][c] = init[c] + Σ x·(w - zero_point_w)` modulo 2^32 over the window of pixel `p`, where taps in the padding
+/// read the code `pad`. `init` is empty (zero) or has one entry per output channel. `weights` must have been packed for
+/// the same channels, groups and kernel. Panics where lengths disagree or [`ConvShape::validate`] fails.
+#[allow(clippy::too_many_arguments)]
+pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
+    engine: Engine<'_>,
+    shape: &ConvShape,
+    x: &[X],
+    pad: X,
+    weights: &ConvWeights,
+    init: &[i32],
+    epilogue: &E,
+    out: &mut [E::Out],
+) {
+    assert!(shape.validate().is_ok(), "a valid shape");
+    assert_eq!(x.len(), shape.input_len(), "activations and their shape");
+    assert_eq!(out.len(), shape.output_len(), "outputs and their shape");
+    assert_eq!(weights.column_sums.len(), shape.out_channels, "weights of the same shape");
+    assert!(init.is_empty() || init.len() == shape.out_channels, "one initial accumulator per channel");
+    if out.is_empty() {
+        return;
+    }
+    let groups = match &weights.form {
+        Form::Depthwise(packed) => return depthwise(engine, shape, x, pad, packed, init, epilogue, out),
+        Form::Groups(groups) => groups,
+    };
+    assert!(groups.len() == shape.groups && groups[0].k() == shape.depth(), "weights of the same shape");
+    let gather = Gather { shape, output: shape.output(), x: X::bytes(x), pad: X::bytes(&[pad])[0], signed: X::SIGNED };
+    let rows_per_tile = tile_rows(shape.depth().next_multiple_of(4));
+    let part = |g: usize| if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
+    let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), X::SIGNED)).collect();
+    if let [weights] = &groups[..] {
+        let in_place = gather.is_plain() && !X::SIGNED && shape.in_channels.is_multiple_of(4);
+        let build = |first: usize, count: usize, buffer: &mut Vec<u8>| {
+            (!in_place).then(|| gather.rows(0, first, count, buffer))
+        };
+        let source = Source { bytes: gather.x, stride: shape.in_channels, signed: X::SIGNED, build };
+        run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], 0, &source, epilogue, out);
+        return;
+    }
+    let channels = shape.out_channels;
+    let per_task = engine.share(shape.output_pixels(), 12);
+    engine.for_each_chunk(out, per_task * channels, |task, out| {
+        let mut scratch = Scratch::default();
+        for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
+            let row = task * per_task + t * rows_per_tile;
+            for (g, weights) in groups.iter().enumerate() {
+                gather.group(engine.simd(), g, row, weights, &inits[g], epilogue, out, &mut scratch);
+            }
+        }
+    });
+}
+
+/// Gathers the windows of output pixels into rows of bytes.
+struct Gather<'a> {
+    shape: &'a ConvShape,
+    output: [usize; 2],
+    x: &'a [u8],
+    pad: u8,
+    signed: bool,
+}
+
+impl Gather<'_> {
+    /// Whether the rows of the left operand are the input's own pixels.
+    fn is_plain(&self) -> bool {
+        self.shape.kernel == [1, 1] && self.shape.stride == [1, 1] && self.shape.pads == [0; 4]
+    }
+
+    /// Multiplies one tile of one group; `out` starts at the first channel of pixel `row`.
+    #[allow(clippy::too_many_arguments)]
+    fn group<E: Epilogue + ?Sized>(
+        &self,
+        simd: Simd,
+        group: usize,
+        row: usize,
+        weights: &PackedWeights,
+        init: &[i32],
+        epilogue: &E,
+        out: &mut [E::Out],
+        scratch: &mut Scratch,
+    ) {
+        let channels = self.shape.out_channels;
+        let count = out.len() / channels;
+        let channel = group * self.shape.group_out();
+        let mut buffer = std::mem::take(&mut scratch.rows);
+        let stride = self.rows(group, row, count, &mut buffer);
+        let lhs = Lhs { bytes: &buffer, stride, rows: count, signed: self.signed };
+        let place = Place { row, channel };
+        tile(simd, &lhs, weights, 0..weights.panels(), init, place, epilogue, &mut out[channel..], channels, scratch);
+        scratch.rows = buffer;
+    }
+
+    /// Gathers `count` windows from output pixel `first` on, for the channels of `group`; gives the stride of the rows.
+    fn rows(&self, group: usize, first: usize, count: usize, rows: &mut Vec<u8>) -> usize {
+        let shape = self.shape;
+        let stride = shape.depth().next_multiple_of(4);
+        rows.resize(count * stride, 0);
+        let [_, kernel_w] = shape.kernel;
+        let group_in = shape.group_in();
+        let line = kernel_w * group_in;
+        let dense = shape.groups == 1 && shape.dilation[1] == 1;
+        for (r, row) in rows.chunks_exact_mut(stride).enumerate() {
+            let (image, at) = shape.locate(self.output, first + r);
+            let left = (at[1] * shape.stride[1]) as isize - shape.pads[1] as isize;
+            for (ky, line) in row[..shape.depth()].chunks_exact_mut(line).enumerate() {
+                let y = (at[0] * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pads[0]);
+                if y >= shape.input[0] {
+                    line.fill(self.pad);
+                    continue;
+                }
+                let pixel = (image * shape.input[0] + y) * shape.input[1];
+                if dense {
+                    let width = shape.input[1] as isize;
+                    let from = left.clamp(0, width);
+                    let to = (left + kernel_w as isize).clamp(from, width);
+                    let (lead, body) = (((from - left) as usize).min(kernel_w), (to - from) as usize);
+                    let (head, rest) = line.split_at_mut(lead * group_in);
+                    let (middle, tail) = rest.split_at_mut(body * group_in);
+                    head.fill(self.pad);
+                    middle.copy_from_slice(&self.x[(pixel + from as usize) * group_in..][..body * group_in]);
+                    tail.fill(self.pad);
+                    continue;
+                }
+                for (kx, tap) in line.chunks_exact_mut(group_in).enumerate() {
+                    let x = (at[1] * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pads[1]);
+                    if x < shape.input[1] {
+                        let source = (pixel + x) * shape.in_channels + group * group_in;
+                        tap.copy_from_slice(&self.x[source..source + group_in]);
+                    } else {
+                        tap.fill(self.pad);
+                    }
+                }
+            }
+        }
+        if self.signed {
+            rows.iter_mut().for_each(|b| *b ^= 0x80);
+        }
+        stride
+    }
+}
+
+/// Hands one row of accumulators of consecutive pixels to the epilogue.
+pub(crate) fn emit<A, E: Epilogue<A> + ?Sized>(
+    simd: Simd,
+    acc: &[A],
+    channels: usize,
+    row: usize,
+    epilogue: &E,
+    out: &mut [E::Out],
+) {
+    let rows = acc.len() / channels;
+    let tile = AccTile { acc, stride: channels, rows, cols: channels, row, channel: 0 };
+    epilogue.apply(simd, tile, OutTile { data: out, stride: channels });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::epilogue::Accumulators;
+    use super::super::reference;
+    use super::super::testing::{Random, on_every_engine};
+    use super::*;
+
+    fn shapes() -> Vec<ConvShape> {
+        let base = ConvShape::new(2, [7, 9], 5, 6, [3, 3]);
+        vec![
+            base,
+            ConvShape { pads: [1, 1, 1, 1], ..base },
+            ConvShape { pads: [0, 2, 3, 1], stride: [2, 3], ..base },
+            ConvShape { pads: [4, 9, 0, 9], dilation: [2, 2], stride: [1, 2], ..base },
+            ConvShape { kernel: [1, 1], ..base },
+            ConvShape { kernel: [1, 1], in_channels: 8, out_channels: 70, ..base },
+            ConvShape { kernel: [1, 1], stride: [2, 2], in_channels: 64, ..base },
+            ConvShape { in_channels: 6, out_channels: 9, groups: 3, pads: [1, 0, 0, 1], ..base },
+            ConvShape { in_channels: 37, out_channels: 37, groups: 37, pads: [1, 1, 1, 1], ..base },
+            ConvShape { in_channels: 16, out_channels: 32, groups: 16, ..base },
+            ConvShape { in_channels: 48, out_channels: 48, groups: 48, kernel: [2, 2], stride: [2, 2], ..base },
+            ConvShape { input: [1, 30], kernel: [1, 5], out_channels: 40, pads: [0, 2, 0, 2], ..base },
+            ConvShape { batch: 1, input: [3, 3], in_channels: 64, out_channels: 130, ..base },
+            ConvShape { batch: 0, ..base },
+        ]
+    }
+
+    fn check<X: Code8, W: Code8>(shape: &ConvShape, zero_points: &[i32]) {
+        let mut random = Random::new(shape.depth() as u64);
+        let (x, w) = (random.codes::<X>(shape.input_len()), random.codes::<W>(shape.weight_len()));
+        let init = random.ints(shape.out_channels, i32::MIN, i32::MAX);
+        let pad = X::wrap(random.next() as i64);
+        let spread: Vec<i32> = (0..shape.out_channels).map(|c| zero_points[c % zero_points.len()]).collect();
+        let wide: Vec<i64> = init.iter().map(|&v| v.into()).collect();
+        let expected: Vec<i32> =
+            reference::conv2d(shape, &x, pad, &w, &spread, &wide).into_iter().map(|v| v as i32).collect();
+        let packed = ConvWeights::new(shape, &w, &spread);
+        on_every_engine(|engine| {
+            let mut out = vec![0i32; shape.output_len()];
+            conv2d(engine, shape, &x, pad, &packed, &init, &Accumulators, &mut out);
+            assert!(out == expected, "{shape:?} {:?} {} threads", engine.simd(), engine.threads());
+        });
+    }
+
+    #[test]
+    fn equals_its_twin_for_every_geometry_and_sign() {
+        for shape in shapes() {
+            check::<u8, i8>(&shape, &[0]);
+            check::<i8, i8>(&shape, &[0]);
+            check::<u8, u8>(&shape, &[128, 3, 255]);
+            check::<i8, u8>(&shape, &[0, 200]);
+        }
+    }
+
+    #[test]
+    fn padding_with_the_zero_point_adds_nothing_to_centred_sums() {
+        let shape = ConvShape { pads: [1, 1, 1, 1], ..ConvShape::new(1, [1, 1], 4, 1, [3, 3]) };
+        let mut w = vec![100i8; shape.weight_len()];
+        (0..4).for_each(|c| w[c * 9 + 4] = 2);
+        let packed = ConvWeights::new(&shape, &w, &[]);
+        let mut out = [0i32];
+        conv2d(
+            Engine::single(),
+            &shape,
+            &[10u8; 4],
+            7,
+            &packed,
+            &packed.centred_init(&[1], 7),
+            &Accumulators,
+            &mut out,
+        );
+        assert_eq!(out[0], 1 + 4 * 3 * 2);
+    }
+}

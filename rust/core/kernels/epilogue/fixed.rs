@@ -1,0 +1,186 @@
+//! Integer requantization: the doubling high product with two roundings, and the 64-bit product with one.
+
+use super::super::code::Code;
+use super::super::isa::{Isa, Simd};
+use super::{AccTile, Clip, Epilogue, OutTile};
+use std::marker::PhantomData;
+
+/// `t = wrap32(acc << left[c])`, `t = sat32((t·m[c] + 2^30) >> 31)`, `y = sat(RA(t, right[c]) + zero_point)` with `RA`
+/// the right shift rounded half away from zero (at -0.5: -1).
+#[derive(Debug, Clone)]
+pub struct DoubleRounding<O> {
+    pub(super) left: Vec<i32>,
+    pub(super) multiplier: Vec<i32>,
+    pub(super) right: Vec<i32>,
+    pub(super) clip: Clip,
+    out: PhantomData<O>,
+}
+
+impl<O: Code> DoubleRounding<O> {
+    /// One multiplier and two shift counts per channel. `None` where lengths differ, a shift is not in `0..=31`, a
+    /// multiplier is -2^31 (the one case in which the product saturates), or the code range lies outside of `O`.
+    pub fn new(
+        left: Vec<i32>,
+        multiplier: Vec<i32>,
+        right: Vec<i32>,
+        zero_point: i32,
+        qmin: i32,
+        qmax: i32,
+    ) -> Option<Self> {
+        let lengths = left.len() == multiplier.len() && right.len() == multiplier.len();
+        let shifts = left.iter().chain(&right).all(|s| (0..=31).contains(s));
+        let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
+        let fits = lengths && shifts && !multiplier.contains(&i32::MIN);
+        fits.then_some(DoubleRounding { left, multiplier, right, clip, out: PhantomData })
+    }
+
+    /// Columns `from..` of the tile, one at a time.
+    pub(super) fn apply_scalar(&self, tile: AccTile<'_>, mut out: OutTile<'_, O>, from: usize) {
+        let channels = tile.channel..tile.channel + tile.cols;
+        let (left, right) = (&self.left[channels.clone()], &self.right[channels.clone()]);
+        let multiplier = &self.multiplier[channels];
+        for r in 0..tile.rows {
+            let (acc, out) = (tile.line(r), out.line(r, tile.cols));
+            for c in from..tile.cols {
+                let t = i64::from(acc[c].wrapping_shl(left[c] as u32));
+                let t = ((t * i64::from(multiplier[c]) + (1 << 30)) >> 31) as i32;
+                out[c] = self.clip.code(half_away(t, right[c]));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn half_away(t: i32, shift: i32) -> i32 {
+    let mask = ((1i64 << shift) - 1) as i32;
+    let threshold = (mask >> 1) + i32::from(t < 0);
+    (t >> shift) + i32::from((t & mask) > threshold)
+}
+
+impl<O: Code> Epilogue for DoubleRounding<O> {
+    type Out = O;
+    fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
+        check(&tile, &out, self.multiplier.len());
+        match simd.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the `Simd` proves the features, `check` the extents.
+            Isa::Avx512Vnni => unsafe { super::avx512::double_rounding(self, tile, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::double_rounding(self, tile, out) },
+            _ => self.apply_scalar(tile, out, 0),
+        }
+    }
+}
+
+/// How [`MulShift`] rounds its shift. At -0.5: half_up 0, floor -1, half_even 0, half_away -1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShiftRounding {
+    /// Towards minus infinity.
+    Floor,
+    /// To nearest, ties up.
+    HalfUp,
+    /// To nearest, ties to even.
+    HalfEven,
+    /// To nearest, ties away from zero.
+    HalfAway,
+}
+
+/// `y = clamp(shr(acc·m[c] + offset[c], s[c], rounding) + zero_point, qmin, qmax)`, exact in 64 bits.
+#[derive(Debug, Clone)]
+pub struct MulShift<O> {
+    pub(super) multiplier: Vec<i32>,
+    pub(super) offset: Vec<i64>,
+    /// The constant part of the rounding.
+    pub(super) constant: Vec<i64>,
+    pub(super) shift: Vec<i64>,
+    /// All ones where the shift is not zero: only then the data-dependent part of the rounding counts.
+    pub(super) shifted: Vec<i64>,
+    pub(super) rounding: ShiftRounding,
+    pub(super) zero_point: i32,
+    pub(super) qmin: i32,
+    pub(super) qmax: i32,
+    out: PhantomData<O>,
+}
+
+impl<O: Code> MulShift<O> {
+    /// One multiplier, offset and shift per channel. `None` where lengths differ, a shift is not in `0..=62`, an offset
+    /// reaches `±2^61` (up to there no step leaves 64 bits), or the code range is empty or lies outside of `O`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        multiplier: Vec<i32>,
+        offset: Vec<i64>,
+        shift: Vec<u32>,
+        rounding: ShiftRounding,
+        zero_point: i32,
+        qmin: i32,
+        qmax: i32,
+    ) -> Option<Self> {
+        let lengths = offset.len() == multiplier.len() && shift.len() == multiplier.len();
+        let fits = shift.iter().all(|&s| s <= 62) && offset.iter().all(|o| o.unsigned_abs() < 1 << 61);
+        let range = i64::from(qmin) >= O::MIN && i64::from(qmax) <= O::MAX && qmin <= qmax;
+        if !(lengths && fits && range) {
+            return None;
+        }
+        let constant = |s: u32| match rounding {
+            _ if s == 0 => 0,
+            ShiftRounding::Floor => 0,
+            ShiftRounding::HalfUp | ShiftRounding::HalfAway => 1i64 << (s - 1),
+            ShiftRounding::HalfEven => (1i64 << (s - 1)) - 1,
+        };
+        Some(MulShift {
+            constant: shift.iter().map(|&s| constant(s)).collect(),
+            offset,
+            shifted: shift.iter().map(|&s| -i64::from(s != 0)).collect(),
+            shift: shift.into_iter().map(i64::from).collect(),
+            multiplier,
+            rounding,
+            zero_point,
+            qmin,
+            qmax,
+            out: PhantomData,
+        })
+    }
+
+    /// Columns `from..` of the tile, one at a time.
+    pub(super) fn apply_scalar(&self, tile: AccTile<'_>, mut out: OutTile<'_, O>, from: usize) {
+        for r in 0..tile.rows {
+            let (acc, out) = (tile.line(r), out.line(r, tile.cols));
+            for c in from..tile.cols {
+                let i = tile.channel + c;
+                let v = i64::from(acc[c]) * i64::from(self.multiplier[i]) + self.offset[i];
+                let extra = match self.rounding {
+                    ShiftRounding::Floor | ShiftRounding::HalfUp => 0,
+                    ShiftRounding::HalfAway => v >> 63,
+                    ShiftRounding::HalfEven => (v >> self.shift[i]) & 1,
+                };
+                let v = v + self.constant[i] + (extra & self.shifted[i]);
+                let q = (v >> self.shift[i]) + i64::from(self.zero_point);
+                out[c] = O::wrap(q.clamp(self.qmin.into(), self.qmax.into()));
+            }
+        }
+    }
+}
+
+impl<O: Code> Epilogue for MulShift<O> {
+    type Out = O;
+    fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
+        check(&tile, &out, self.multiplier.len());
+        match simd.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the `Simd` proves the features, `check` the extents.
+            Isa::Avx512Vnni => unsafe { super::avx512::mul_shift(self, tile, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::mul_shift(self, tile, out) },
+            _ => self.apply_scalar(tile, out, 0),
+        }
+    }
+}
+
+/// Panics unless the tile, the output and the parameters of `channels` channels reach as far as the tile says.
+fn check<O>(tile: &AccTile<'_>, out: &OutTile<'_, O>, channels: usize) {
+    let end = |stride: usize| if tile.rows == 0 { 0 } else { (tile.rows - 1) * stride + tile.cols };
+    assert!(tile.acc.len() >= end(tile.stride) && out.data.len() >= end(out.stride), "a tile within its slices");
+    assert!(tile.channel + tile.cols <= channels, "parameters for every channel");
+}

@@ -1,0 +1,156 @@
+//! What happens to a block of accumulators while it is in the first-level cache.
+//!
+//! A kernel calls [`Epilogue::apply`] once per block, from any thread and in any order. [`FloatScale`],
+//! [`DoubleRounding`] and [`MulShift`] are the forms that have vector code; anything else implements the trait (a tile
+//! executor, for example) and runs in the same place.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod fixed;
+
+pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
+
+use super::code::Code;
+use super::isa::{Simd, multiversion};
+use std::marker::PhantomData;
+
+/// A block of accumulators.
+#[derive(Debug, Clone, Copy)]
+pub struct AccTile<'a, A = i32> {
+    /// The accumulators; row `r` starts at `r·stride`.
+    pub acc: &'a [A],
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// Rows: output pixels, or rows of the product.
+    pub rows: usize,
+    /// Columns: consecutive output channels.
+    pub cols: usize,
+    /// Flat index, in the whole result, of the first row.
+    pub row: usize,
+    /// Output channel of the first column.
+    pub channel: usize,
+}
+
+impl<'a, A> AccTile<'a, A> {
+    /// The accumulators of row `r`.
+    pub fn line(&self, r: usize) -> &'a [A] {
+        &self.acc[r * self.stride..][..self.cols]
+    }
+}
+
+/// Where the results of a block go. Rows and columns are those of the [`AccTile`] that comes with it.
+#[derive(Debug)]
+pub struct OutTile<'a, O> {
+    /// The outputs; row `r` starts at `r·stride`. Elements outside of the block must be left alone.
+    pub data: &'a mut [O],
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+impl<O> OutTile<'_, O> {
+    /// The outputs of row `r`, which has `cols` columns.
+    pub fn line(&mut self, r: usize, cols: usize) -> &mut [O] {
+        &mut self.data[r * self.stride..][..cols]
+    }
+}
+
+/// Turns accumulators into outputs. The bias is in the accumulator already.
+pub trait Epilogue<A = i32>: Sync {
+    /// Element type of the output.
+    type Out: Copy + Default + Send + Sync;
+    /// Writes the outputs of one block.
+    fn apply(&self, simd: Simd, tile: AccTile<'_, A>, out: OutTile<'_, Self::Out>);
+}
+
+/// Hands the accumulators on as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Accumulators;
+
+impl<A: Copy + Default + Send + Sync> Epilogue<A> for Accumulators {
+    type Out = A;
+    fn apply(&self, _: Simd, tile: AccTile<'_, A>, mut out: OutTile<'_, A>) {
+        for r in 0..tile.rows {
+            out.line(r, tile.cols).copy_from_slice(tile.line(r));
+        }
+    }
+}
+
+/// Bounds between which an integer must lie so that adding a zero point ends in `qmin..=qmax` without overflow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clip {
+    lo: i32,
+    hi: i32,
+    zero_point: i32,
+}
+
+impl Clip {
+    /// For outputs of type `O`; `None` where the range is empty or lies outside of `O`.
+    fn new<O: Code>(qmin: i32, qmax: i32, zero_point: i32) -> Option<Clip> {
+        let inside = i64::from(qmin) >= O::MIN && i64::from(qmax) <= O::MAX && qmin <= qmax;
+        let bound = |q: i32| (i64::from(q) - i64::from(zero_point)).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        inside.then(|| Clip { lo: bound(qmin), hi: bound(qmax), zero_point })
+    }
+
+    #[inline(always)]
+    fn code<O: Code>(self, value: i32) -> O {
+        O::wrap32(value.max(self.lo).min(self.hi).wrapping_add(self.zero_point))
+    }
+}
+
+/// `y = sat(rint(clamp(f32(acc)·scale[c], lo, hi)) + zero_point)`: one f32 conversion and one f32 product, each rounded
+/// to nearest even; `rint` is half to even.
+#[derive(Debug, Clone)]
+pub struct FloatScale<O> {
+    scale: Vec<f32>,
+    lo: f32,
+    hi: f32,
+    clip: Clip,
+    out: PhantomData<O>,
+}
+
+impl<O: Code> FloatScale<O> {
+    /// Codes are saturated to `qmin..=qmax`. `None` where the vector form would not be exact: a scale that is not
+    /// finite, bounds beyond `±2^21` or out of order, or a code range outside of `O`.
+    pub fn new(scale: Vec<f32>, lo: f32, hi: f32, zero_point: i32, qmin: i32, qmax: i32) -> Option<Self> {
+        const LIMIT: f32 = 2_097_152.0;
+        let exact = scale.iter().all(|s| s.is_finite()) && -LIMIT <= lo && lo <= hi && hi <= LIMIT;
+        let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
+        exact.then_some(FloatScale { scale, lo, hi, clip, out: PhantomData })
+    }
+}
+
+impl<O: Code> Epilogue for FloatScale<O> {
+    type Out = O;
+    fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
+        let scale = &self.scale[tile.channel..tile.channel + tile.cols];
+        float_scale(simd, tile, scale, self.lo, self.hi, self.clip, out);
+    }
+}
+
+multiversion! {
+    fn float_scale<O: Code>(
+        simd: Simd,
+        tile: AccTile<'_>,
+        scale: &[f32],
+        lo: f32,
+        hi: f32,
+        clip: Clip,
+        out: OutTile<'_, O>,
+    ) {
+        // Adding 1.5·2^23 leaves the integer, rounded half to even, in the low bits of a float below 2^22 in magnitude.
+        const MAGIC: f32 = 12_582_912.0;
+        let mut out = out;
+        for r in 0..tile.rows {
+            let line = tile.line(r);
+            for ((o, &a), &s) in out.line(r, tile.cols).iter_mut().zip(line).zip(scale) {
+                let v = (a as f32 * s).max(lo).min(hi);
+                *o = clip.code((v + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i32);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

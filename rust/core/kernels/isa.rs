@@ -1,0 +1,228 @@
+//! Instruction sets, and the handle that every kernel runs on.
+//!
+//! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA`
+//! (`scalar`, `avx2`, `avx_vnni`, `avx512_vnni`) caps it, for measurements and for bisecting a suspected fault.
+
+use rayon::prelude::*;
+use std::sync::OnceLock;
+
+/// An instruction set that kernels are written for, from the plainest to the richest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Portable code.
+    Scalar,
+    /// AVX2 and FMA: 8-bit products through exact 16-bit multiply-add.
+    Avx2,
+    /// AVX2, FMA and the 256-bit dot product of AVX-VNNI.
+    AvxVnni,
+    /// AVX-512 F, BW, VL, DQ and VNNI.
+    Avx512Vnni,
+}
+
+impl Isa {
+    /// All sets, the plainest first.
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+
+    /// Name as in `NPUTWIN_ISA`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avx_vnni",
+            Isa::Avx512Vnni => "avx512_vnni",
+        }
+    }
+
+    /// The set of that name.
+    pub fn from_name(name: &str) -> Option<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            match self {
+                Isa::Scalar => true,
+                Isa::Avx2 => avx2,
+                Isa::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
+                Isa::Avx512Vnni => {
+                    avx2 && is_x86_feature_detected!("avx512f")
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512vl")
+                        && is_x86_feature_detected!("avx512dq")
+                        && is_x86_feature_detected!("avx512vnni")
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Isa::Scalar
+        }
+    }
+
+    /// The sets of this machine, the plainest first. `NPUTWIN_ISA` does not narrow this list.
+    pub fn available() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+    }
+}
+
+/// Proof that this machine has an instruction set: only checked values exist, so vector code may rely on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Simd(Isa);
+
+impl Simd {
+    /// The proof for `isa`, where this machine has it.
+    pub fn new(isa: Isa) -> Option<Simd> {
+        isa.is_available().then_some(Simd(isa))
+    }
+
+    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there is taken for no cap.
+    pub fn best() -> Simd {
+        static BEST: OnceLock<Simd> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let cap = std::env::var("NPUTWIN_ISA").ok().and_then(|name| Isa::from_name(&name));
+            let cap = cap.unwrap_or(Isa::Avx512Vnni);
+            Simd(Isa::available().into_iter().rfind(|&isa| isa <= cap).unwrap_or(Isa::Scalar))
+        })
+    }
+
+    /// Which set.
+    pub fn isa(self) -> Isa {
+        self.0
+    }
+}
+
+/// Threads and instruction set of a computation. Results depend on neither.
+#[derive(Clone, Copy)]
+pub struct Engine<'a> {
+    pool: Option<&'a rayon::ThreadPool>,
+    simd: Simd,
+}
+
+impl<'a> Engine<'a> {
+    /// Runs on the threads of `pool` with the best instruction set.
+    pub fn new(pool: &'a rayon::ThreadPool) -> Self {
+        Engine { pool: Some(pool), simd: Simd::best() }
+    }
+
+    /// Runs on the calling thread with the best instruction set.
+    pub fn single() -> Self {
+        Engine { pool: None, simd: Simd::best() }
+    }
+
+    /// The same with another instruction set.
+    #[must_use]
+    pub fn with(self, simd: Simd) -> Self {
+        Engine { simd, ..self }
+    }
+
+    /// Instruction set.
+    pub fn simd(&self) -> Simd {
+        self.simd
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+
+    /// Units of work per task when `units` of them are shared out in multiples of `grain`: about four tasks per
+    /// thread, so that threads of unequal speed end together.
+    pub(crate) fn share(&self, units: usize, grain: usize) -> usize {
+        if self.threads() == 1 {
+            return units.max(1);
+        }
+        let grain = grain.max(1);
+        units.div_ceil(self.threads() * 4).div_ceil(grain).max(1) * grain
+    }
+
+    /// Calls `body(index, chunk)` for each run of `chunk` elements of `data`, the last of which may be shorter.
+    pub(crate) fn for_each_chunk<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk: usize,
+        body: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        let chunk = chunk.max(1);
+        match self.pool {
+            Some(pool) if self.threads() > 1 && data.len() > chunk => {
+                pool.install(|| data.par_chunks_mut(chunk).enumerate().for_each(|(i, c)| body(i, c)));
+            }
+            _ => data.chunks_mut(chunk).enumerate().for_each(|(i, c)| body(i, c)),
+        }
+    }
+
+    /// The values of `body(0..count)`, in order.
+    pub(crate) fn map<R: Send>(&self, count: usize, body: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+        match self.pool {
+            Some(pool) if self.threads() > 1 && count > 1 => {
+                pool.install(|| (0..count).into_par_iter().map(&body).collect())
+            }
+            _ => (0..count).map(body).collect(),
+        }
+    }
+}
+
+/// Compiles a function body once per instruction set, so that the compiler's vectoriser may use each, and calls the
+/// one that the leading [`Simd`] argument proves to be there. No path may contract `a * b + c`: rustc never does.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident : $bound:ident),+>)? ($simd:ident: Simd $(, $arg:ident : $ty:ty)* $(,)?) $body:block) => {
+        $(#[$meta])*
+        $vis fn $name $(<$($g: $bound),+>)? ($simd: $crate::kernels::isa::Simd $(, $arg: $ty)*) {
+            #[inline(always)]
+            fn body $(<$($g: $bound),+>)? ($($arg: $ty),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$($g: $bound),+>)? ($($arg: $ty),*) { body($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
+            fn avx512 $(<$($g: $bound),+>)? ($($arg: $ty),*) { body($($arg),*) }
+            match $simd.isa() {
+                $crate::kernels::isa::Isa::Scalar => body($($arg),*),
+                // SAFETY: a `Simd` exists only for an instruction set that this machine has.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::isa::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
+                // SAFETY: as above; AVX-VNNI machines have AVX2 and FMA.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::isa::Isa::Avx2 | $crate::kernels::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_scalar_is_everywhere() {
+        for isa in Isa::ALL {
+            assert_eq!(Isa::from_name(isa.name()), Some(isa));
+        }
+        assert_eq!(Isa::from_name("sse9"), None);
+        assert_eq!(Isa::available().first(), Some(&Isa::Scalar));
+        assert!(Simd::best().isa().is_available());
+    }
+
+    #[test]
+    fn chunks_cover_everything_once_for_any_number_of_threads() {
+        for threads in [1, 2, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let engine = Engine::new(&pool);
+            let mut data = vec![0usize; 1003];
+            let chunk = engine.share(1003, 8);
+            engine.for_each_chunk(&mut data, chunk, |i, part| {
+                for (j, v) in part.iter_mut().enumerate() {
+                    *v += i * chunk + j + 1;
+                }
+            });
+            assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
+            assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Weights laid out for the 8-bit dot product: `K` in groups of four, `N` in panels of sixteen columns.
+
+use super::code::Code8;
+
+/// Columns of one panel.
+pub const PANEL: usize = 16;
+
+/// Sixteen columns of four consecutive `k`: byte `4·column + (k mod 4)`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub [i8; 64]);
+
+/// A `K × N` matrix of 8-bit weights, packed once.
+///
+/// Stands for `w - zero_point`: products are formed with an `i8` part `w'`, and what remains of the zero point is a
+/// per-column factor of the sum of the activations, added by the GEMM. Rows beyond `K` and columns beyond `N` are zero.
+#[derive(Debug, Clone)]
+pub struct PackedWeights {
+    k: usize,
+    n: usize,
+    lines: Vec<Line>,
+    raw_sums: Vec<i32>,
+    row_sum_factors: Option<Vec<i32>>,
+    column_sums: Vec<i32>,
+}
+
+impl PackedWeights {
+    /// Packs `weight(k, n)`. `zero_points` has one entry per column, or one for all, or none (zero).
+    ///
+    /// Unsigned codes are stored as `w - 128`, which leaves a factor of `128 - zero_point`.
+    pub fn new<W: Code8>(k: usize, n: usize, zero_points: &[i32], weight: impl Fn(usize, usize) -> W) -> Self {
+        assert!(matches!(zero_points.len(), 0 | 1) || zero_points.len() == n, "one zero point per column, or one");
+        let offset = if W::SIGNED { 0 } else { 128 };
+        let zero_point = |c: usize| match zero_points {
+            [] => 0,
+            [only] => *only,
+            many => many[c],
+        };
+        let groups = k.div_ceil(4);
+        let mut lines = vec![Line([0; 64]); groups * n.div_ceil(PANEL)];
+        let mut raw_sums = vec![0i32; n];
+        for (column, sum) in raw_sums.iter_mut().enumerate() {
+            let base = column / PANEL * groups;
+            let slot = column % PANEL * 4;
+            for row in 0..k {
+                let w = weight(row, column).to_i32() - offset;
+                lines[base + row / 4].0[slot + row % 4] = w as i8;
+                *sum = sum.wrapping_add(w);
+            }
+        }
+        let factors: Vec<i32> = (0..n).map(|c| offset.wrapping_sub(zero_point(c))).collect();
+        let depth = k as i32;
+        let column_sums = raw_sums.iter().zip(&factors).map(|(&s, &f)| s.wrapping_add(f.wrapping_mul(depth))).collect();
+        let row_sum_factors = factors.iter().any(|&f| f != 0).then_some(factors);
+        PackedWeights { k, n, lines, raw_sums, row_sum_factors, column_sums }
+    }
+
+    /// Packs a row-major `K × N` matrix (the layout of the right operand of a MatMul).
+    pub fn from_kn<W: Code8>(k: usize, n: usize, zero_points: &[i32], weights: &[W]) -> Self {
+        assert_eq!(weights.len(), k * n, "weights and their shape");
+        Self::new(k, n, zero_points, |row, column| weights[row * n + column])
+    }
+
+    /// Packs a row-major `N × K` matrix (one row per output channel).
+    pub fn from_nk<W: Code8>(k: usize, n: usize, zero_points: &[i32], weights: &[W]) -> Self {
+        assert_eq!(weights.len(), k * n, "weights and their shape");
+        Self::new(k, n, zero_points, |row, column| weights[column * k + row])
+    }
+
+    /// Length of the sums.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// `Σ_k (w - zero_point)` of each column, modulo 2^32.
+    pub fn column_sums(&self) -> &[i32] {
+        &self.column_sums
+    }
+
+    /// Initial accumulators that centre the activations: `bias - zero_point · Σ(w - zero_point_w)`, modulo 2^32.
+    ///
+    /// With them a GEMM over raw codes gives `bias + Σ (x - zero_point)·(w - zero_point_w)`. An empty `bias` is zero.
+    pub fn centred_init(&self, bias: &[i32], zero_point: i32) -> Vec<i32> {
+        centred_init(&self.column_sums, bias, zero_point)
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Groups of four along `K`.
+    pub(crate) fn groups(&self) -> usize {
+        self.k.div_ceil(4)
+    }
+
+    /// Packed lines from panel `panel` on; each panel has [`PackedWeights::groups`] of them.
+    pub(crate) fn lines_from(&self, panel: usize) -> &[Line] {
+        &self.lines[panel * self.groups()..]
+    }
+
+    /// Per-column factors of the sum of the activations, where any is not zero.
+    pub(crate) fn row_sum_factors(&self) -> Option<&[i32]> {
+        self.row_sum_factors.as_deref()
+    }
+
+    /// Accumulators that the kernels start from: `init`, less `128·Σw'` where activations are signed and enter as
+    /// `x + 128`, so that the result equals `init + Σ x·w'`.
+    pub(crate) fn kernel_init(&self, init: &[i32], signed: bool) -> Vec<i32> {
+        assert!(init.is_empty() || init.len() == self.n, "one initial accumulator per column");
+        let mut out = vec![0i32; self.panels() * PANEL];
+        for (c, o) in out.iter_mut().take(self.n).enumerate() {
+            let start = if init.is_empty() { 0 } else { init[c] };
+            *o = if signed { start.wrapping_sub(self.raw_sums[c].wrapping_mul(128)) } else { start };
+        }
+        out
+    }
+}
+
+/// `bias - zero_point · sums`, modulo 2^32; an empty `bias` is zero.
+pub(crate) fn centred_init(sums: &[i32], bias: &[i32], zero_point: i32) -> Vec<i32> {
+    assert!(bias.is_empty() || bias.len() == sums.len(), "one bias per column");
+    let bias_of = |c: usize| if bias.is_empty() { 0 } else { bias[c] };
+    sums.iter().enumerate().map(|(c, &s)| bias_of(c).wrapping_sub(zero_point.wrapping_mul(s))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_lie_in_groups_of_four_and_panels_of_sixteen() {
+        let weights: Vec<i8> = (0..5 * 18).map(|v| v as i8).collect();
+        let packed = PackedWeights::from_kn(5, 18, &[], &weights);
+        assert_eq!((packed.panels(), packed.groups()), (2, 2));
+        assert_eq!(packed.lines_from(0)[0].0[4 * 3 + 2], weights[2 * 18 + 3]);
+        assert_eq!(packed.lines_from(1)[1].0[4], weights[4 * 18 + 17]);
+        assert_eq!(packed.lines_from(1)[1].0[5], 0);
+        assert_eq!(packed.column_sums()[1], (0..5).map(|k| i32::from(weights[k * 18 + 1])).sum::<i32>());
+    }
+
+    #[test]
+    fn unsigned_weights_keep_their_centred_sums() {
+        let weights: Vec<u8> = vec![0, 255, 7, 128];
+        let packed = PackedWeights::from_nk(4, 1, &[3], &weights);
+        assert_eq!(packed.column_sums(), [390 - 12]);
+        assert_eq!(packed.centred_init(&[5], 2), [5 - 2 * 378]);
+        assert_eq!(packed.row_sum_factors(), Some(&[125][..]));
+    }
+}

@@ -1,0 +1,141 @@
+//! Conv over one to three spatial dimensions, in float32: sums run over input channel, then taps, ascending.
+
+use super::closure::{kernel, optional, shaped};
+use super::parallel::fill;
+use super::window::{Window, kernel_shape, lift, valid_range};
+use super::{Facts, Inferred, Kernel, Op, floats, signature};
+use crate::error::Result;
+use crate::tensor::element_count;
+
+/// Conv.
+pub struct Conv;
+
+/// Sizes of a Conv node: `[N, C, …]` by `[M, C / groups, …]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Batch.
+    pub batch: usize,
+    /// Input channels of all groups.
+    pub channels: usize,
+    /// Output channels of all groups.
+    pub filters: usize,
+    /// Groups.
+    pub groups: usize,
+    /// Spatial dimensions of the input.
+    pub input: Vec<usize>,
+    /// Spatial dimensions of the output.
+    pub output: Vec<usize>,
+    /// The window.
+    pub window: Window,
+}
+
+/// Attribute `group`, at least 1.
+pub fn groups(facts: &Facts<'_>) -> Result<usize> {
+    let group = facts.node.int("group", 1)?;
+    usize::try_from(group).ok().filter(|&g| g > 0).ok_or_else(|| facts.invalid(format!("group is {group}")))
+}
+
+/// Checks that a bias has one entry per output channel.
+pub fn check_bias(facts: &Facts<'_>, filters: usize) -> Result<()> {
+    facts.optional(2).map_or(Ok(()), |bias| signature::shape(facts, bias, &[filters]))
+}
+
+impl ConvShape {
+    /// Reads and checks a node.
+    pub fn from_node(facts: &Facts<'_>) -> Result<Self> {
+        let attributes = ["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
+        signature::check(facts, 2..=3, 1..=1, &attributes)?;
+        let (x, w) = (facts.input(0)?, facts.input(1)?);
+        if x.shape.len() != w.shape.len() || !(3..=5).contains(&x.shape.len()) {
+            let (a, b) = (&x.shape, &w.shape);
+            return Err(
+                facts.unsupported(format!("convolution of {a:?} by {b:?}: one to three dimensions are supported"))
+            );
+        }
+        let groups = groups(facts)?;
+        let (channels, filters) = (x.shape[1], w.shape[0]);
+        if w.shape[1].checked_mul(groups) != Some(channels) || filters % groups != 0 {
+            return Err(facts.invalid(format!("weights of {:?} do not fit {:?} in {groups} groups", w.shape, x.shape)));
+        }
+        check_bias(facts, filters)?;
+        let input = x.shape[2..].to_vec();
+        let window = Window::from_node(facts, &input, &kernel_shape(facts, &w.shape[2..])?, false)?;
+        let output = window.output_dims(facts, &input)?;
+        Ok(ConvShape { batch: x.shape[0], channels, filters, groups, input, output, window })
+    }
+
+    /// The whole output shape, `[N, M, …]`.
+    pub fn output_shape(&self) -> Vec<usize> {
+        [&[self.batch, self.filters], self.output.as_slice()].concat()
+    }
+}
+
+impl Op for Conv {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        let shape = ConvShape::from_node(facts)?.output_shape();
+        element_count(&shape)?;
+        let x = facts.input(0)?;
+        signature::float32(facts, x)?;
+        for other in [facts.optional(1), facts.optional(2)].into_iter().flatten() {
+            signature::same_dtype(facts, x, other)?;
+        }
+        Ok(vec![(x.dtype, shape)])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let conv = ConvShape::from_node(facts)?;
+        let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+        let limit = || facts.unsupported("more than three spatial dimensions");
+        let window = conv.window.lifted().ok_or_else(limit)?;
+        let (input, output) = (lift(&conv.input).ok_or_else(limit)?, lift(&conv.output).ok_or_else(limit)?);
+        kernel(move |context, inputs| {
+            let (x, w) = (shaped(inputs, 0, &x_shape)?, shaped(inputs, 1, &w_shape)?);
+            let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[conv.filters])).transpose()?;
+            let dtype = x.dtype();
+            let (x, w, bias) = (floats::read(x)?, floats::read(w)?, bias.map(floats::read).transpose()?);
+            let shape = conv.output_shape();
+            let mut y = vec![0f32; element_count(&shape)?];
+            let plane: usize = output.iter().product();
+            let (in_plane, taps) = (input.iter().product::<usize>(), window.kernel.iter().product::<usize>());
+            let (depth, per_group) = (conv.channels / conv.groups, conv.filters / conv.groups);
+            fill(context.pool, &mut y, plane, |start, part| {
+                let (n, m) = (start / plane.max(1) / conv.filters, start / plane.max(1) % conv.filters);
+                part.fill(bias.as_ref().map_or(0.0, |b| b[m]));
+                for c in 0..depth {
+                    let source = &x[(n * conv.channels + m / per_group * depth + c) * in_plane..][..in_plane];
+                    let weights = &w[(m * depth + c) * taps..][..taps];
+                    accumulate(part, source, weights, &window, input, output);
+                }
+            });
+            Ok(vec![floats::write(&shape, y, dtype)?])
+        })
+    }
+}
+
+/// Adds the convolution of one channel to one plane of the output.
+fn accumulate(y: &mut [f32], x: &[f32], w: &[f32], window: &Window, input: [usize; 3], output: [usize; 3]) {
+    let range = |i: usize, tap: usize| {
+        valid_range(output[i], input[i], window.strides[i], tap * window.dilations[i], window.pads_begin[i])
+    };
+    let source =
+        |i: usize, o: usize, tap: usize| o * window.strides[i] + tap * window.dilations[i] - window.pads_begin[i];
+    for (t, &weight) in w.iter().enumerate() {
+        let (kz, ky, kx) =
+            (t / (window.kernel[1] * window.kernel[2]), t / window.kernel[2] % window.kernel[1], t % window.kernel[2]);
+        let columns = range(2, kx);
+        if columns.is_empty() {
+            continue;
+        }
+        let first = source(2, columns.start, kx);
+        for z in range(0, kz) {
+            for r in range(1, ky) {
+                let line = &x[(source(0, z, kz) * input[1] + source(1, r, ky)) * input[2] + first..];
+                let out = &mut y[(z * output[1] + r) * output[2]..][columns.clone()];
+                match window.strides[2] {
+                    1 => out.iter_mut().zip(line).for_each(|(o, &v)| *o += weight * v),
+                    s => out.iter_mut().zip(line.iter().step_by(s)).for_each(|(o, &v)| *o += weight * v),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Tensors of float types up to 32 bits as float32, for kernels that exist in float32 alone.
+
+use super::element::Real;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Data, Tensor};
+use half::{bf16, f16};
+use std::borrow::Cow;
+
+/// The elements as float32 (exact).
+pub fn read(tensor: &Tensor) -> Result<Cow<'_, [f32]>> {
+    match tensor.data() {
+        Data::F32(v) => Ok(Cow::Borrowed(v)),
+        Data::F16(v) => Ok(Cow::Owned(v.iter().map(|x| x.to_f32_const()).collect())),
+        Data::BF16(v) => Ok(Cow::Owned(v.iter().map(|x| x.to_f32_const()).collect())),
+        other => Err(Error::invalid("tensor_dtype", format!("expected floats up to 32 bits, found {}", other.dtype()))),
+    }
+}
+
+/// A tensor of `dtype`; each element is rounded once.
+pub fn write(shape: &[usize], elements: Vec<f32>, dtype: DType) -> Result<Tensor> {
+    let data = match dtype {
+        DType::F16 => Data::F16(elements.iter().map(|&x| <f16 as Real>::from_f64(x.into())).collect()),
+        DType::BF16 => Data::BF16(elements.iter().map(|&x| <bf16 as Real>::from_f64(x.into())).collect()),
+        _ => Data::F32(elements),
+    };
+    Tensor::new(shape.to_vec(), data)
+}

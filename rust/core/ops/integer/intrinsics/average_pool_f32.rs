@@ -1,0 +1,53 @@
+//! Average pooling in float32, tap by tap.
+//!
+//! `r = scale_x · (x - zp_x)`; the sum of `r` over the window in row-major order, divided by the number of taps, each
+//! step rounded to float32; `y = rint_half_even(mean / scale_y + zp_y)`, the zero point added before rounding.
+//! Source: microsoft/onnxruntime@07d59c09 onnxruntime/contrib_ops/cpu/quantization/qlinear_pool.cc.
+
+use super::super::arguments::required;
+use super::super::lanes::{compute_codes, storage};
+use super::super::window::{PoolGeometry, geometry};
+use super::Context;
+use crate::error::Result;
+use crate::ops::{Facts, Kernel, RunContext};
+use crate::tensor::{DType, Tensor};
+
+struct AveragePool {
+    geometry: PoolGeometry,
+    x: (f32, i64),
+    y: (f32, i64),
+    bounds: (i64, i64),
+    dtype: DType,
+}
+
+pub(super) fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    let (x, y) = super::unary_encodings(facts)?;
+    super::require_8_bits(facts, [x, y])?;
+    Ok(Box::new(AveragePool {
+        geometry: geometry(facts)?,
+        x: (x.scale[0] as f32, x.zero_point[0]),
+        y: (y.scale[0] as f32, y.zero_point[0]),
+        bounds: context.clamp.unwrap_or((y.qmin(), y.qmax())),
+        dtype: storage(y),
+    }))
+}
+
+impl Kernel for AveragePool {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let reals: Vec<f32> =
+            x.to_i64()?.iter().map(|&q| self.x.0 * (q - self.x.1) as i32 as f32).collect();
+        let (scale, zero_point) = (self.y.0, self.y.1 as f32);
+        let data = compute_codes(context, self.dtype, self.geometry.outputs(), |start, out| {
+            for (i, code) in out.iter_mut().enumerate() {
+                let mut sum = 0f32;
+                let count = self.geometry.for_each_tap(start + i, |tap| sum += reals[tap]);
+                let mean = sum / count as f32;
+                let rounded = (mean / scale + zero_point).round_ties_even() as i64;
+                *code = rounded.clamp(self.bounds.0, self.bounds.1) as i32;
+            }
+            Ok(())
+        })?;
+        Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
+    }
+}

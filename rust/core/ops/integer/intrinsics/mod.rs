@@ -1,0 +1,57 @@
+//! Named arithmetic for what a program cannot say: several passes over a row, float sums in a stated order.
+//!
+//! A spec names an intrinsic with `intrinsic = "name"`. Each one is defined by its documentation and computes the same
+//! bits for every thread count.
+
+mod average_pool_f32;
+mod softmax_exp_table_f32;
+
+use super::{Argument, Context, Layout, Prepared};
+use crate::encoding::Encoding;
+use crate::error::{Error, Result};
+use crate::ops::{Facts, Kernel};
+
+type Prepare = fn(&Facts<'_>, &Context<'_>) -> Result<Box<dyn Kernel>>;
+
+/// Every intrinsic: its name and how it is prepared. All read input 0 and write output 0 in ONNX's order.
+const INTRINSICS: &[(&str, Prepare)] = &[
+    ("average_pool_f32", average_pool_f32::prepare),
+    ("softmax_exp_table_f32", softmax_exp_table_f32::prepare),
+];
+
+/// Names of all intrinsics.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    INTRINSICS.iter().map(|(name, _)| *name)
+}
+
+/// Prepares an intrinsic for a node.
+pub fn prepare(name: &str, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    let Some((_, prepare)) = INTRINSICS.iter().find(|(n, _)| *n == name) else {
+        return Err(Error::invalid("intrinsic_unknown", format!("there is no intrinsic '{name}'"))
+            .help(crate::spec::nearest_help(name, names())));
+    };
+    Ok(Prepared {
+        kernel: prepare(facts, context)?,
+        arguments: vec![Argument { input: 0, layout: Layout::RowMajor }],
+        layout: Layout::RowMajor,
+    })
+}
+
+/// Per-tensor encodings of input 0 and output 0.
+fn unary_encodings<'a>(facts: &Facts<'a>) -> Result<(&'a Encoding, &'a Encoding)> {
+    let x = super::environment::encoding_of(facts, facts.input(0)?)?;
+    let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
+    let y = super::environment::encoding_of(facts, y)?;
+    match x.scale.len() == 1 && y.scale.len() == 1 {
+        true => Ok((x, y)),
+        false => Err(facts.unsupported("per-channel activations")),
+    }
+}
+
+/// Refuses encodings of other than 8 bits.
+fn require_8_bits(facts: &Facts<'_>, encodings: [&Encoding; 2]) -> Result<()> {
+    match encodings.iter().all(|e| e.bitwidth == 8) {
+        true => Ok(()),
+        false => Err(facts.unsupported("this intrinsic is defined for 8 bits")),
+    }
+}

@@ -1,0 +1,153 @@
+//! What all multiply-accumulate operators share: the program's view, the bias, and the trace of one element.
+
+use super::super::environment::{add_attributes, add_encoding, add_output, encoding_of};
+use super::super::{Context, quantizers};
+use crate::encoding::{Encoding, Granularity};
+use crate::error::Result;
+use crate::ops::{Explanation, Fact, Facts};
+use crate::program::{Compiled, Env, Value};
+use crate::spec::{Accumulator, Action, Terms};
+
+/// A multiply-accumulate node, apart from how its elements meet.
+pub struct Mac<'a> {
+    /// Activation.
+    pub x: &'a Fact,
+    /// Second operand: weights, or another activation.
+    pub w: &'a Fact,
+    /// Bias.
+    pub bias: Option<&'a Fact>,
+    /// Output.
+    pub y: &'a Fact,
+    /// Products per sum.
+    pub depth: usize,
+    /// Output channels, or columns.
+    pub channels: usize,
+    /// Axis of `w` that runs over output channels.
+    pub channel_axis: usize,
+}
+
+/// The frozen arithmetic of a node.
+pub struct Arithmetic {
+    /// The program with its constants.
+    pub compiled: Compiled,
+    /// Bias in accumulator units, one per channel, where the sum includes it.
+    pub bias: Vec<i64>,
+    /// Bits of the accumulator.
+    pub accumulator: Accumulator,
+}
+
+impl Mac<'_> {
+    /// Encodings of activation, weights and output.
+    pub fn encodings(&self, facts: &Facts<'_>) -> Result<(&Encoding, &Encoding, &Encoding)> {
+        let x = encoding_of(facts, self.x)?;
+        let w = encoding_of(facts, self.w)?;
+        if x.granularity != Granularity::PerTensor {
+            return Err(facts.unsupported("a per-channel encoding of the activation"));
+        }
+        match w.granularity {
+            Granularity::PerTensor => {}
+            Granularity::PerChannel { axis } if axis == self.channel_axis && w.scale.len() == self.channels => {}
+            Granularity::PerChannel { axis } => {
+                return Err(facts.unsupported(format!("{} weight scales along axis {axis}", w.scale.len())));
+            }
+            Granularity::PerBlock { .. } => return Err(facts.unsupported("per-block weights on codes")),
+        }
+        Ok((x, w, encoding_of(facts, self.y)?))
+    }
+
+    /// The program's view without the accumulator: enough for the conditions of a rule.
+    pub fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        let (x, w, y) = self.encodings(facts)?;
+        let mut env = Env::new();
+        add_encoding(&mut env, "x", x);
+        add_encoding(&mut env, "w", w);
+        add_output(&mut env, y, clamp);
+        add_attributes(&mut env, facts.node, &[]);
+        env.constant("K", Value::Int(self.depth as i128));
+        env.constant("w.dynamic", Value::Bool(self.w.constant.is_none() && self.w.codes.is_none()));
+        let bits = match self.bias {
+            None => 0,
+            Some(bias) => match bias.codes.as_ref().map(|c| c.dtype()) {
+                Some(crate::tensor::DType::I64) => 64,
+                _ => 32,
+            },
+        };
+        env.constant("b.bits", Value::Int(bits));
+        Ok(env)
+    }
+
+    /// Integers of the bias: those of the file, or its reals by the target's rule. Empty without bias.
+    fn bias_codes(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Vec<i64>> {
+        let Some(bias) = self.bias else { return Ok(Vec::new()) };
+        let values = match (&bias.codes, &bias.constant) {
+            (Some(codes), _) => codes.to_i64()?,
+            (None, Some(reals)) => {
+                let (x, w, _) = self.encodings(facts)?;
+                quantizers::quantize_bias(context.spec, &bias.name, x, w, reals)?
+            }
+            (None, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
+        };
+        match values.len() {
+            1 => Ok(vec![values[0]; self.channels]),
+            n if n == self.channels => Ok(values),
+            n => Err(facts.unsupported(format!("a bias of {n} elements for {} channels", self.channels))),
+        }
+    }
+
+    /// Freezes the rule for this node.
+    pub fn arithmetic(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Arithmetic> {
+        let Action::Program { program, .. } = &context.body.action else {
+            return Err(facts.unsupported(format!("action '{}' of a multiply-accumulate", context.body.action.label())));
+        };
+        let accumulator = context.body.accumulator;
+        if accumulator.terms == Terms::Raw {
+            return Err(facts.unsupported("terms = \"raw\" of a multiply-accumulate"));
+        }
+        let (x, w, _) = self.encodings(facts)?;
+        let mut env = self.environment(facts, context.clamp)?;
+        let bias = self.bias_codes(facts, context)?;
+        let reach = |e: &Encoding| e.zero_point.iter().map(|&z| (e.qmax() - z).max(z - e.qmin())).max().unwrap_or(0);
+        let mut bound = self.depth as i128 * i128::from(reach(x)) * i128::from(reach(w));
+        if accumulator.bias {
+            bound += bias.iter().map(|b| i128::from(b.unsigned_abs())).max().unwrap_or(0);
+        } else {
+            let values = if bias.is_empty() { vec![0; self.channels] } else { bias.clone() };
+            env.channel("b", values.iter().map(|&b| Value::Int(b.into())).collect());
+        }
+        let half = 1i128 << (accumulator.width - 1);
+        match bound < half {
+            true => env.input_int("acc", -bound, bound),
+            false => env.input_int("acc", -half, half - 1),
+        }
+        let compiled = program.compile(&env)?;
+        Ok(Arithmetic { compiled, bias: if accumulator.bias { bias } else { Vec::new() }, accumulator })
+    }
+}
+
+impl Arithmetic {
+    /// The bias as 32-bit integers; an error where one does not fit.
+    pub fn bias_i32(&self, facts: &Facts<'_>) -> Result<Vec<i32>> {
+        self.bias
+            .iter()
+            .map(|&b| i32::try_from(b).map_err(|_| facts.invalid(format!("bias {b} does not fit the accumulator"))))
+            .collect()
+    }
+
+    /// The trace of one element. `terms` are the products' factors, centred.
+    pub fn explain(&self, channel: usize, terms: &[(i64, i64)]) -> Result<Explanation> {
+        let bias = self.bias.get(channel).copied().unwrap_or(0);
+        let sum: i64 = terms.iter().map(|(x, w)| x.wrapping_mul(*w)).fold(0, i64::wrapping_add);
+        let exact = sum.wrapping_add(bias);
+        let acc = if self.accumulator.width == 32 { i64::from(exact as i32) } else { exact };
+        let mut operands = vec![
+            ("products".to_string(), terms.len().to_string()),
+            ("sum of (x - zp)·(w - zp)".to_string(), sum.to_string()),
+        ];
+        if !self.bias.is_empty() {
+            operands.push(("bias".into(), bias.to_string()));
+        }
+        operands.push(("acc".into(), acc.to_string()));
+        let trace = self.compiled.trace(channel, &[Value::Int(acc.into())])?;
+        Ok(Explanation { operands, trace: Some(trace), ..Explanation::default() })
+    }
+}

@@ -1,0 +1,189 @@
+//! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
+
+use super::super::arguments::required;
+use super::super::lanes::storage;
+use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::arithmetic::{Arithmetic, Mac};
+use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use crate::error::Result;
+use crate::kernels::{ConvShape, ConvWeights, Engine, WideConvWeights, conv2d, conv2d_wide};
+use crate::ops::window::{Window, kernel_shape};
+use crate::ops::{Explanation, Facts, Kernel, RunContext};
+use crate::program::Env;
+use crate::tensor::{Data, Tensor};
+use std::sync::Arc;
+
+pub struct Conv;
+
+/// The node's operands.
+fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
+    let (x, w) = (facts.input(0)?, facts.input(1)?);
+    let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
+    let depth = w.shape[1..].iter().product();
+    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0 })
+}
+
+/// The geometry; one-dimensional convolutions get a height of one.
+fn shape(facts: &Facts<'_>) -> Result<ConvShape> {
+    let (x, w) = (&facts.input(0)?.shape, &facts.input(1)?.shape);
+    let rank = x.len().saturating_sub(2);
+    if !(1..=2).contains(&rank) {
+        return Err(facts.unsupported(format!("a convolution over {rank} spatial axes on codes")));
+    }
+    let window = Window::from_node(facts, &x[2..], &kernel_shape(facts, &w[2..])?, false)?;
+    let lift = |v: &[usize], fill: usize| if rank == 1 { [fill, v[0]] } else { [v[0], v[1]] };
+    let mut shape = ConvShape::new(x[0], lift(&x[2..], 1), x[1], w[0], lift(&w[2..], 1));
+    shape.stride = lift(&window.strides, 1);
+    shape.dilation = lift(&window.dilations, 1);
+    let (begin, end) = (lift(&window.pads_begin, 0), lift(&window.pads_end, 0));
+    shape.pads = [begin[0], begin[1], end[0], end[1]];
+    shape.groups = facts.node.int("group", 1)?.max(1) as usize;
+    shape.validate().map_err(|e| e.at_node(&facts.node.name, &facts.node.op_type))?;
+    Ok(shape)
+}
+
+impl IntegerOp for Conv {
+    fn data_inputs(&self, _facts: &Facts<'_>) -> Vec<usize> {
+        vec![0, 1]
+    }
+
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        mac(facts)?.environment(facts, clamp)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+        let mac = mac(facts)?;
+        let arithmetic = mac.arithmetic(facts, context)?;
+        let (x, w, y) = mac.encodings(facts)?;
+        let Some(codes) = mac.w.codes.clone() else {
+            return Err(facts.unsupported("weights that are not constant"));
+        };
+        let shape = shape(facts)?;
+        let w_zero: Vec<i32> = w.zero_point.iter().map(|&z| z as i32).collect();
+        let x_zero = x.zero_point[0];
+        let dtype = storage(y);
+        let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
+        let form = match (is_narrow, codes.data()) {
+            (true, Data::I8(v)) => Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?,
+            (true, Data::U8(v)) => Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?,
+            _ => {
+                let values: Vec<i32> = codes.to_i64()?.iter().map(|&v| v as i32).collect();
+                Form::Wide {
+                    weights: WideConvWeights::new(&shape, &values, &w_zero),
+                    init: arithmetic.bias.clone(),
+                    wrap_to_32: arithmetic.accumulator.width == 32,
+                    epilogue: wide(&arithmetic.compiled, dtype),
+                }
+            }
+        };
+        let rank = mac.x.shape.len() - 2;
+        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank };
+        Ok(Prepared {
+            kernel: Box::new(kernel),
+            arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
+            layout: Layout::ChannelsLast,
+        })
+    }
+}
+
+enum Form {
+    /// 8-bit codes, 32-bit sums.
+    Narrow { weights: ConvWeights, init: Vec<i32>, epilogue: AnyEpilogue<i32> },
+    /// Any codes, 64-bit sums.
+    Wide { weights: WideConvWeights, init: Vec<i64>, wrap_to_32: bool, epilogue: AnyEpilogue<i64> },
+}
+
+impl Form {
+    fn narrow(
+        weights: ConvWeights,
+        arithmetic: &Arithmetic,
+        x_zero: i64,
+        facts: &Facts<'_>,
+        dtype: crate::tensor::DType,
+    ) -> Result<Form> {
+        let init = weights.centred_init(&arithmetic.bias_i32(facts)?, x_zero as i32);
+        let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype);
+        Ok(Form::Narrow { weights, init, epilogue })
+    }
+}
+
+struct ConvKernel {
+    shape: ConvShape,
+    form: Form,
+    x_zero: i64,
+    w_zero: Vec<i32>,
+    codes: Arc<Tensor>,
+    arithmetic: Arithmetic,
+    rank: usize,
+}
+
+impl Kernel for ConvKernel {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let engine = Engine::new(context.pool);
+        let shape = &self.shape;
+        let len = shape.output_len();
+        let data = match &self.form {
+            Form::Narrow { weights, init, epilogue } => match x.data() {
+                Data::U8(v) => {
+                    let pad = self.x_zero as u8;
+                    with_epilogue!(epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
+                }
+                Data::I8(v) => {
+                    let pad = self.x_zero as i8;
+                    with_epilogue!(epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
+                }
+                other => return Err(wrong_codes(other)),
+            },
+            Form::Wide { weights, init, wrap_to_32, epilogue } => {
+                macro_rules! run {
+                    ($v:expr, $t:ty) => {
+                        with_epilogue!(epilogue, len, (e, out) => conv2d_wide(
+                            engine, shape, $v, self.x_zero as $t, weights, init, *wrap_to_32, e, &mut out
+                        ))
+                    };
+                }
+                match x.data() {
+                    Data::U8(v) => run!(v, u8),
+                    Data::I8(v) => run!(v, i8),
+                    Data::U16(v) => run!(v, u16),
+                    Data::I16(v) => run!(v, i16),
+                    other => return Err(wrong_codes(other)),
+                }
+            }
+        };
+        let [h, w] = shape.output();
+        let dims = match self.rank {
+            1 => vec![shape.batch, w, shape.out_channels],
+            _ => vec![shape.batch, h, w, shape.out_channels],
+        };
+        Ok(vec![Tensor::new(dims, data)?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let x = required(inputs, 0)?.to_i64()?;
+        let w = self.codes.to_i64()?;
+        let shape = &self.shape;
+        let [oh, ow] = shape.output();
+        let (pixel, channel) = (index / shape.out_channels, index % shape.out_channels);
+        let (image, at) = (pixel / (oh * ow), [pixel / ow % oh, pixel % ow]);
+        let (group_in, taps) = (shape.group_in(), shape.taps());
+        let group = channel / shape.group_out();
+        let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));
+        let mut terms = Vec::new();
+        for c in 0..group_in {
+            for tap in 0..taps {
+                let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
+                let Some(source) = shape.source(image, at, place) else { continue };
+                let x = x[source + group * group_in + c] - self.x_zero;
+                terms.push((x, w[(channel * group_in + c) * taps + tap] - w_zero));
+            }
+        }
+        self.arithmetic.explain(channel, &terms)
+    }
+}
+
+/// The error for codes of a type that the kernel was not prepared for.
+pub fn wrong_codes(data: &Data) -> crate::Error {
+    crate::Error::invalid("codes_dtype", format!("{} does not hold codes of this kernel", data.dtype()))
+}

@@ -1,0 +1,174 @@
+//! From accumulator to code while the tile is in cache: vector code for the normal forms of shipped specs, the tile executor
+//! for every other program.
+
+use crate::kernels::{AccTile, Code, DoubleRounding, Epilogue, FloatScale, MulShift, OutTile, ShiftRounding, Simd};
+use crate::num::Rounding;
+use crate::program::{Channels, Compiled, Lanes, NormalForm, Scratch, TileProgram};
+use crate::tensor::DType;
+use std::cell::RefCell;
+
+/// An epilogue for one of the storage types of codes.
+pub enum AnyEpilogue<A: 'static> {
+    /// To uint8.
+    U8(Box<dyn Epilogue<A, Out = u8> + Send>),
+    /// To int8.
+    I8(Box<dyn Epilogue<A, Out = i8> + Send>),
+    /// To uint16.
+    U16(Box<dyn Epilogue<A, Out = u16> + Send>),
+    /// To int16.
+    I16(Box<dyn Epilogue<A, Out = i16> + Send>),
+    /// To int32.
+    I32(Box<dyn Epilogue<A, Out = i32> + Send>),
+}
+
+/// Runs `$body` with `$e` bound to the epilogue and `$out` to a vector of its type; gives the vector as tensor data.
+macro_rules! with_epilogue {
+    ($any:expr, $len:expr, ($e:ident, $out:ident) => $body:expr) => {{
+        use $crate::ops::integer::mac::epilogue::AnyEpilogue;
+        use $crate::tensor::Data;
+        macro_rules! arm {
+            ($epilogue:expr, $variant:ident, $t:ty) => {{
+                let $e = &**$epilogue;
+                let mut $out = vec![<$t>::default(); $len];
+                $body;
+                Data::$variant($out)
+            }};
+        }
+        match $any {
+            AnyEpilogue::U8(e) => arm!(e, U8, u8),
+            AnyEpilogue::I8(e) => arm!(e, I8, i8),
+            AnyEpilogue::U16(e) => arm!(e, U16, u16),
+            AnyEpilogue::I16(e) => arm!(e, I16, i16),
+            AnyEpilogue::I32(e) => arm!(e, I32, i32),
+        }
+    }};
+}
+pub(super) use with_epilogue;
+
+/// The epilogue of 32-bit accumulators.
+pub fn narrow(compiled: &Compiled, channels: usize, dtype: DType) -> AnyEpilogue<i32> {
+    fn pick<O: Code>(compiled: &Compiled, channels: usize) -> Box<dyn Epilogue<i32, Out = O> + Send> {
+        match compiled.normal_form().and_then(|form| vector_form::<O>(form, channels)) {
+            Some(epilogue) => epilogue,
+            None => Box::new(TileEpilogue { tile: compiled.tile(), out: std::marker::PhantomData::<fn() -> O> }),
+        }
+    }
+    match dtype {
+        DType::U8 => AnyEpilogue::U8(pick(compiled, channels)),
+        DType::I8 => AnyEpilogue::I8(pick(compiled, channels)),
+        DType::U16 => AnyEpilogue::U16(pick(compiled, channels)),
+        DType::I16 => AnyEpilogue::I16(pick(compiled, channels)),
+        _ => AnyEpilogue::I32(pick(compiled, channels)),
+    }
+}
+
+/// The epilogue of 64-bit accumulators.
+pub fn wide(compiled: &Compiled, dtype: DType) -> AnyEpilogue<i64> {
+    macro_rules! boxed {
+        ($t:ty) => {
+            Box::new(TileEpilogue { tile: compiled.tile(), out: std::marker::PhantomData::<fn() -> $t> })
+        };
+    }
+    match dtype {
+        DType::U8 => AnyEpilogue::U8(boxed!(u8)),
+        DType::I8 => AnyEpilogue::I8(boxed!(i8)),
+        DType::U16 => AnyEpilogue::U16(boxed!(u16)),
+        DType::I16 => AnyEpilogue::I16(boxed!(i16)),
+        _ => AnyEpilogue::I32(boxed!(i32)),
+    }
+}
+
+fn spread<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
+    if values.len() == 1 { vec![values[0]; channels] } else { values.to_vec() }
+}
+
+/// The vector code of a normal form, where it is exact for these constants.
+fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
+    let narrow = |v: i64| i32::try_from(v).ok();
+    Some(match form {
+        NormalForm::FloatScale { scale, lo, hi, zero_point, qmin, qmax } => Box::new(FloatScale::<O>::new(
+            spread(&scale, channels),
+            lo,
+            hi,
+            narrow(zero_point)?,
+            narrow(qmin)?,
+            narrow(qmax)?,
+        )?),
+        NormalForm::DoubleRounding { left, mantissa, right, zero_point, qmin, qmax } => {
+            let shifts = |s: &[u32]| spread(s, channels).iter().map(|&s| i32::try_from(s).ok()).collect::<Option<_>>();
+            Box::new(DoubleRounding::<O>::new(
+                shifts(&left)?,
+                spread(&mantissa, channels),
+                shifts(&right)?,
+                narrow(zero_point)?,
+                narrow(qmin)?,
+                narrow(qmax)?,
+            )?)
+        }
+        NormalForm::MulShift { drop, mantissa, shift, rounding, offset, zero_point, qmin, qmax } => {
+            if drop.is_some() {
+                return None;
+            }
+            let mantissa: Option<Vec<i32>> = spread(&mantissa, channels).iter().map(|&m| narrow(m)).collect();
+            let rounding = match rounding {
+                Rounding::HalfUp => ShiftRounding::HalfUp,
+                Rounding::Floor => ShiftRounding::Floor,
+                Rounding::HalfEven => ShiftRounding::HalfEven,
+                Rounding::HalfAway => ShiftRounding::HalfAway,
+                _ => return None,
+            };
+            Box::new(MulShift::<O>::new(
+                mantissa?,
+                spread(&offset, channels),
+                spread(&shift, channels),
+                rounding,
+                narrow(zero_point)?,
+                narrow(qmin)?,
+                narrow(qmax)?,
+            )?)
+        }
+    })
+}
+
+/// Any program, 256 lanes at a time.
+struct TileEpilogue<O> {
+    tile: TileProgram,
+    out: std::marker::PhantomData<fn() -> O>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<(Scratch, Vec<i32>)> = RefCell::new((Scratch::default(), Vec::new()));
+}
+
+/// Accumulators that the tile executor reads.
+trait Accumulator: Copy + Sync {
+    fn lanes(slice: &[Self]) -> Lanes<'_>;
+}
+
+impl Accumulator for i32 {
+    fn lanes(slice: &[i32]) -> Lanes<'_> {
+        Lanes::I32(slice)
+    }
+}
+
+impl Accumulator for i64 {
+    fn lanes(slice: &[i64]) -> Lanes<'_> {
+        Lanes::I64(slice)
+    }
+}
+
+impl<A: Accumulator, O: Code> Epilogue<A> for TileEpilogue<O> {
+    type Out = O;
+    fn apply(&self, _simd: Simd, tile: AccTile<'_, A>, mut out: OutTile<'_, O>) {
+        BUFFERS.with_borrow_mut(|(scratch, codes)| {
+            codes.resize(tile.cols, 0);
+            for r in 0..tile.rows {
+                let channels = Channels::Cyclic { start: tile.channel };
+                self.tile.run(&[A::lanes(tile.line(r))], channels, scratch, codes);
+                for (to, &code) in out.line(r, tile.cols).iter_mut().zip(codes.iter()) {
+                    *to = O::wrap(code.into());
+                }
+            }
+        });
+    }
+}

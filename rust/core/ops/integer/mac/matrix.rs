@@ -1,0 +1,313 @@
+//! Gemm and MatMul on codes. A product of wide codes is a 1×1 convolution over its rows.
+
+use super::super::arguments::required;
+use super::super::lanes::storage;
+use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::arithmetic::{Arithmetic, Mac};
+use super::conv::wrong_codes;
+use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use crate::error::Result;
+use crate::kernels::{ConvShape, Engine, PackedWeights, WideConvWeights, conv2d_wide, gemm};
+use crate::ops::broadcast::broadcast_shape;
+use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
+use crate::program::Env;
+use crate::tensor::{DType, Data, Tensor};
+use std::sync::Arc;
+
+pub struct Gemm;
+pub struct MatMul;
+
+fn output<'a>(facts: &Facts<'a>) -> Result<&'a Fact> {
+    facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))
+}
+
+/// Gemm's operands, and whether its right operand is `N × K`.
+fn gemm_mac<'a>(facts: &Facts<'a>) -> Result<(Mac<'a>, bool)> {
+    let node = facts.node;
+    if node.int("transA", 0)? != 0 {
+        return Err(facts.unsupported("transA on codes"));
+    }
+    if node.float("alpha", 1.0)? != 1.0 || node.float("beta", 1.0)? != 1.0 {
+        return Err(facts.unsupported("alpha and beta other than 1 on codes"));
+    }
+    let (x, w) = (facts.input(0)?, facts.input(1)?);
+    let transposed = node.int("transB", 0)? != 0;
+    let channel_axis = usize::from(!transposed);
+    let mac = Mac {
+        x,
+        w,
+        bias: facts.optional(2),
+        y: output(facts)?,
+        depth: x.shape[1],
+        channels: w.shape[channel_axis],
+        channel_axis,
+    };
+    Ok((mac, transposed))
+}
+
+fn matmul_mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
+    let (x, w) = (facts.input(0)?, facts.input(1)?);
+    if x.shape.len() < 2 || w.shape.len() < 2 {
+        return Err(facts.unsupported("a MatMul of vectors on codes"));
+    }
+    let channel_axis = w.shape.len() - 1;
+    Ok(Mac {
+        x,
+        w,
+        bias: None,
+        y: output(facts)?,
+        depth: w.shape[channel_axis - 1],
+        channels: w.shape[channel_axis],
+        channel_axis,
+    })
+}
+
+impl IntegerOp for Gemm {
+    fn data_inputs(&self, _facts: &Facts<'_>) -> Vec<usize> {
+        vec![0, 1]
+    }
+
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        gemm_mac(facts)?.0.environment(facts, clamp)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+        let (mac, transposed) = gemm_mac(facts)?;
+        prepare(facts, context, &mac, transposed)
+    }
+}
+
+impl IntegerOp for MatMul {
+    fn data_inputs(&self, _facts: &Facts<'_>) -> Vec<usize> {
+        vec![0, 1]
+    }
+
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        matmul_mac(facts)?.environment(facts, clamp)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+        prepare(facts, context, &matmul_mac(facts)?, false)
+    }
+}
+
+fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: &Mac<'_>, transposed: bool) -> Result<Prepared> {
+    let arithmetic = mac.arithmetic(facts, context)?;
+    let (x, w, y) = mac.encodings(facts)?;
+    let dtype = storage(y);
+    let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
+    let bias = if is_narrow { arithmetic.bias_i32(facts)? } else { Vec::new() };
+    let epilogue = match is_narrow {
+        true => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype)),
+        false => Epilogues::Wide(wide(&arithmetic.compiled, dtype)),
+    };
+    let mut kernel = MatrixKernel {
+        depth: mac.depth,
+        channels: mac.channels,
+        transposed,
+        x_zero: x.zero_point[0],
+        w_zero: w.zero_point.iter().map(|&z| z as i32).collect(),
+        bias,
+        epilogue,
+        constant: None,
+        shape: mac.y.shape.clone(),
+        x_batch: mac.x.shape[..mac.x.shape.len() - 2].to_vec(),
+        w_batch: mac.w.shape[..mac.w.shape.len() - 2].to_vec(),
+        arithmetic,
+    };
+    let mut arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
+    match &mac.w.codes {
+        Some(codes) if mac.w.shape.len() == 2 => {
+            kernel.constant = Some((codes.clone(), kernel.right(facts, codes, 0)?));
+        }
+        _ => arguments.push(Argument { input: 1, layout: Layout::RowMajor }),
+    }
+    Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })
+}
+
+enum Epilogues {
+    Narrow(AnyEpilogue<i32>),
+    Wide(AnyEpilogue<i64>),
+}
+
+/// A packed right operand of one batch.
+enum Right {
+    Narrow(PackedWeights, Vec<i32>),
+    Wide(WideConvWeights),
+}
+
+struct MatrixKernel {
+    depth: usize,
+    channels: usize,
+    transposed: bool,
+    x_zero: i64,
+    w_zero: Vec<i32>,
+    bias: Vec<i32>,
+    epilogue: Epilogues,
+    constant: Option<(Arc<Tensor>, Right)>,
+    shape: Vec<usize>,
+    x_batch: Vec<usize>,
+    w_batch: Vec<usize>,
+    arithmetic: Arithmetic,
+}
+
+impl MatrixKernel {
+    fn geometry(&self, rows: usize) -> ConvShape {
+        ConvShape::new(1, [1, rows], self.depth, self.channels, [1, 1])
+    }
+
+    /// Packs matrix number `batch` of the right operand.
+    fn right(&self, facts: &Facts<'_>, codes: &Tensor, batch: usize) -> Result<Right> {
+        self.pack(codes, batch).map_err(|e| e.at_node(&facts.node.name, &facts.node.op_type))
+    }
+
+    fn pack(&self, codes: &Tensor, batch: usize) -> Result<Right> {
+        let (k, n) = (self.depth, self.channels);
+        let range = batch * k * n..(batch + 1) * k * n;
+        macro_rules! narrow {
+            ($v:expr) => {{
+                let v = &$v[range];
+                let packed = match self.transposed {
+                    true => PackedWeights::from_nk(k, n, &self.w_zero, v),
+                    false => PackedWeights::from_kn(k, n, &self.w_zero, v),
+                };
+                let init = packed.centred_init(&self.bias, self.x_zero as i32);
+                Ok(Right::Narrow(packed, init))
+            }};
+        }
+        match (&self.epilogue, codes.data()) {
+            (Epilogues::Narrow(_), Data::U8(v)) => narrow!(v),
+            (Epilogues::Narrow(_), Data::I8(v)) => narrow!(v),
+            (Epilogues::Narrow(_), other) => Err(wrong_codes(other)),
+            (Epilogues::Wide(_), _) => {
+                let v = &codes.to_i64()?[range];
+                let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
+                let by_channel: Vec<i32> = (0..n).flat_map(|c| (0..k).map(move |r| (r, c))).map(|(r, c)| v[at(r, c)] as i32).collect();
+                Ok(Right::Wide(WideConvWeights::new(&self.geometry(1), &by_channel, &self.w_zero)))
+            }
+        }
+    }
+
+    fn multiply(&self, engine: Engine<'_>, x: &Data, from: usize, rows: usize, right: &Right) -> Result<Data> {
+        let range = from * self.depth..(from + rows) * self.depth;
+        let len = rows * self.channels;
+        Ok(match (&self.epilogue, right) {
+            (Epilogues::Narrow(epilogue), Right::Narrow(packed, init)) => match x {
+                Data::U8(v) => with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out)),
+                Data::I8(v) => with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out)),
+                other => return Err(wrong_codes(other)),
+            },
+            (Epilogues::Wide(epilogue), Right::Wide(packed)) => {
+                let shape = self.geometry(rows);
+                let wrap = self.arithmetic.accumulator.width == 32;
+                macro_rules! run {
+                    ($v:expr, $t:ty) => {
+                        with_epilogue!(epilogue, len, (e, out) => conv2d_wide(
+                            engine, &shape, &$v[range], self.x_zero as $t, packed, &self.arithmetic.bias, wrap, e, &mut out
+                        ))
+                    };
+                }
+                match x {
+                    Data::U8(v) => run!(v, u8),
+                    Data::I8(v) => run!(v, i8),
+                    Data::U16(v) => run!(v, u16),
+                    Data::I16(v) => run!(v, i16),
+                    other => return Err(wrong_codes(other)),
+                }
+            }
+            _ => return Err(wrong_codes(x)),
+        })
+    }
+
+    /// For each batch of the output: number of the left and of the right matrix.
+    fn batches(&self) -> Result<Vec<(usize, usize)>> {
+        let batch = broadcast_shape(&[&self.x_batch, &self.w_batch])?;
+        let count: usize = batch.iter().product();
+        let number = |own: &[usize], index: usize| {
+            let (mut rest, mut number, mut step) = (index, 0, 1);
+            for (i, &size) in batch.iter().enumerate().rev() {
+                let at = rest % size;
+                rest /= size;
+                if let Some(own_axis) = (i + own.len()).checked_sub(batch.len()) {
+                    number += if own[own_axis] == 1 { 0 } else { at * step };
+                    step *= own[own_axis];
+                }
+            }
+            number
+        };
+        Ok((0..count).map(|i| (number(&self.x_batch, i), number(&self.w_batch, i))).collect())
+    }
+
+    /// Rows of one left matrix.
+    fn rows(&self) -> usize {
+        self.shape[self.shape.len() - 2]
+    }
+}
+
+impl Kernel for MatrixKernel {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let engine = Engine::new(context.pool);
+        if let Some((_, right)) = &self.constant {
+            let rows = x.len() / self.depth.max(1);
+            let data = self.multiply(engine, x.data(), 0, rows, right)?;
+            return Ok(vec![Tensor::new(self.shape.clone(), data)?]);
+        }
+        let w = required(inputs, 1)?;
+        let rows = self.rows();
+        let mut parts = Vec::new();
+        let mut packed: Option<(usize, Right)> = None;
+        for (left, right) in self.batches()? {
+            if packed.as_ref().is_none_or(|(of, _)| *of != right) {
+                packed = Some((right, self.pack(w, right)?));
+            }
+            let (_, right) = packed.as_ref().expect("packed above");
+            parts.push(self.multiply(engine, x.data(), left * rows, rows, right)?);
+        }
+        Ok(vec![Tensor::new(self.shape.clone(), join(parts)?)?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let x = required(inputs, 0)?.to_i64()?;
+        let (n, k) = (self.channels, self.depth);
+        let (row, channel) = (index / n, index % n);
+        let (left, right, w) = match &self.constant {
+            Some((codes, _)) => (row, 0, codes.to_i64()?),
+            None => {
+                let (left, right) = self.batches()?[row / self.rows()];
+                (left * self.rows() + row % self.rows(), right, required(inputs, 1)?.to_i64()?)
+            }
+        };
+        let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));
+        let terms: Vec<(i64, i64)> = (0..k)
+            .map(|i| {
+                let at = right * k * n + if self.transposed { channel * k + i } else { i * n + channel };
+                (x[left * k + i] - self.x_zero, w[at] - w_zero)
+            })
+            .collect();
+        self.arithmetic.explain(channel, &terms)
+    }
+}
+
+/// Concatenates parts of one type.
+fn join(parts: Vec<Data>) -> Result<Data> {
+    let dtype = parts.first().map_or(DType::U8, Data::dtype);
+    macro_rules! join {
+        ($variant:ident) => {{
+            let mut out = Vec::new();
+            for part in parts {
+                if let Data::$variant(v) = part {
+                    out.extend(v);
+                }
+            }
+            Data::$variant(out)
+        }};
+    }
+    Ok(match dtype {
+        DType::U8 => join!(U8),
+        DType::I8 => join!(I8),
+        DType::U16 => join!(U16),
+        DType::I16 => join!(I16),
+        _ => join!(I32),
+    })
+}

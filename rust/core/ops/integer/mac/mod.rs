@@ -1,0 +1,11 @@
+//! Multiply-accumulate operators: a sum of products, a bias, and a program from accumulator to code.
+
+mod arithmetic;
+mod conv;
+mod conv_transpose;
+mod epilogue;
+mod matrix;
+
+pub use conv::Conv;
+pub use conv_transpose::ConvTranspose;
+pub use matrix::{Gemm, MatMul};

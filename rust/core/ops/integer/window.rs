@@ -1,0 +1,281 @@
+//! Pools and reductions: a sum over a window, and a program from sum and count to code.
+
+use super::arguments::required;
+use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
+use super::lanes::{CHUNK, compute_codes, storage};
+use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use crate::error::Result;
+use crate::ops::window::Window as WindowShape;
+use crate::ops::{Explanation, Facts, Kernel, RunContext, axis};
+use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::spec::{Action, Terms};
+use crate::tensor::{DType, Data, Tensor, strides};
+
+/// Which elements each output sums: up to three spatial axes, or any set of reduced axes.
+#[derive(Debug, Clone)]
+pub struct PoolGeometry {
+    output_shape: Vec<usize>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Pool { input: Vec<usize>, window: WindowShape, include_pad: bool },
+    Reduce { kept: Vec<(usize, usize)>, offsets: Vec<usize> },
+}
+
+/// The geometry of AveragePool, GlobalAveragePool, ReduceMean and ReduceSum.
+pub fn geometry(facts: &Facts<'_>) -> Result<PoolGeometry> {
+    let x = &facts.input(0)?.shape;
+    let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
+    let kind = match facts.node.op_type.as_str() {
+        "AveragePool" => {
+            let kernel = facts.node.ints("kernel_shape")?.ok_or_else(|| facts.invalid("no kernel_shape"))?;
+            let kernel: Vec<usize> = kernel.iter().map(|&k| k.max(1) as usize).collect();
+            let ceil = facts.node.int("ceil_mode", 0)? != 0;
+            let window = WindowShape::from_node(facts, &x[2..], &kernel, ceil)?;
+            Kind::Pool { input: x.clone(), window, include_pad: facts.node.int("count_include_pad", 0)? != 0 }
+        }
+        "GlobalAveragePool" => reduce(x, &(2..x.len()).collect::<Vec<_>>()),
+        _ => {
+            let axes = match (facts.optional(1), facts.node.ints("axes")?) {
+                (Some(_), _) => facts.constant(1)?.to_i64()?,
+                (None, Some(axes)) => axes.to_vec(),
+                (None, None) if facts.node.int("noop_with_empty_axes", 0)? != 0 => {
+                    return Err(facts.unsupported("noop_with_empty_axes without axes on codes"));
+                }
+                (None, None) => (0..x.len() as i64).collect(),
+            };
+            reduce(x, &axis::normalize_all(facts, &axes, x.len())?)
+        }
+    };
+    Ok(PoolGeometry { output_shape: y.shape.clone(), kind })
+}
+
+fn reduce(shape: &[usize], axes: &[usize]) -> Kind {
+    let steps = strides(shape);
+    let mut offsets = vec![0];
+    for i in (0..shape.len()).filter(|i| axes.contains(i)) {
+        offsets = offsets.iter().flat_map(|&o| (0..shape[i]).map(move |k| (o, k))).map(|(o, k)| o + k * steps[i]).collect();
+    }
+    let kept = (0..shape.len()).filter(|i| !axes.contains(i)).map(|i| (shape[i], steps[i])).collect();
+    Kind::Reduce { kept, offsets }
+}
+
+impl PoolGeometry {
+    /// Number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.output_shape.iter().product()
+    }
+
+    /// Shape of the output.
+    pub fn output_shape(&self) -> &[usize] {
+        &self.output_shape
+    }
+
+    /// Most taps that an output can have.
+    fn most_taps(&self) -> usize {
+        match &self.kind {
+            Kind::Pool { window, .. } => window.kernel.iter().product(),
+            Kind::Reduce { offsets, .. } => offsets.len(),
+        }
+    }
+
+    /// The count of every output, where it is the same for all.
+    fn constant_count(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Reduce { offsets, .. } => Some(offsets.len()),
+            Kind::Pool { .. } => None,
+        }
+    }
+
+    /// Visits the flat input indices that output `index` sums, in row-major order, and gives the divisor of a mean.
+    pub fn for_each_tap(&self, index: usize, mut visit: impl FnMut(usize)) -> usize {
+        match &self.kind {
+            Kind::Reduce { kept, offsets } => {
+                let (mut rest, mut base) = (index, 0);
+                for &(size, step) in kept.iter().rev() {
+                    base += rest % size * step;
+                    rest /= size;
+                }
+                offsets.iter().for_each(|&o| visit(base + o));
+                offsets.len()
+            }
+            Kind::Pool { input, window, include_pad } => {
+                let spatial = &input[2..];
+                let out = &self.output_shape[2..];
+                let plane: usize = spatial.iter().product();
+                let out_plane: usize = out.iter().product();
+                let base = index / out_plane * plane;
+                let mut taps = vec![base];
+                let mut count = 1;
+                let mut rest = index % out_plane;
+                let steps = strides(spatial);
+                let mut position = vec![0; out.len()];
+                for i in (0..out.len()).rev() {
+                    position[i] = rest % out[i];
+                    rest /= out[i];
+                }
+                for i in 0..out.len() {
+                    let first = (position[i] * window.strides[i]) as i64 - window.pads_begin[i] as i64;
+                    let at = |k: usize| first + (k * window.dilations[i]) as i64;
+                    let inside: Vec<usize> = (0..window.kernel[i])
+                        .filter_map(|k| usize::try_from(at(k)).ok().filter(|&p| p < spatial[i]))
+                        .collect();
+                    let padded = (spatial[i] + window.pads_end[i]) as i64;
+                    count *= match include_pad {
+                        true => (0..window.kernel[i]).filter(|&k| at(k) < padded).count(),
+                        false => inside.len(),
+                    };
+                    taps = taps.iter().flat_map(|&t| inside.iter().map(move |&p| (t, p))).map(|(t, p)| t + p * steps[i]).collect();
+                }
+                taps.into_iter().for_each(&mut visit);
+                count
+            }
+        }
+    }
+}
+
+pub struct Window;
+
+impl IntegerOp for Window {
+    fn data_inputs(&self, _facts: &Facts<'_>) -> Vec<usize> {
+        vec![0]
+    }
+
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+        self.env(facts, clamp, Terms::Centred)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+        let Action::Program { program, .. } = &context.body.action else {
+            return Err(facts.unsupported(format!("action '{}' of a pool", context.body.action.label())));
+        };
+        let terms = context.body.accumulator.terms;
+        let compiled = program.compile(&self.env(facts, context.clamp, terms)?)?;
+        let x = encoding_of(facts, facts.input(0)?)?;
+        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+        let kernel = WindowKernel {
+            geometry: geometry(facts)?,
+            tile: compiled.tile(),
+            compiled,
+            zero_point: if terms == Terms::Centred { x.zero_point[0] } else { 0 },
+            dtype: storage(encoding_of(facts, y)?),
+        };
+        let arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
+        Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })
+    }
+}
+
+impl Window {
+    fn env(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>, terms: Terms) -> Result<Env> {
+        let x = encoding_of(facts, facts.input(0)?)?;
+        if x.scale.len() != 1 {
+            return Err(facts.unsupported("a pool over a per-channel activation"));
+        }
+        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+        let geometry = geometry(facts)?;
+        let most = geometry.most_taps() as i128;
+        let zero_point = if terms == Terms::Centred { i128::from(x.zero_point[0]) } else { 0 };
+        let (lo, hi) = (i128::from(x.qmin()) - zero_point, i128::from(x.qmax()) - zero_point);
+        let mut env = Env::new();
+        env.input_int("acc", (lo * most).min(0), (hi * most).max(0));
+        match geometry.constant_count() {
+            Some(n) => env.constant("n", Value::Int(n as i128)),
+            None => env.input_int("n", 1, most),
+        }
+        add_encoding(&mut env, "x", x);
+        add_output(&mut env, encoding_of(facts, y)?, clamp);
+        add_attributes(&mut env, facts.node, &[]);
+        Ok(env)
+    }
+}
+
+struct WindowKernel {
+    geometry: PoolGeometry,
+    compiled: Compiled,
+    tile: TileProgram,
+    zero_point: i64,
+    dtype: DType,
+}
+
+impl WindowKernel {
+    /// Sum and count of one output.
+    fn sum(&self, codes: &Codes<'_>, index: usize) -> (i64, usize) {
+        let mut sum = 0i64;
+        let mut taps = 0i64;
+        let count = self.geometry.for_each_tap(index, |tap| {
+            sum += codes.at(tap);
+            taps += 1;
+        });
+        (sum - taps * self.zero_point, count.max(1))
+    }
+}
+
+/// Codes of any storage type.
+enum Codes<'a> {
+    U8(&'a [u8]),
+    I8(&'a [i8]),
+    U16(&'a [u16]),
+    I16(&'a [i16]),
+    Wide(Vec<i64>),
+}
+
+impl<'a> Codes<'a> {
+    fn new(x: &'a Tensor) -> Result<Self> {
+        Ok(match x.data() {
+            Data::U8(v) => Codes::U8(v),
+            Data::I8(v) => Codes::I8(v),
+            Data::U16(v) => Codes::U16(v),
+            Data::I16(v) => Codes::I16(v),
+            _ => Codes::Wide(x.to_i64()?),
+        })
+    }
+
+    fn at(&self, i: usize) -> i64 {
+        match self {
+            Codes::U8(v) => v[i].into(),
+            Codes::I8(v) => v[i].into(),
+            Codes::U16(v) => v[i].into(),
+            Codes::I16(v) => v[i].into(),
+            Codes::Wide(v) => v[i],
+        }
+    }
+}
+
+impl Kernel for WindowKernel {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let codes = Codes::new(x)?;
+        let counts_vary = self.geometry.constant_count().is_none();
+        let data = compute_codes(context, self.dtype, self.geometry.outputs(), |start, out| {
+            let mut sums = [0i64; CHUNK];
+            let mut counts = [0i32; CHUNK];
+            for i in 0..out.len() {
+                let (sum, count) = self.sum(&codes, start + i);
+                (sums[i], counts[i]) = (sum, count as i32);
+            }
+            let mut lanes = vec![Lanes::I64(&sums[..out.len()])];
+            if counts_vary {
+                lanes.push(Lanes::I32(&counts[..out.len()]));
+            }
+            self.tile.run(&lanes, Channels::Uniform(0), &mut Scratch::default(), out);
+            Ok(())
+        })?;
+        Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let codes = Codes::new(required(inputs, 0)?)?;
+        let (sum, count) = self.sum(&codes, index);
+        let mut values = vec![Value::Int(sum.into())];
+        if self.geometry.constant_count().is_none() {
+            values.push(Value::Int(count as i128));
+        }
+        Ok(Explanation {
+            operands: vec![("acc".into(), sum.to_string()), ("n".into(), count.to_string())],
+            trace: Some(self.compiled.trace(0, &values)?),
+            ..Explanation::default()
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! MatMul and Gemm in float32: sums run over `k` ascending.
+
+use super::broadcast::{Broadcast, broadcast_shape};
+use super::closure::{kernel, optional, shaped};
+use super::parallel::{fill, whole_rows};
+use super::transpose::permuted;
+use super::{Facts, Inferred, Kernel, Op, floats, signature};
+use crate::error::Result;
+use crate::tensor::element_count;
+
+/// Which matrices of two batches meet, and their sizes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatMulShape {
+    /// Rows of the left matrix.
+    pub m: usize,
+    /// Columns of the left matrix, rows of the right one.
+    pub k: usize,
+    /// Columns of the right matrix.
+    pub n: usize,
+    /// For each product its index among the left and among the right matrices.
+    pub batches: Vec<(usize, usize)>,
+    /// Shape of the result.
+    pub output: Vec<usize>,
+}
+
+impl MatMulShape {
+    /// numpy's rules: a list on the left is a row, on the right a column, and that dimension is dropped from the
+    /// result; the dimensions before the last two broadcast.
+    pub fn new(facts: &Facts<'_>, a: &[usize], b: &[usize]) -> Result<Self> {
+        if a.is_empty() || b.is_empty() {
+            return Err(facts.invalid(format!("scalars cannot be multiplied as matrices: {a:?} and {b:?}")));
+        }
+        let (row, column) = (a.len() == 1, b.len() == 1);
+        let a2 = if row { vec![1, a[0]] } else { a.to_vec() };
+        let b2 = if column { vec![b[0], 1] } else { b.to_vec() };
+        let (a_batch, [m, k]) = split(&a2);
+        let (b_batch, [k_b, n]) = split(&b2);
+        if k != k_b {
+            return Err(facts.invalid(format!("matrices of {a:?} and {b:?} do not fit")));
+        }
+        let batch = broadcast_shape(&[a_batch, b_batch])?;
+        let plan = Broadcast::new(&[a_batch, b_batch])?;
+        let mut output = batch;
+        if !row {
+            output.push(m);
+        }
+        if !column {
+            output.push(n);
+        }
+        element_count(&output)?;
+        let batches = (0..plan.len()).map(|i| (plan.index(0, i), plan.index(1, i))).collect();
+        Ok(MatMulShape { m, k, n, batches, output })
+    }
+}
+
+/// The batch dimensions and the last two; the shape has at least two.
+fn split(shape: &[usize]) -> (&[usize], [usize; 2]) {
+    let (batch, matrix) = shape.split_at(shape.len() - 2);
+    (batch, [matrix[0], matrix[1]])
+}
+
+/// `y[m, n] += alpha · Σ a[m, k] · b[k, n]`, rows of `y` in parallel.
+fn multiply(pool: &rayon::ThreadPool, y: &mut [f32], a: &[f32], b: &[f32], k: usize, n: usize, alpha: f32) {
+    if n == 0 {
+        return;
+    }
+    fill(pool, y, whole_rows(n).min(n * 4), |start, part| {
+        let mut sums = vec![0f32; n];
+        for (r, line) in part.chunks_exact_mut(n).enumerate() {
+            sums.fill(0.0);
+            for (&x, weights) in a[(start / n + r) * k..][..k].iter().zip(b.chunks_exact(n)) {
+                for (s, &w) in sums.iter_mut().zip(weights) {
+                    *s += x * w;
+                }
+            }
+            for (o, &s) in line.iter_mut().zip(&sums) {
+                *o += alpha * s;
+            }
+        }
+    });
+}
+
+/// MatMul.
+pub struct MatMul;
+
+impl Op for MatMul {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        signature::check(facts, 2..=2, 1..=1, &[])?;
+        let (a, b) = (facts.input(0)?, facts.input(1)?);
+        signature::float32(facts, a)?;
+        signature::same_dtype(facts, a, b)?;
+        Ok(vec![(a.dtype, MatMulShape::new(facts, &a.shape, &b.shape)?.output)])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let (a_shape, b_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+        let plan = MatMulShape::new(facts, &a_shape, &b_shape)?;
+        kernel(move |context, inputs| {
+            let (a, b) = (shaped(inputs, 0, &a_shape)?, shaped(inputs, 1, &b_shape)?);
+            let (x, w) = (floats::read(a)?, floats::read(b)?);
+            let MatMulShape { m, k, n, .. } = plan;
+            let mut y = vec![0f32; element_count(&plan.output)?];
+            if m * n > 0 {
+                for (part, &(i, j)) in y.chunks_exact_mut(m * n).zip(&plan.batches) {
+                    multiply(context.pool, part, &x[i * m * k..][..m * k], &w[j * k * n..][..k * n], k, n, 1.0);
+                }
+            }
+            Ok(vec![floats::write(&plan.output, y, a.dtype())?])
+        })
+    }
+}
+
+/// Gemm: `alpha · A' · B' + beta · C`.
+pub struct Gemm;
+
+/// Attributes and sizes of a Gemm node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GemmShape {
+    /// Rows of the result.
+    pub m: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Whether A is stored transposed.
+    pub trans_a: bool,
+    /// Whether B is stored transposed.
+    pub trans_b: bool,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Factor of C.
+    pub beta: f32,
+}
+
+impl GemmShape {
+    /// Reads and checks a node.
+    pub fn from_node(facts: &Facts<'_>) -> Result<Self> {
+        let attributes: &[&str] = match facts.opset {
+            ..7 => &["alpha", "beta", "transA", "transB", "broadcast"],
+            _ => &["alpha", "beta", "transA", "transB"],
+        };
+        signature::check(facts, if facts.opset < 11 { 3..=3 } else { 2..=3 }, 1..=1, attributes)?;
+        signature::flag(facts, "broadcast", false)?;
+        let (a, b) = (facts.input(0)?, facts.input(1)?);
+        let (trans_a, trans_b) = (signature::flag(facts, "transA", false)?, signature::flag(facts, "transB", false)?);
+        let (&[a0, a1], &[b0, b1]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+            return Err(facts.invalid(format!("{:?} and {:?} are no matrices", a.shape, b.shape)));
+        };
+        let (m, k) = if trans_a { (a1, a0) } else { (a0, a1) };
+        let (k_b, n) = if trans_b { (b1, b0) } else { (b0, b1) };
+        if k != k_b {
+            return Err(facts.invalid(format!("matrices of {:?} and {:?} do not fit", a.shape, b.shape)));
+        }
+        element_count(&[m, n])?;
+        if let Some(c) = facts.optional(2) {
+            signature::same_dtype(facts, a, c)?;
+            if broadcast_shape(&[&c.shape, &[m, n]])? != [m, n] {
+                return Err(facts.invalid(format!("C of {:?} does not broadcast to [{m}, {n}]", c.shape)));
+            }
+        }
+        let (alpha, beta) = (facts.node.float("alpha", 1.0)?, facts.node.float("beta", 1.0)?);
+        Ok(GemmShape { m, k, n, trans_a, trans_b, alpha, beta })
+    }
+}
+
+impl Op for Gemm {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        let shape = GemmShape::from_node(facts)?;
+        let (a, b) = (facts.input(0)?, facts.input(1)?);
+        signature::float32(facts, a)?;
+        signature::same_dtype(facts, a, b)?;
+        Ok(vec![(a.dtype, vec![shape.m, shape.n])])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let g = GemmShape::from_node(facts)?;
+        let (a_shape, b_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+        kernel(move |context, inputs| {
+            let (a, b) = (shaped(inputs, 0, &a_shape)?, shaped(inputs, 1, &b_shape)?);
+            let (mut x, mut w) = (floats::read(a)?, floats::read(b)?);
+            if g.trans_a {
+                x = permuted(&a_shape, &[1, 0]).copy(context.pool, &x).into();
+            }
+            if g.trans_b {
+                w = permuted(&b_shape, &[1, 0]).copy(context.pool, &w).into();
+            }
+            let out = [g.m, g.n];
+            let mut y = match optional(inputs, 2) {
+                None => vec![0f32; g.m * g.n],
+                Some(c) => {
+                    let plan = Broadcast::new(&[c.shape(), &out])?;
+                    let c = floats::read(c)?;
+                    (0..g.m * g.n).map(|i| g.beta * c[plan.index(0, i)]).collect()
+                }
+            };
+            multiply(context.pool, &mut y, &x, &w, g.k, g.n, g.alpha);
+            Ok(vec![floats::write(&out, y, a.dtype())?])
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! Copying a strided view of a tensor into a dense one: the one loop behind Transpose, Slice, Expand and their kin.
+
+use super::parallel::{CHUNK, fill};
+
+/// A view: `dims` of the output, the step in the input along each of them, and the index of the first element.
+/// Every index that the view reaches must lie within the input.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Dimensions of the output.
+    pub dims: Vec<usize>,
+    /// Step in the input, in elements; negative ones walk backwards, 0 repeats.
+    pub strides: Vec<isize>,
+    /// Index of the first element.
+    pub offset: usize,
+}
+
+impl View {
+    /// Drops dimensions of size 1 and merges those that are contiguous with each other.
+    #[must_use]
+    pub fn merged(&self) -> View {
+        let (mut dims, mut strides): (Vec<usize>, Vec<isize>) = (Vec::new(), Vec::new());
+        for (&d, &s) in self.dims.iter().zip(&self.strides) {
+            if d == 1 {
+                continue;
+            }
+            match (dims.last_mut(), strides.last_mut()) {
+                (Some(outer), Some(step)) if *step == s * d as isize => {
+                    *outer *= d;
+                    *step = s;
+                }
+                _ => {
+                    dims.push(d);
+                    strides.push(s);
+                }
+            }
+        }
+        View { dims, strides, offset: self.offset }
+    }
+
+    /// A dense copy in row-major order.
+    pub fn copy<T: Copy + Default + Send + Sync>(&self, pool: &rayon::ThreadPool, input: &[T]) -> Vec<T> {
+        let count: usize = self.dims.iter().product();
+        if count == 0 {
+            return Vec::new();
+        }
+        let view = self.merged();
+        let (Some((&row, outer)), Some((&step, outer_strides))) = (view.dims.split_last(), view.strides.split_last())
+        else {
+            return vec![input[view.offset]];
+        };
+        let mut out = vec![T::default(); count];
+        fill(pool, &mut out, CHUNK, |start, part| {
+            let mut at = 0;
+            while at < part.len() {
+                let (mut rest, column) = ((start + at) / row, (start + at) % row);
+                let mut base = view.offset as isize + column as isize * step;
+                for (&d, &s) in outer.iter().zip(outer_strides).rev() {
+                    base += (rest % d) as isize * s;
+                    rest /= d;
+                }
+                let n = (row - column).min(part.len() - at);
+                let run = &mut part[at..at + n];
+                match step {
+                    1 => run.copy_from_slice(&input[base as usize..base as usize + n]),
+                    0 => run.fill(input[base as usize]),
+                    _ => {
+                        for (t, o) in run.iter_mut().enumerate() {
+                            *o = input[(base + t as isize * step) as usize];
+                        }
+                    }
+                }
+                at += n;
+            }
+        });
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_read_what_their_strides_say() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let input: Vec<i32> = (0..24).collect();
+        let transpose = View { dims: vec![4, 2, 3], strides: vec![1, 12, 4], offset: 0 };
+        assert_eq!(transpose.copy(&pool, &input)[..7], [0, 4, 8, 12, 16, 20, 1]);
+        let backwards = View { dims: vec![3], strides: vec![-2], offset: 5 };
+        assert_eq!(backwards.copy(&pool, &input), [5, 3, 1]);
+        let repeated = View { dims: vec![2, 2], strides: vec![0, 1], offset: 3 };
+        assert_eq!(repeated.copy(&pool, &input), [3, 4, 3, 4]);
+        let point = View { dims: vec![1, 1], strides: vec![7, 9], offset: 3 };
+        assert_eq!(point.copy(&pool, &input), [3]);
+        let dense = View { dims: vec![2, 3, 4], strides: vec![12, 4, 1], offset: 0 };
+        assert_eq!(dense.merged().dims, [24]);
+    }
+}

@@ -1,0 +1,87 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+schema_version = 1
+name = "mine"
+
+[rules.quantize]
+y = "int(clamp(x / f32(y.scale), f32(y.dmin - y.zp), f32(y.dmax - y.zp)), half_even) + y.zp"
+evidence = { status = "assumed", source = "here" }
+
+[rules.Add]
+choice = "one"
+
+[rules.Add.alternatives.one]
+y = "sat(a + b, y)"
+evidence = { status = "assumed", source = "" }
+
+[rules.Add.alternatives.two]
+y = "sat(a - b, y)"
+evidence = { status = "documented", source = "" }
+"#;
+
+fn error(text: &str) -> String {
+    Spec::parse(text, "mine.toml").unwrap_err().to_string()
+}
+
+#[test]
+fn every_embedded_spec_loads_under_the_name_of_its_file() {
+    for name in embedded_names() {
+        let spec = Spec::load(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(spec.name, name);
+        assert_eq!(spec.hash.len(), 64);
+    }
+}
+
+#[test]
+fn the_hash_follows_the_rules_and_not_the_name() {
+    let a = Spec::parse(MINIMAL, "a.toml").unwrap();
+    let b = Spec::parse(&MINIMAL.replace("\"mine\"", "\"other\""), "b.toml").unwrap();
+    let c = Spec::parse(&MINIMAL.replace("a + b", "b + a"), "a.toml").unwrap();
+    assert_eq!(a.hash, b.hash);
+    assert_ne!(a.hash, c.hash);
+}
+
+#[test]
+fn assuming_swaps_the_alternative() {
+    let mut spec = Spec::parse(MINIMAL, "mine.toml").unwrap();
+    assert_eq!(spec.rule("Add").unwrap().bodies[0].evidence.status, Status::Assumed);
+    spec.assume("add.rule", "two").unwrap();
+    assert_eq!(spec.rule("Add").unwrap().bodies[0].evidence.status, Status::Documented);
+    spec.assume("Add", "one").unwrap();
+    assert_eq!(spec.rule("Add").unwrap().choice.as_deref(), Some("one"));
+    assert!(spec.assume("Add", "three").unwrap_err().to_string().contains("one"));
+    assert!(spec.assume("Ad", "one").unwrap_err().to_string().contains("did you mean 'Add'"));
+    assert!(spec.assume("quantize", "x").unwrap_err().to_string().contains("no alternatives"));
+}
+
+#[test]
+fn faults_are_shown_with_place_and_help() {
+    let misspelt = error(&MINIMAL.replace("evidence = { status = \"assumed\", source = \"here\" }", "evidense = 1"));
+    assert!(misspelt.contains("mine.toml:7") && misspelt.contains("did you mean 'evidence'"), "{misspelt}");
+    let no_evidence = error(&MINIMAL.replace("evidence = { status = \"assumed\", source = \"here\" }", ""));
+    assert!(no_evidence.contains("no evidence"), "{no_evidence}");
+    let version = error(&MINIMAL.replace("schema_version = 1", "schema_version = 7"));
+    assert!(version.contains("schema_version 7"), "{version}");
+    let syntax = error("schema_version = ");
+    assert!(syntax.contains("mine.toml:1"), "{syntax}");
+    let program = error(&MINIMAL.replace("sat(a + b, y)", "sat(a + , y)"));
+    assert!(program.contains("alternatives.one"), "{program}");
+    let rule = error(&MINIMAL.replace("[rules.quantize]", "[rules.quantise]"));
+    assert!(rule.contains("did you mean 'quantize'"), "{rule}");
+    let choice = error(&MINIMAL.replace("choice = \"one\"", "choice = \"three\""));
+    assert!(choice.contains("'three'"), "{choice}");
+    let parent = error(&MINIMAL.replace("name = \"mine\"", "name = \"mine\"\nextends = [\"floot.toml\"]"));
+    assert!(parent.contains("did you mean 'float.toml'"), "{parent}");
+    let unknown = Spec::load("htp_v57").unwrap_err().to_string();
+    assert!(unknown.contains("did you mean 'htp_v"), "{unknown}");
+}
+
+#[test]
+fn a_file_that_extends_itself_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("loop.toml");
+    std::fs::write(&path, "schema_version = 1\nname = \"x\"\nextends = [\"loop.toml\"]\n").unwrap();
+    let error = Spec::load(path.to_str().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("circle"), "{error}");
+}
