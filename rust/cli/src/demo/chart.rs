@@ -165,7 +165,8 @@ fn line(out: &mut String, series: &Series, points: &[(f64, f64)]) {
 
 /// `10⁻³` and so on, in characters that every font has.
 fn power_of_ten(exponent: i32) -> String {
-    let digits = exponent.to_string().chars().map(|c| match c {
+    let decimal = exponent.to_string();
+    let digits = decimal.chars().map(|c| match c {
         '-' => '⁻',
         '1' => '¹',
         '2' => '²',

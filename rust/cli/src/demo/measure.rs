@@ -1,5 +1,6 @@
 //! Calibration, and the distance between simulation and emulation.
 
+use crate::args::RunOptions;
 use super::network::{INPUT, Network, Range, Ranges};
 use nputwin::exec::{Captured, Options, RunResult, Session};
 use nputwin::spec::Spec;
@@ -92,14 +93,20 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Loads the specs.
-    pub fn load(options: Options) -> Result<Targets> {
+    /// Loads the specs. The user's assumptions are for the emulation, and may not touch [`INPUT_RULE`].
+    pub fn load(options: &RunOptions) -> Result<Targets> {
+        let spec = options.spec(EMULATION)?;
+        if spec.assumptions.contains_key(INPUT_RULE) {
+            let message = format!("the demo itself tries both alternatives of {INPUT_RULE}");
+            return Err(Error::invalid("demo_arguments", message).help(format!("leave --assume {INPUT_RULE}=… out")));
+        }
         let with = |alternative: &str| {
-            let mut spec = Spec::load(EMULATION)?;
+            let mut spec = spec.clone();
             spec.assume(INPUT_RULE, alternative)?;
             Ok::<_, Error>(spec)
         };
-        Ok(Targets { simulation: Spec::load(SIMULATION)?, device: with(ON_DEVICE)?, host: with(ON_HOST)?, options })
+        let simulation = Spec::load(SIMULATION)?;
+        Ok(Targets { simulation, device: with(ON_DEVICE)?, host: with(ON_HOST)?, options: options.options() })
     }
 
     /// Ranges of all activations of the first `depth` layers over some inputs. Weights are quantized and activations

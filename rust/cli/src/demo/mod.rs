@@ -8,10 +8,14 @@ mod random;
 mod table;
 mod weights;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::Context;
+use crate::args::RunOptions;
+use crate::files::{create_folder, write_bytes};
+use crate::output;
+use crate::progress;
+use indicatif::ProgressBar;
 use measure::{Difference, EMULATION, FirstDifference, INPUT_RULE, Measured, ON_DEVICE, ON_HOST, SIMULATION, Targets};
 use network::{Network, Ranges};
-use nputwin::exec::Options;
 use nputwin::tensor::Tensor;
 use nputwin::{Error, Result};
 use published::Published;
@@ -37,42 +41,33 @@ Arrays of a --weights file (.npz, float32):
   calibration      [N, C, H, W]   inputs to calibrate on, instead of range.*
   cumulative_add   [1]            0: no Add; read with calibration only";
 
-/// Arguments of `nputwin demo`.
+/// Arguments of `demo`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(long_about = LONG_HELP)]
-pub struct DemoArgs {
+pub struct Args {
     /// Numbers of layers to report [default: 1,9,19,29; with --weights: all layers of each file]
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
-    pub depths: Option<Vec<usize>>,
+    depths: Option<Vec<usize>>,
     /// Channels of every tensor
     #[arg(long, default_value_t = 64, value_name = "N")]
-    pub channels: usize,
+    channels: usize,
     /// Height and width
     #[arg(long, default_value_t = 128, value_name = "N")]
-    pub size: usize,
+    size: usize,
     /// Inputs to calibrate on
     #[arg(long, default_value_t = 10, value_name = "N")]
-    pub calibration_inputs: usize,
+    calibration_inputs: usize,
     /// Seed of weights and inputs
     #[arg(long, default_value_t = 1517, value_name = "N")]
-    pub seed: u64,
+    seed: u64,
     /// Take weights, input and calibration from files, one network each (see --help for their arrays)
     #[arg(long, value_name = "FILE.npz", num_args = 1..)]
-    pub weights: Vec<PathBuf>,
+    weights: Vec<PathBuf>,
     /// Where the chart and the numbers go
-    #[arg(long, default_value = "demo-out", value_name = "DIR")]
-    pub output_dir: PathBuf,
-}
-
-/// Settings that all commands share.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Common {
-    /// Threads; 0 for as many as the machine has.
-    pub threads: usize,
-    /// Print JSON instead of tables.
-    pub json: bool,
-    /// Show no progress.
-    pub quiet: bool,
+    #[arg(long, short = 'o', default_value = "demo-out", value_name = "DIR")]
+    output_dir: PathBuf,
+    #[command(flatten)]
+    options: RunOptions,
 }
 
 /// One line of the tables.
@@ -149,24 +144,21 @@ enum Source {
 /// Layers in which the first difference is looked for.
 const SEARCH_DEPTH: usize = 2;
 
-/// Runs the demo, prints its tables to standard output and writes `demo.json` and `demo.svg`.
-pub fn run(args: &DemoArgs, common: Common) -> Result<u8> {
-    let outcome = compute(args, common)?;
-    let json = serde_json::to_string_pretty(&outcome).map_err(|e| Error::invalid("json", e.to_string()))? + "\n";
-    write(&args.output_dir.join("demo.json"), &json)?;
-    let text = if common.json { json } else { report(&outcome) };
-    use std::io::Write as _;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", &e))?;
-    Ok(0)
+/// Runs the demo and writes `demo.json` and `demo.svg`.
+pub fn execute(args: Args, context: Context) -> Result<output::Outcome> {
+    let outcome = compute(&args, context)?;
+    let json = serde_json::to_value(&outcome).map_err(|e| Error::invalid("json", e.to_string()))?;
+    write_bytes(&args.output_dir.join("demo.json"), format!("{json:#}\n").as_bytes())?;
+    Ok(output::Outcome::ok(report(&outcome), json))
 }
 
-fn compute(args: &DemoArgs, common: Common) -> Result<Outcome> {
+fn compute(args: &Args, context: Context) -> Result<Outcome> {
     let started = Instant::now();
-    let targets = Targets::load(Options { threads: common.threads, strict: false })?;
+    let targets = Targets::load(&args.options)?;
     let jobs = jobs(args)?;
-    std::fs::create_dir_all(&args.output_dir).map_err(|e| Error::io(args.output_dir.display(), &e))?;
+    create_folder(&args.output_dir)?;
     let steps: usize = jobs.iter().map(|j| j.calibration.steps() + 4).sum();
-    let bar = progress(steps as u64, common.quiet);
+    let bar = progress::bar(context, steps, "");
     let (mut rows, mut firsts) = (Vec::new(), Vec::new());
     for job in &jobs {
         let (first, measured) = run_job(&targets, job, &bar)?;
@@ -184,7 +176,7 @@ fn compute(args: &DemoArgs, common: Common) -> Result<Outcome> {
     }
     bar.finish_and_clear();
     let chart = args.output_dir.join("demo.svg");
-    write(&chart, &picture(&rows))?;
+    write_bytes(&chart, picture(&rows).as_bytes())?;
     let target = |spec: &nputwin::spec::Spec| Target {
         name: spec.name.clone(),
         hash: spec.hash.clone(),
@@ -217,7 +209,7 @@ impl Source {
     }
 }
 
-fn jobs(args: &DemoArgs) -> Result<Vec<Job>> {
+fn jobs(args: &Args) -> Result<Vec<Job>> {
     let usage = |what: &str| Err(Error::invalid("demo_arguments", what.to_string()));
     if args.depths.as_ref().is_some_and(|d| d.is_empty() || d.iter().any(|d| !(1..=1000).contains(d))) {
         return usage("--depths takes numbers from 1 to 1000");
@@ -295,16 +287,6 @@ fn run_job(targets: &Targets, job: &Job, bar: &ProgressBar) -> Result<(First, Ve
     let (device, host) = (search(&targets.device)?, search(&targets.host)?);
     bar.inc(1);
     Ok((First { network: job.name.clone(), cumulative_add: network.cumulative_add, device, host }, measured))
-}
-
-fn progress(steps: u64, quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style = ProgressStyle::with_template("{msg:26} {bar:40} {pos}/{len} {elapsed_precise}").expect("a valid template");
-    ProgressBar::with_draw_target(Some(steps), target).with_style(style)
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| Error::io(path.display(), &e))
 }
 
 /// Everything that the demo says.

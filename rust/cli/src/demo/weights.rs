@@ -15,6 +15,7 @@
 //!
 //! Ranges come from a run with quantized weights and unquantized activations, as AIMET calibrates.
 
+use crate::tensors::Npz;
 use super::network::{INPUT, Layer, Network, Range, Ranges, add_name, relu6_name};
 use nputwin::error::Location;
 use nputwin::tensor::Tensor;
@@ -51,29 +52,12 @@ pub fn read(path: &Path) -> Result<Given> {
 }
 
 fn read_arrays(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let invalid = |e: std::io::Error| Error::invalid("npz", e.to_string());
-    let mut archive = npyz::npz::NpzArchive::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => Error::io(path.display(), &e),
-        _ => invalid(e),
-    })?;
-    let names: Vec<String> = archive.array_names().map(String::from).collect();
+    let mut archive = Npz::open(path)?;
     let mut arrays = BTreeMap::new();
-    for name in names {
-        let array = archive.by_name(&name).map_err(invalid)?.expect("the archive listed it");
-        let lie = || Error::invalid("npz", "an array's shape is impossible").at_tensor(&name);
-        let shape: Vec<usize> =
-            array.shape().iter().map(|&d| usize::try_from(d).map_err(|_| lie())).collect::<Result<_>>()?;
-        nputwin::tensor::element_count(&shape).map_err(|e| e.at_tensor(&name))?;
-        if array.order() != npyz::Order::C {
-            return Err(Error::invalid("npz", "an array is in Fortran order").at_tensor(&name));
-        }
-        let values = array
-            .data::<f32>()
-            .map_err(|e| Error::invalid("npz_dtype", format!("float32 expected: {e}")).at_tensor(&name))?
-            .collect::<std::io::Result<Vec<f32>>>()
-            .map_err(invalid)?;
-        let tensor = Tensor::new(shape, nputwin::tensor::Data::F32(values)).map_err(|e| e.at_tensor(&name))?;
-        arrays.insert(name, tensor);
+    for name in archive.names() {
+        let array = archive.array(&name)?;
+        array.as_f32().map_err(|e| e.at_tensor(&name))?;
+        arrays.insert(name, array);
     }
     Ok(arrays)
 }
