@@ -6,6 +6,7 @@
 
 pub mod calibrate;
 pub mod diff;
+pub mod conformance;
 pub mod encoding;
 pub mod error;
 pub mod exec;

@@ -8,6 +8,7 @@
 
 use super::{Encoding, Granularity, Rounding};
 use crate::error::{Error, Result};
+use crate::num::float::round_integral;
 
 /// Source of the formula that turns a range into a grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -193,7 +194,7 @@ impl FormulaOptions {
 
     /// Zero point of an asymmetric grid: `lo` is the real number of the lowest code before nudging.
     fn zero_point_from_min(&self, lo_over_scale: f64, tie: Rounding) -> i64 {
-        let steps = tie.round_f64(lo_over_scale) as i64;
+        let steps = round_integral(lo_over_scale, tie) as i64;
         (self.qmin() - steps).clamp(self.qmin(), self.qmax())
     }
 
@@ -245,7 +246,7 @@ impl FormulaOptions {
         let min_error = qmin.abs() + (lo / scale).abs();
         let max_error = qmax.abs() + (hi / scale).abs();
         let exact = if min_error < max_error { from_min } else { from_max };
-        (scale, Rounding::HalfAway.round_f64(exact.clamp(qmin, qmax)) as i64)
+        (scale, round_integral(exact.clamp(qmin, qmax), Rounding::HalfAway) as i64)
     }
 
     fn nudged_range(&self, lo: f64, hi: f64) -> (f64, i64) {
@@ -268,7 +269,7 @@ impl FormulaOptions {
             }
         }
         let scale = if self.bitwidth == 8 { divide_by_255(range) } else { range / n };
-        let zero = Rounding::HalfAway.round_f64(f64::from(-lo * (n / range))) as i64;
+        let zero = round_integral(f64::from(-lo * (n / range)), Rounding::HalfAway) as i64;
         (f64::from(scale), zero.clamp(0, self.qmax()))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Encoding, Granularity, Lpbq, Rounding, ScaleIndex};
 use crate::error::{Error, Result};
+use crate::num::float::round_integral;
 
 impl Lpbq {
     /// Checks the parts against each other and against the encoding that holds them.
@@ -89,7 +90,7 @@ impl Encoding {
         let mut per_block_int_scale = Vec::with_capacity(self.scale.len());
         for (i, &block) in self.scale.iter().enumerate() {
             let channel = per_channel_scale[channels.of(i)];
-            let k = Rounding::HalfEven.round_f64(block / channel).clamp(1.0, largest);
+            let k = round_integral(block / channel, Rounding::HalfEven).clamp(1.0, largest);
             per_block_int_scale.push(k as u32);
             scale.push(k * channel);
         }

@@ -6,14 +6,13 @@ pub mod file;
 pub mod formula;
 mod lpbq;
 pub mod quantize;
-mod rounding;
 mod storage;
 
 use crate::error::{Error, Result};
 
+pub use crate::num::Rounding;
 pub use formula::{Formula, FormulaOptions};
 pub use quantize::{QuantizeRule, ScaleIndex, Scaling, ZeroPointOrder, dequantize, quantize};
-pub use rounding::Rounding;
 
 /// How scales are shared among the elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

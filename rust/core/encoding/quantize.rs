@@ -5,6 +5,7 @@
 
 use super::{Encoding, Granularity, Rounding};
 use crate::error::{Error, Result};
+use crate::num::float::round_integral;
 use crate::tensor::element_count;
 use std::ops::Range;
 
@@ -100,11 +101,12 @@ impl Grid {
             Some(steps) => f64::from(steps + offset as f32),
             None => f64::from(x) / self.scale + offset,
         };
+        let rounding = self.rule.rounding;
         let code = match self.rule.zero_point {
-            ZeroPointOrder::AfterRounding => self.rule.rounding.round_f64(shifted(0.0)) + self.zero_point,
-            ZeroPointOrder::BeforeRounding => self.rule.rounding.round_f64(shifted(self.zero_point)),
+            ZeroPointOrder::AfterRounding => round_integral(shifted(0.0), rounding) + self.zero_point,
+            ZeroPointOrder::BeforeRounding => round_integral(shifted(self.zero_point), rounding),
             ZeroPointOrder::BeforeRoundingFromLowest => {
-                self.rule.rounding.round_f64(shifted(self.zero_point - self.lowest)) + self.lowest
+                round_integral(shifted(self.zero_point - self.lowest), rounding) + self.lowest
             }
         };
         code.clamp(self.lowest, self.highest)

@@ -3,6 +3,12 @@
 //! Whatever a file used (a float model with an `.encodings` file, QDQ pairs, QLinear operators), the graph holds float
 //! operators; quantization is an attribute of tensors. A tensor whose integers are in the file keeps them in `codes`.
 
+mod movement;
+mod order;
+pub mod parameters;
+pub mod qdq;
+pub mod qlinear;
+
 use crate::encoding::Encoding;
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -21,7 +27,7 @@ pub enum Dim {
 }
 
 /// A tensor of the graph.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TensorInfo {
     /// Its name in the file (of the float tensor, where the file quantizes it).
     pub name: String,
@@ -53,7 +59,7 @@ pub enum Attribute {
 }
 
 /// An operator and what it reads and writes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Node {
     /// Name in the file; the first output's name where it has none.
     pub name: String,
@@ -83,7 +89,7 @@ pub struct Port {
 }
 
 /// A model.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
     /// Name in the file.
     pub name: String,

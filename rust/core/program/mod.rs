@@ -1,1 +1,251 @@
-//! (being written)
+//! The typed arithmetic language: a kernel's arithmetic as data.
+//!
+//! A [`Program`] is lets and a body, parsed once. [`Program::compile`] gives it an [`Env`] (encodings, attributes,
+//! run-time inputs with proven ranges): names are resolved, types and ranges checked, everything that is known
+//! before the run computed. [`Compiled::eval`] is the definition of the result; the tile executor of
+//! [`Compiled::tile`] gives the same bits, 256 lanes at a time.
+//!
+//! # Values
+//! Ints are exact, with a proven range; what has a name must fit 64 bits, unnamed intermediates 127. `f16`, `bf16`,
+//! `f32` and `f64` round every operation once, to nearest even, and never mix without a cast; an int mixes with a
+//! float where the float holds it exactly; a real literal takes the type of what it meets. `min(a, b)` of floats is
+//! `a` where `a < b`, else `b`; `max` likewise; `clamp` keeps NaN.
+//!
+//! # Functions
+//! `abs min max clamp select shl shr div sat wrap clz floor_log2`, `at bucket sum max_abs len` on tables, `first
+//! argmin table` loops at prepare, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
+//! log log2 log1p sqrt rsqrt cbrt sin cos tan atan tanh erf sigmoid pow` in f64. `v = mantissa(v) · 2^exponent(v)`
+//! with the mantissa in `[0.5, 1)`, as C's `frexp`. `int(v, mode)` while the kernel runs saturates at the proven
+//! range of `v` within 64 bits, and NaN becomes 0 (or the bound nearest to it); at prepare both are errors.
+//! `bucket(v, edges)` counts the edges that are at most `v`; `clz(v, bits)` takes an unsigned value.
+
+mod builtins;
+mod check;
+mod env;
+mod eval;
+mod functions;
+mod graph;
+mod interval;
+mod lexer;
+mod parser;
+mod syntax;
+mod types;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use env::Env;
+pub use functions::Functions;
+pub use syntax::Text;
+pub use types::Value;
+
+use crate::error::{Error, Result};
+use check::Lower;
+use env::InputKind;
+use graph::{Cell, Graph, NodeId, Op};
+use syntax::{Body, Expr, ExprKind};
+use types::{Datum, Interval};
+
+/// A parsed program: lets, in order, and a body.
+#[derive(Debug, Clone)]
+pub struct Program {
+    lets: Vec<(String, Expr)>,
+    body: Body,
+    functions: Functions,
+}
+
+impl Program {
+    /// Parses lets and body and resolves the functions that they call. A let may use earlier lets.
+    pub fn parse(lets: &[(String, Text)], body: &Text, functions: &Functions) -> Result<Program> {
+        let lets = lets
+            .iter()
+            .map(|(name, text)| Ok((name.clone(), parser::expression(text)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let body = parser::body(body)?;
+        for (_, value) in &lets {
+            check_calls(value, functions)?;
+        }
+        for statement in &body.statements {
+            check_calls(&statement.value, functions)?;
+        }
+        check_calls(&body.result, functions)?;
+        Ok(Program { lets, body, functions: functions.clone() })
+    }
+
+    /// Checks names, types and ranges in `env`, and computes everything that is known before the run.
+    pub fn compile(&self, env: &Env) -> Result<Compiled> {
+        let mut lower = Lower::new(env, &self.functions)?;
+        for (name, value) in &self.lets {
+            let id = lower.expr(value)?;
+            if env.entries.contains_key(name) {
+                return Err(value.site.error(
+                    "program_name",
+                    format!("let '{name}' has the name of something that is given from outside"),
+                ));
+            }
+            lower.bind(name, id)?;
+        }
+        let mut result = lower.body(&self.body)?;
+        if lower.node(result).ty == types::Type::Literal {
+            let site = lower.node(result).site.clone();
+            result = lower.convert(result, crate::num::FloatType::F64, &site)?;
+        }
+        lower.use_frozen(result)?;
+        if lower.node(result).ty == types::Type::Table {
+            return Err(lower.node(result).site.error("program_type", "the result of a program is a scalar"));
+        }
+        let order = lower.graph.reachable(result, false);
+        Ok(Compiled { channels: lower.channels, graph: lower.graph, result, order, inputs: env.inputs.clone() })
+    }
+}
+
+/// Every called function must exist and have its number of arguments.
+fn check_calls(e: &Expr, functions: &Functions) -> Result<()> {
+    let mut fault = None;
+    e.walk(&mut |e| {
+        let ExprKind::Call(name, args) = &e.kind else { return };
+        let checked = match functions.get(name) {
+            Some(_) => Ok(()),
+            None if builtins::is_builtin(name) => builtins::check_arity(name, args.len(), &e.site),
+            None => Err(builtins::unknown_function(name, functions.names(), &e.site)),
+        };
+        if let Err(error) = checked {
+            fault.get_or_insert(error);
+        }
+    });
+    fault.map_or(Ok(()), Err)
+}
+
+/// A condition on constants that chooses among bodies.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    condition: Expr,
+    functions: Functions,
+}
+
+/// Parses the condition of a `when`.
+pub fn parse_guard(text: &Text, functions: &Functions) -> Result<Guard> {
+    let condition = parser::expression(text)?;
+    check_calls(&condition, functions)?;
+    Ok(Guard { condition, functions: functions.clone() })
+}
+
+impl Guard {
+    /// Whether the condition holds; an error where it depends on anything but constants.
+    pub fn holds(&self, env: &Env) -> Result<bool> {
+        let mut lower = Lower::new(env, &self.functions)?;
+        let id = lower.expr(&self.condition)?;
+        lower.expect_bool(id)?;
+        lower.use_frozen(id)?;
+        match lower.node(id).frozen.as_deref() {
+            Some([Ok(Datum::Value(Value::Bool(v))), rest @ ..])
+                if rest.iter().all(|c| matches!(c, Ok(Datum::Value(Value::Bool(w))) if w == v)) =>
+            {
+                Ok(*v)
+            }
+            Some(_) => Err(self.condition.site.error("program_rate", "the condition differs among channels")),
+            None => Err(self.condition.site.error("program_rate", "the condition depends on run-time values")),
+        }
+    }
+}
+
+/// A program in its environment: types and ranges proven, constants frozen.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    graph: Graph,
+    result: NodeId,
+    /// Run-time nodes that the result needs, in order.
+    order: Vec<NodeId>,
+    channels: usize,
+    inputs: Vec<env::Input>,
+}
+
+impl Compiled {
+    /// Number of channels: the length of the per-channel constants, 1 without any.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Proven range of an integer result; of a float result, the integers around it within 64 bits.
+    pub fn output_range(&self) -> (i128, i128) {
+        match self.graph.nodes[self.result].range {
+            Interval::Int(lo, hi) => (lo, hi),
+            Interval::Float { lo, hi, .. } => (lo.floor() as i64 as i128, hi.ceil() as i64 as i128),
+            Interval::Other => (0, 1),
+        }
+    }
+
+    /// The definition: the result for one element of `channel`. `inputs` in the order in which the environment
+    /// declared them. Values outside their declared range are an error.
+    pub fn eval(&self, channel: usize, inputs: &[Value]) -> Result<Value> {
+        let cells = self.cells(channel, inputs)?;
+        match &cells[self.result] {
+            Ok(Datum::Value(value)) => Ok(*value),
+            Ok(Datum::Table(_)) => Err(Error::invalid("program_type", "the result of a program is a scalar")),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// The value of every node that the result needs; the others hold an error that nobody reads.
+    fn cells(&self, channel: usize, inputs: &[Value]) -> Result<Vec<Cell>> {
+        self.check_inputs(channel, inputs)?;
+        let unknown: Cell = Err(Error::invalid("program_rate", "value not computed"));
+        let mut cells: Vec<Cell> = vec![unknown.clone(); self.graph.nodes.len()];
+        for &id in &self.order {
+            let node = &self.graph.nodes[id];
+            for &arg in &node.args {
+                if let Some(cell) = self.graph.nodes[arg].cell(channel) {
+                    cells[arg] = cell.clone();
+                }
+            }
+            let cell = if let Op::Input(position) = node.op {
+                Ok(Datum::Value(inputs[position]))
+            } else {
+                let args: Vec<&Cell> = node.args.iter().map(|&arg| &cells[arg]).collect();
+                eval::apply(node, &args)
+            };
+            if let Ok(Datum::Value(value)) = cell
+                && !node.range.holds(value)
+            {
+                return Err(node
+                    .site
+                    .error("program_range", format!("{value} is outside the proven range {:?}", node.range)));
+            }
+            cells[id] = cell;
+        }
+        if let Some(cell) = self.graph.nodes[self.result].cell(channel) {
+            cells[self.result] = cell.clone();
+        }
+        Ok(cells)
+    }
+
+    fn check_inputs(&self, channel: usize, inputs: &[Value]) -> Result<()> {
+        if inputs.len() != self.inputs.len() || channel >= self.channels {
+            return Err(Error::invalid(
+                "program_inputs",
+                format!(
+                    "{} values for {} inputs, channel {channel} of {}",
+                    inputs.len(),
+                    self.inputs.len(),
+                    self.channels
+                ),
+            ));
+        }
+        for (input, value) in self.inputs.iter().zip(inputs) {
+            let fits = match (input.kind, value) {
+                (InputKind::Int(lo, hi), Value::Int(v)) => (lo..=hi).contains(v),
+                (InputKind::Float(format), v) => v.type_of() == types::Type::Float(format),
+                _ => false,
+            };
+            if !fits {
+                return Err(Error::invalid(
+                    "program_inputs",
+                    format!("{value} is no value of input '{}' ({:?})", input.name, input.kind),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -117,9 +117,9 @@ impl Unplaced {
             Layout::Channels => Err(mismatch(format!("has {channels} channels on axis {}", usage.axis))),
             Layout::List => {
                 let axis = usage.block_axis.filter(|&a| a < shape.len() && a != usage.axis);
-                let along = if channels > 0 && count % channels == 0 { count / channels } else { 0 };
+                let along = if channels > 0 && count.is_multiple_of(channels) { count / channels } else { 0 };
                 match axis {
-                    Some(axis) if along > 0 && shape[axis] % along == 0 && shape[axis] > 0 => {
+                    Some(axis) if along > 0 && shape[axis].is_multiple_of(along) && shape[axis] > 0 => {
                         self.channel_blocks(usage, axis, shape[axis] / along)
                     }
                     _ => Err(mismatch(format!("has {channels} channels on axis {}", usage.axis))),
@@ -130,7 +130,7 @@ impl Unplaced {
                     .block_axis
                     .filter(|&a| a < shape.len() && a != usage.axis)
                     .ok_or_else(|| mismatch("has no axis that blocks could divide".into()))?;
-                if *block_size == 0 || shape[axis] % block_size != 0 {
+                if *block_size == 0 || !shape[axis].is_multiple_of(*block_size) {
                     return Err(mismatch(format!("cannot be divided into blocks of {block_size} on axis {axis}")));
                 }
                 let needed = channels.saturating_mul(shape[axis] / block_size);
@@ -141,7 +141,8 @@ impl Unplaced {
             }
             Layout::Shaped { dims, axis, block_size } => {
                 let mut target = shape.clone();
-                let fits = target.len() == dims.len() && *axis < dims.len() && target[*axis] % block_size == 0;
+                let fits =
+                    target.len() == dims.len() && *axis < dims.len() && target[*axis].is_multiple_of(*block_size);
                 if fits {
                     target[*axis] /= block_size;
                 }

@@ -482,7 +482,7 @@ fn blocks(entry: &NamedEntry) -> Option<Blocks<'_>> {
         Entry::Int(encoding) => match encoding.granularity {
             Granularity::PerBlock { axis, block_size } => Some(Blocks {
                 values: encoding,
-                dims: entry.place.block_dims.clone()?,
+                dims: entry.place.block_dims.clone().filter(|d| d.iter().product::<usize>() == encoding.scale.len())?,
                 axis,
                 block_size,
                 channel_axis: entry.place.channel_axis,

@@ -4,7 +4,13 @@
 //! bits for every thread count.
 
 mod average_pool_f32;
+mod fixed_point;
+mod l2_normalize_inverse_sqrt;
+mod resize_bilinear_q10;
+mod rows;
 mod softmax_exp_table_f32;
+mod softmax_q5_26;
+mod softmax_table_513;
 
 use super::{Argument, Context, Layout, Prepared};
 use crate::encoding::Encoding;
@@ -16,7 +22,11 @@ type Prepare = fn(&Facts<'_>, &Context<'_>) -> Result<Box<dyn Kernel>>;
 /// Every intrinsic: its name and how it is prepared. All read input 0 and write output 0 in ONNX's order.
 const INTRINSICS: &[(&str, Prepare)] = &[
     ("average_pool_f32", average_pool_f32::prepare),
+    ("l2_normalize_inverse_sqrt", l2_normalize_inverse_sqrt::prepare),
+    ("resize_bilinear_q10", resize_bilinear_q10::prepare),
     ("softmax_exp_table_f32", softmax_exp_table_f32::prepare),
+    ("softmax_q5_26", softmax_q5_26::prepare),
+    ("softmax_table_513", softmax_table_513::prepare),
 ];
 
 /// Names of all intrinsics.

@@ -8,22 +8,18 @@
 //! Source: microsoft/onnxruntime@07d59c09 onnxruntime/contrib_ops/cpu/quantization/qlinear_softmax.cc.
 
 use super::super::arguments::required;
-use super::super::lanes::storage;
 use super::Context;
+use super::rows::{Rows, narrow};
 use crate::error::Result;
-use crate::ops::{Facts, Kernel, RunContext, axis};
-use crate::tensor::{DType, Data, Tensor};
+use crate::ops::{Facts, Kernel, RunContext};
+use crate::tensor::Tensor;
 
 struct Softmax {
+    rows: Rows,
     table: Vec<f32>,
     factor: f32,
     zero_point: i64,
     signed: bool,
-    /// Rows before, elements along and elements behind the axis.
-    outer: usize,
-    depth: usize,
-    inner: usize,
-    dtype: DType,
 }
 
 pub(super) fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Box<dyn Kernel>> {
@@ -32,60 +28,34 @@ pub(super) fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Box<dy
     if x.signed != y.signed || context.clamp.is_some() {
         return Err(facts.unsupported("a change of signedness or a fused activation"));
     }
-    let shape = &facts.input(0)?.shape;
-    let modern = facts.opset >= 13;
-    let at = axis::normalize(facts, facts.node.int("axis", if modern { -1 } else { 1 })?, shape.len())?;
-    let (outer, depth, inner) = match modern {
-        true => axis::around(shape, at),
-        false => (shape[..at].iter().product(), shape[at..].iter().product(), 1),
-    };
+    let rows = Rows::of_softmax(facts)?;
     let scale = f64::from(x.scale[0] as f32);
-    let headroom = libm::log(f64::from(f32::MAX / depth.max(1) as f32));
+    let headroom = libm::log(f64::from(f32::MAX / rows.depth().max(1) as f32));
     let shift = (headroom - 5.0).max(0.0) / scale;
     let table = (0..256).map(|i| libm::exp((f64::from(i) - 255.0 + shift) * scale) as f32).collect();
-    Ok(Box::new(Softmax {
-        table,
-        factor: (1.0 / y.scale[0] as f32).floor(),
-        zero_point: y.zero_point[0],
-        signed: y.signed,
-        outer,
-        depth,
-        inner,
-        dtype: storage(y),
-    }))
+    let factor = (1.0 / y.scale[0] as f32).floor();
+    Ok(Box::new(Softmax { rows, table, factor, zero_point: y.zero_point[0], signed: y.signed }))
 }
 
 impl Softmax {
-    /// Codes of one row, strided by `inner`.
-    fn row(&self, codes: &[i64], out: &mut [i64], start: usize) {
-        let at = |i: usize| start + i * self.inner;
-        let largest = (0..self.depth).map(|i| codes[at(i)]).max().unwrap_or(0);
-        let entry = |i: usize| self.table[(255 - (largest - codes[at(i)])) as usize];
-        let sum = (0..self.depth).map(entry).fold(0f32, |sum, e| sum + e);
-        for i in 0..self.depth {
-            let v = (entry(i) * self.factor / sum).round_ties_even() as i64 + self.zero_point;
-            out[at(i)] = match self.signed {
-                false => v.min(255),
-                true => i64::from(v.min(255) as i8),
-            };
-        }
+    fn row(&self, codes: &[i64]) -> Vec<i64> {
+        let largest = codes.iter().copied().max().unwrap_or(0);
+        let entry = |code: i64| self.table[(255 - (largest - code)) as usize];
+        let sum = codes.iter().fold(0f32, |sum, &code| sum + entry(code));
+        codes
+            .iter()
+            .map(|&code| {
+                let v = (entry(code) * self.factor / sum).round_ties_even() as i64 + self.zero_point;
+                if self.signed { i64::from(v.min(255) as i8) } else { v.min(255) }
+            })
+            .collect()
     }
 }
 
 impl Kernel for Softmax {
-    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = required(inputs, 0)?;
-        let codes = x.to_i64()?;
-        let mut out = vec![0i64; codes.len()];
-        for o in 0..self.outer {
-            for i in 0..self.inner {
-                self.row(&codes, &mut out, o * self.depth * self.inner + i);
-            }
-        }
-        let data = match self.dtype {
-            DType::I8 => Data::I8(out.iter().map(|&v| v as i8).collect()),
-            _ => Data::U8(out.iter().map(|&v| v as u8).collect()),
-        };
-        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+        let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
+        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, self.signed))?])
     }
 }

@@ -1,0 +1,139 @@
+//! A case as a graph of one node.
+
+use super::case::{Case, Operand};
+use crate::encoding::{Encoding, Granularity};
+use crate::error::{Error, Result};
+use crate::graph::{Attribute, Graph, Node, Port, TensorInfo};
+use crate::tensor::{DType, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The graph and the values of its inputs.
+pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, Vec<(String, Tensor)>)> {
+    let mut graph = Graph { name: case.id.clone(), ..Graph::default() };
+    graph.opsets.insert(String::new(), 17);
+    let mut feeds = Vec::new();
+    let mut inputs = Vec::new();
+    for operand in case.inputs.iter().filter(|o| !o.role.starts_with("lut")) {
+        let value = &arrays[&operand.array];
+        let encoding = encoding(operand)?;
+        let is_constant = matches!(operand.role.as_str(), "w" | "b");
+        let info = TensorInfo {
+            name: operand.role.clone(),
+            dtype: Some(DType::F32),
+            constant: is_constant.then(|| reals(value, encoding.as_ref())).transpose()?.map(Arc::new),
+            codes: is_constant.then(|| Arc::new(value.clone())),
+            encoding: encoding.clone().map(Arc::new),
+            ..TensorInfo::default()
+        };
+        let id = graph.add_tensor(info);
+        inputs.push(Some(id));
+        if !is_constant {
+            graph.inputs.push(Port { name: operand.role.clone(), tensor: id, quantized: encoding.is_some() });
+            feeds.push((operand.role.clone(), value.clone()));
+        }
+    }
+    let result = case.outputs.first().ok_or_else(|| Error::invalid("vector_output", "a case without output"))?;
+    let y_encoding = encoding(result)?;
+    match case.op.as_str() {
+        "QuantizeLinear" => {
+            let tensor = inputs[0].expect("a case has an input");
+            graph.tensors[tensor].encoding = y_encoding.map(Arc::new);
+            graph.outputs.push(Port { name: "out".into(), tensor, quantized: true });
+            return Ok((graph, feeds));
+        }
+        "DequantizeLinear" => {
+            let tensor = inputs[0].expect("a case has an input");
+            graph.outputs.push(Port { name: "out".into(), tensor, quantized: false });
+            return Ok((graph, feeds));
+        }
+        _ => {}
+    }
+    let y = graph.add_tensor(TensorInfo {
+        name: "out".into(),
+        dtype: Some(DType::F32),
+        encoding: y_encoding.clone().map(Arc::new),
+        ..TensorInfo::default()
+    });
+    let mut node = Node {
+        name: case.id.clone(),
+        op_type: case.op.clone(),
+        inputs,
+        outputs: vec![Some(y)],
+        attributes: case.attributes.iter().map(|(k, v)| Ok((k.clone(), attribute(k, v)?))).collect::<Result<_>>()?,
+        ..Node::default()
+    };
+    if case.op == "Requantize" {
+        node.op_type = "Identity".into();
+    }
+    if case.op == "Resize" {
+        // Sizes of the spatial axes become the input that ONNX has for them.
+        if let Some(Attribute::Ints(spatial)) = node.attributes.remove("sizes") {
+            let mut sizes: Vec<i64> = case.inputs[0].shape[..2].iter().map(|&d| d as i64).collect();
+            sizes.extend(spatial);
+            let tensor = Arc::new(Tensor::i64(&[sizes.len()], sizes));
+            let id = graph.add_tensor(TensorInfo { name: "sizes".into(), constant: Some(tensor), ..TensorInfo::default() });
+            node.inputs.extend([None, None, Some(id)]);
+        }
+    }
+    if let (Some(activation), Some(encoding)) = (&case.activation, &y_encoding) {
+        let (lo, hi) = (activation.qmin.unwrap_or(encoding.qmin()), activation.qmax.unwrap_or(encoding.qmax()));
+        if (lo, hi) != (encoding.qmin(), encoding.qmax()) {
+            node.code_clamp = Some((lo, hi));
+        }
+    }
+    graph.nodes.push(node);
+    graph.outputs.push(Port { name: "out".into(), tensor: y, quantized: y_encoding.is_some() });
+    Ok((graph, feeds))
+}
+
+fn encoding(operand: &Operand) -> Result<Option<Encoding>> {
+    let (signed, bitwidth) = match operand.dtype.as_str() {
+        "float32" => return Ok(None),
+        "int4" => (true, 4),
+        "int8" => (true, 8),
+        "uint8" => (false, 8),
+        "int16" => (true, 16),
+        "uint16" => (false, 16),
+        "int32" | "int64" => (true, 32),
+        other => return Err(Error::unsupported("vector_dtype", format!("operand of type {other}"))),
+    };
+    let Some(scales) = operand.scale.as_ref().filter(|s| !s.is_empty()) else { return Ok(None) };
+    let scale: Vec<f64> = scales
+        .iter()
+        .map(|s| s.parse().map_err(|_| Error::invalid("vector_scale", format!("scale '{s}'"))))
+        .collect::<Result<_>>()?;
+    let zero_point = operand.zero_point.clone().unwrap_or_default();
+    let zero_point = match zero_point.len() {
+        0 => vec![0; scale.len()],
+        1 => vec![zero_point[0]; scale.len()],
+        _ => zero_point,
+    };
+    let granularity = match (scale.len(), operand.axis) {
+        (1, None) => Granularity::PerTensor,
+        (_, axis) => Granularity::PerChannel { axis: axis.unwrap_or(0) },
+    };
+    let encoding =
+        Encoding { scale, zero_point, bitwidth, signed, symmetric: false, narrow_range: false, granularity, lpbq: None };
+    encoding.validate().map_err(|e| e.at_tensor(&operand.role))?;
+    Ok(Some(encoding))
+}
+
+/// Reals that the codes of a constant stand for; kernels on codes never read them.
+fn reals(codes: &Tensor, encoding: Option<&Encoding>) -> Result<Tensor> {
+    let scale = encoding.map_or(1.0, |e| e.scale[0]);
+    Ok(Tensor::f32(codes.shape(), codes.to_f64().iter().map(|q| (q * scale) as f32).collect()))
+}
+
+fn attribute(key: &str, value: &serde_json::Value) -> Result<Attribute> {
+    let fault = || Error::unsupported("vector_attribute", format!("attribute {key} = {value}"));
+    Ok(match value {
+        serde_json::Value::Number(n) if n.is_i64() => Attribute::Int(n.as_i64().ok_or_else(fault)?),
+        serde_json::Value::Number(n) => Attribute::Float(n.as_f64().ok_or_else(fault)? as f32),
+        serde_json::Value::String(s) => Attribute::String(s.clone()),
+        serde_json::Value::Array(v) => {
+            Attribute::Ints(v.iter().map(|v| v.as_i64().ok_or_else(fault)).collect::<Result<_>>()?)
+        }
+        _ => return Err(fault()),
+    })
+}

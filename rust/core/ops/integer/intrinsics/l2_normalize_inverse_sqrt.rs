@@ -1,0 +1,45 @@
+//! Division of a row by its Euclidean norm, in fixed point.
+//!
+//! The sum of squares of centred codes goes through a fixed-point inverse square root; the output encoding is scale 1/128,
+//! zero point 0. Source: tensorflow/tflite-micro@90b983c2
+//! tensorflow/lite/kernels/internal/reference/integer_ops/l2normalization.h.
+
+use super::super::arguments::required;
+use super::fixed_point::{inverse_sqrt, scale};
+use super::rows::{Rows, narrow};
+use super::Context;
+use crate::error::Result;
+use crate::ops::{Facts, Kernel, RunContext, axis};
+use crate::tensor::Tensor;
+
+struct Normalize {
+    rows: Rows,
+    zero_point: i64,
+}
+
+pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    let (x, y) = super::unary_encodings(facts)?;
+    super::require_8_bits(facts, [x, y])?;
+    if !y.signed || y.scale[0] != 1.0 / 128.0 || y.zero_point[0] != 0 {
+        return Err(facts.unsupported("an output encoding other than int8 with scale 1/128 and zero point 0"));
+    }
+    if facts.node.int("p", 2)? != 2 {
+        return Err(facts.unsupported("a norm other than p = 2"));
+    }
+    let shape = &facts.input(0)?.shape;
+    let at = axis::normalize(facts, facts.node.int("axis", -1)?, shape.len())?;
+    Ok(Box::new(Normalize { rows: Rows::along(shape, at), zero_point: x.zero_point[0] }))
+}
+
+impl Kernel for Normalize {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let out = self.rows.map(context, &x.to_i64()?, |row| {
+            let centred: Vec<i32> = row.iter().map(|&c| (c - self.zero_point) as i32).collect();
+            let squares = centred.iter().fold(0i32, |sum, &c| sum.wrapping_add(c.wrapping_mul(c)));
+            let (m, shift) = inverse_sqrt(squares);
+            centred.iter().map(|&c| i64::from(scale(c, (m, 7 - shift)).clamp(-128, 127))).collect()
+        });
+        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, true))?])
+    }
+}

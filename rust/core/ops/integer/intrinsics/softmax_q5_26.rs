@@ -1,0 +1,77 @@
+//! Softmax over 8-bit codes in fixed point.
+//!
+//! Differences to the row's largest code are scaled to Q5.26, exponentials are Q0.31 and summed in Q12.19; the sum's
+//! reciprocal comes from three Newton steps. Differences below the range of Q5.26 give the smallest code. The output
+//! encoding is scale 1/256, zero point at the smallest code.
+//! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/reference/softmax.h.
+
+use super::super::arguments::required;
+use super::fixed_point::{exp_negative_q5, high_mul, multiplier, one_over_one_plus_x, shift_away};
+use super::rows::{Rows, narrow};
+use super::Context;
+use crate::error::Result;
+use crate::ops::{Facts, Kernel, RunContext};
+use crate::tensor::Tensor;
+
+struct Softmax {
+    rows: Rows,
+    multiplier: i32,
+    left: u32,
+    least: i64,
+    bounds: (i64, i64),
+    signed: bool,
+}
+
+pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    let (x, y) = super::unary_encodings(facts)?;
+    super::require_8_bits(facts, [x, y])?;
+    if y.scale[0] != 1.0 / 256.0 || y.zero_point[0] != y.qmin() {
+        return Err(facts.unsupported("an output encoding other than scale 1/256 with the zero point at the smallest code"));
+    }
+    let real = (x.scale[0] * f64::from(1u32 << 26)).min(f64::from(i32::MAX));
+    let (m, e) = multiplier(real);
+    if !(0..=31).contains(&e) {
+        return Err(facts.unsupported(format!("an input scale of {}", x.scale[0])));
+    }
+    let radius = (31.0 * f64::from(1u32 << 26) / libm::ldexp(1.0, e)).floor();
+    Ok(Box::new(Softmax {
+        rows: Rows::of_softmax(facts)?,
+        multiplier: m,
+        left: e as u32,
+        least: -(radius as i64),
+        bounds: (y.qmin(), y.qmax()),
+        signed: y.signed,
+    }))
+}
+
+impl Softmax {
+    fn row(&self, codes: &[i64]) -> Vec<i64> {
+        let largest = codes.iter().copied().max().unwrap_or(0);
+        let exponential = |code: i64| {
+            let difference = code - largest;
+            (difference >= self.least)
+                .then(|| exp_negative_q5(high_mul((difference as i32).wrapping_shl(self.left), self.multiplier)))
+        };
+        let terms: Vec<Option<i32>> = codes.iter().map(|&c| exponential(c)).collect();
+        let sum = terms.iter().flatten().fold(0i32, |sum, &e| sum.wrapping_add(shift_away(e, 12)));
+        let headroom = sum.leading_zeros();
+        let reciprocal = one_over_one_plus_x(((sum as u32) << headroom).wrapping_sub(1 << 31) as i32);
+        let shift = (12 - headroom as i32 + 31 - 8).clamp(0, 31) as u32;
+        terms
+            .into_iter()
+            .map(|term| match term {
+                None => self.bounds.0,
+                Some(e) => (i64::from(shift_away(high_mul(reciprocal, e), shift)) + self.bounds.0)
+                    .clamp(self.bounds.0, self.bounds.1),
+            })
+            .collect()
+    }
+}
+
+impl Kernel for Softmax {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = required(inputs, 0)?;
+        let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
+        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, self.signed))?])
+    }
+}

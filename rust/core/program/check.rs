@@ -1,0 +1,768 @@
+//! Syntax tree to typed graph: names, types, rates, ranges. What is known at prepare is computed on the way.
+
+use super::env::{Entry, Env, InputKind, MAX_TABLE};
+use super::eval;
+use super::functions::Functions;
+use super::graph::{Cell, Comparison, Graph, Node, NodeId, Op};
+use super::interval::range_of;
+use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
+use super::types::{Datum, Interval, Rate, Type, Value};
+use crate::error::{Error, Result};
+use crate::num::FloatType;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Most operations that inlining may produce.
+const MAX_STEPS: usize = 1 << 16;
+/// Deepest nesting of expressions after inlining.
+const MAX_DEPTH: usize = 256;
+/// Most evaluations of operations inside loops, per program.
+const MAX_LOOP_WORK: usize = 1 << 26;
+
+pub(super) struct Lower<'a> {
+    pub env: &'a Env,
+    pub functions: &'a Functions,
+    pub graph: Graph,
+    pub channels: usize,
+    scope: Vec<(String, NodeId)>,
+    shared: HashMap<(Op, Vec<NodeId>), NodeId>,
+    steps: usize,
+    depth: usize,
+    loops: usize,
+    loop_work: usize,
+}
+
+impl<'a> Lower<'a> {
+    pub fn new(env: &'a Env, functions: &'a Functions) -> Result<Self> {
+        Ok(Lower {
+            env,
+            functions,
+            graph: Graph::default(),
+            channels: env.channels()?,
+            scope: Vec::new(),
+            shared: HashMap::new(),
+            steps: 0,
+            depth: 0,
+            loops: 0,
+            loop_work: 0,
+        })
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.graph.nodes[id]
+    }
+
+    /// Binds a name for what follows.
+    pub fn bind(&mut self, name: &str, id: NodeId) -> Result<()> {
+        self.named(id, name)?;
+        self.scope.push((name.into(), id));
+        Ok(())
+    }
+
+    /// A value that has a name, or is a result, must fit 64 bits.
+    fn named(&mut self, id: NodeId, name: &str) -> Result<()> {
+        let node = &mut self.graph.nodes[id];
+        if node.rate.is_run() && node.ty == Type::Int && !node.range.fits_i64() {
+            let (lo, hi) = node.range.int();
+            return Err(node
+                .site
+                .error("program_range", format!("'{name}' has the proven range {lo}..={hi}, which leaves 64 bits"))
+                .help("say what the hardware does: wrap(…, i64), sat(…, i32), or shift in the same expression"));
+        }
+        node.name.get_or_insert_with(|| name.into());
+        Ok(())
+    }
+
+    pub fn body(&mut self, body: &Body) -> Result<NodeId> {
+        for statement in &body.statements {
+            let id = self.expr(&statement.value)?;
+            if self.env.entries.contains_key(&statement.name) {
+                return Err(statement.value.site.error(
+                    "program_name",
+                    format!("'{}' is given from outside and cannot be assigned", statement.name),
+                ));
+            }
+            self.bind(&statement.name, id)?;
+        }
+        let id = self.expr(&body.result)?;
+        self.named(id, "y")?;
+        Ok(id)
+    }
+
+    /// An error of a frozen value becomes an error of the program where the value is used.
+    pub fn use_frozen(&self, id: NodeId) -> Result<()> {
+        let cells = self.node(id).frozen.as_deref().unwrap_or_default();
+        cells.iter().find_map(|cell| cell.as_ref().err()).map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    fn push(&mut self, node: Node) -> NodeId {
+        self.graph.nodes.push(node);
+        self.graph.nodes.len() - 1
+    }
+
+    pub fn leaf(&mut self, cells: Vec<Cell>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
+        let rate = if cells.len() == 1 { Rate::Const } else { Rate::Channel };
+        self.push(Node {
+            op: Op::Frozen,
+            args: Vec::new(),
+            ty,
+            rate,
+            range: eval::frozen_range(&cells),
+            frozen: Some(cells),
+            literal,
+            name: None,
+            site: site.clone(),
+        })
+    }
+
+    pub fn constant(&mut self, value: Value, site: &Site) -> NodeId {
+        self.leaf(vec![Ok(Datum::Value(value))], value.type_of(), None, site)
+    }
+
+    /// Adds an operation whose operands have the right types already.
+    pub fn operation(&mut self, op: Op, args: Vec<NodeId>, ty: Type, site: &Site) -> Result<NodeId> {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            return Err(site.error("program_size", format!("the program has more than {MAX_STEPS} operations")));
+        }
+        let rate = args.iter().map(|&id| self.node(id).rate).max().unwrap_or(Rate::Const);
+        if rate >= Rate::Loop {
+            for &id in &args {
+                if rate.is_run() {
+                    self.use_frozen(id)?;
+                }
+            }
+            if rate.is_run() && args.iter().any(|&id| self.node(id).rate == Rate::Loop) {
+                return Err(site.error("program_rate", "a loop at prepare cannot use run-time values"));
+            }
+        }
+        if rate < Rate::Loop {
+            return Ok(self.frozen(op, args, ty, rate, site));
+        }
+        let key = (op, args.clone());
+        if let Some(&id) = self.shared.get(&key) {
+            return Ok(id);
+        }
+        let ranges: Vec<Interval> = args.iter().map(|&id| self.node(id).range).collect();
+        let operand = args.first().map_or(ty, |&id| self.node(id).ty);
+        let range = match range_of(op, ty, operand, &ranges) {
+            Ok(range) => range,
+            Err(_) if rate == Rate::Loop && ty == Type::Int => Interval::Int(i128::MIN, i128::MAX),
+            Err(message) => {
+                return Err(site
+                    .error("program_range", message)
+                    .help("narrow the operands with clamp, sat, wrap, min or max"));
+            }
+        };
+        if rate.is_run() {
+            self.check_tables(op, &args, site)?;
+        }
+        let id =
+            self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() });
+        self.shared.insert(key, id);
+        Ok(id)
+    }
+
+    /// Indices that are known at run time only must lie in the table.
+    fn check_tables(&self, op: Op, args: &[NodeId], site: &Site) -> Result<()> {
+        if op != Op::At {
+            return Ok(());
+        }
+        let cells = self.node(args[0]).frozen.as_deref().unwrap_or_default();
+        let length = cells
+            .iter()
+            .filter_map(|c| if let Ok(Datum::Table(t)) = c { Some(t.len()) } else { None })
+            .min()
+            .unwrap_or(0);
+        let (lo, hi) = self.node(args[1]).range.int();
+        if lo < 0 || hi >= length as i128 {
+            return Err(site
+                .error(
+                    "program_range",
+                    format!("the index has the proven range {lo}..={hi}, the table {length} entries"),
+                )
+                .help("clamp the index, or make the table longer"));
+        }
+        Ok(())
+    }
+
+    fn frozen(&mut self, op: Op, args: Vec<NodeId>, ty: Type, rate: Rate, site: &Site) -> NodeId {
+        let count = if rate == Rate::Channel { self.channels } else { 1 };
+        let mut node = Node {
+            op,
+            args,
+            ty,
+            rate,
+            range: Interval::Other,
+            frozen: None,
+            literal: None,
+            name: None,
+            site: site.clone(),
+        };
+        let cells: Vec<Cell> = (0..count)
+            .map(|channel| {
+                let missing: Cell = Err(site.error("program_rate", "value not known at prepare"));
+                let args: Vec<&Cell> =
+                    node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or(&missing)).collect();
+                eval::apply(&node, &args)
+            })
+            .collect();
+        node.range = eval::frozen_range(&cells);
+        node.frozen = Some(cells);
+        self.push(node)
+    }
+
+    pub fn expr(&mut self, e: &Expr) -> Result<NodeId> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(e.site.error("program_depth", format!("calls and expressions nest deeper than {MAX_DEPTH}")));
+        }
+        let result = self.kind(e);
+        self.depth -= 1;
+        result
+    }
+
+    fn kind(&mut self, e: &Expr) -> Result<NodeId> {
+        let site = &e.site;
+        match &e.kind {
+            ExprKind::Int(v) => Ok(self.constant(Value::Int(*v), site)),
+            ExprKind::Bool(v) => Ok(self.constant(Value::Bool(*v), site)),
+            ExprKind::Real(text) => self.literal(text.clone(), site),
+            ExprKind::Name(name) => self.name(name, site),
+            ExprKind::Negate(a) => {
+                let a = self.expr(a)?;
+                self.negate(a, site)
+            }
+            ExprKind::Not(a) => {
+                let a = self.expr(a)?;
+                self.expect_bool(a)?;
+                self.operation(Op::Not, vec![a], Type::Bool, site)
+            }
+            ExprKind::Binary(operator, a, b) => {
+                let (a, b) = (self.expr(a)?, self.expr(b)?);
+                self.binary(*operator, a, b, site)
+            }
+            ExprKind::Call(name, args) => self.call(name, args, site),
+            ExprKind::List(items) => {
+                if items.len() > MAX_TABLE || items.is_empty() {
+                    return Err(site.error("program_table", "a table has 1 to 2^20 entries"));
+                }
+                let ids = items.iter().map(|item| self.expr(item)).collect::<Result<Vec<_>>>()?;
+                self.list(ids, site)
+            }
+            ExprKind::Loop { kind, variable, lo, hi, body } => {
+                let (lo, hi) = (self.expr(lo)?, self.expr(hi)?);
+                self.lower_loop(*kind, variable, lo, hi, body, site)
+            }
+        }
+    }
+
+    fn literal(&mut self, text: String, site: &Site) -> Result<NodeId> {
+        let value: f64 = text.parse().map_err(|_| site.error("program_number", "not a number"))?;
+        Ok(self.leaf(vec![Ok(Datum::Value(Value::F64(value)))], Type::Literal, Some(text), site))
+    }
+
+    fn name(&mut self, name: &str, site: &Site) -> Result<NodeId> {
+        if let Some((_, id)) = self.scope.iter().rev().find(|(bound, _)| bound == name) {
+            return Ok(*id);
+        }
+        let cells = match self.env.entries.get(name) {
+            Some(Entry::Input(position)) => {
+                let key = (Op::Input(*position), Vec::new());
+                if let Some(&id) = self.shared.get(&key) {
+                    return Ok(id);
+                }
+                let input = &self.env.inputs[*position];
+                let (ty, range) = match input.kind {
+                    InputKind::Int(lo, hi) => (Type::Int, Interval::Int(lo, hi)),
+                    InputKind::Float(format) => (Type::Float(format), Interval::ANY_FLOAT),
+                };
+                let id = self.push(Node {
+                    op: key.0,
+                    args: Vec::new(),
+                    ty,
+                    rate: input.rate,
+                    range,
+                    frozen: None,
+                    literal: None,
+                    name: Some(name.into()),
+                    site: site.clone(),
+                });
+                self.shared.insert(key, id);
+                return Ok(id);
+            }
+            Some(Entry::Values(values)) => values.iter().map(|v| Ok(Datum::Value(*v))).collect::<Vec<Cell>>(),
+            Some(Entry::Tables(tables)) => tables.iter().map(|t| Ok(Datum::Table(t.clone()))).collect(),
+            None => return Err(self.unknown(name, site)),
+        };
+        let ty = match &cells[0] {
+            Ok(Datum::Value(v)) => v.type_of(),
+            _ => Type::Table,
+        };
+        let id = self.leaf(cells, ty, None, site);
+        self.graph.nodes[id].name = Some(name.into());
+        Ok(id)
+    }
+
+    fn unknown(&self, name: &str, site: &Site) -> Error {
+        let known = self.scope.iter().map(|(n, _)| n.as_str()).chain(self.env.entries.keys().map(String::as_str));
+        let error = site.error("program_unknown_name", format!("unknown name '{name}'"));
+        match nearest(name, known.clone()) {
+            Some(near) => error.help(format!("did you mean '{near}'?")),
+            None => error.help(format!("known names: {}", known.take(40).collect::<Vec<_>>().join(", "))),
+        }
+    }
+
+    fn call(&mut self, name: &str, args: &[Expr], site: &Site) -> Result<NodeId> {
+        let functions = self.functions;
+        let Some(function) = functions.get(name) else {
+            return self.builtin(name, args, site);
+        };
+        if args.len() != function.params.len() {
+            return Err(site.error(
+                "program_arity",
+                format!(
+                    "{name} takes {} arguments ({}), not {}",
+                    function.params.len(),
+                    function.params.join(", "),
+                    args.len()
+                ),
+            ));
+        }
+        let mut scope = Vec::with_capacity(args.len());
+        for (param, arg) in function.params.iter().zip(args) {
+            scope.push((param.clone(), self.expr(arg)?));
+        }
+        let outer = std::mem::replace(&mut self.scope, scope);
+        let result = (|| {
+            for (name, value) in &function.lets {
+                let id = self.expr(value)?;
+                self.bind(name, id)?;
+            }
+            for statement in &function.body.statements {
+                let id = self.expr(&statement.value)?;
+                self.bind(&statement.name, id)?;
+            }
+            self.expr(&function.body.result)
+        })();
+        self.scope = outer;
+        result
+    }
+
+    pub fn negate(&mut self, a: NodeId, site: &Site) -> Result<NodeId> {
+        match (self.node(a).ty, self.node(a).literal.clone()) {
+            (Type::Literal, Some(text)) => {
+                let text = text.strip_prefix('-').map_or_else(|| format!("-{text}"), str::to_string);
+                self.literal(text, site)
+            }
+            (ty @ (Type::Int | Type::Float(_) | Type::Literal), _) => self.operation(Op::Neg, vec![a], ty, site),
+            (ty, _) => Err(site.error("program_type", format!("a {ty} has no negative"))),
+        }
+    }
+
+    pub fn expect_bool(&self, id: NodeId) -> Result<()> {
+        let node = self.node(id);
+        if node.ty == Type::Bool {
+            return Ok(());
+        }
+        Err(node
+            .site
+            .error("program_type", format!("expected bool, found {}", node.ty))
+            .help("compare with something: `value != 0`"))
+    }
+
+    pub fn expect_int(&self, id: NodeId) -> Result<()> {
+        let node = self.node(id);
+        if node.ty == Type::Int {
+            return Ok(());
+        }
+        Err(node
+            .site
+            .error("program_type", format!("expected int, found {}", node.ty))
+            .help("int(value, mode) makes an int, with a rounding mode such as half_even"))
+    }
+
+    fn binary(&mut self, operator: Binary, a: NodeId, b: NodeId, site: &Site) -> Result<NodeId> {
+        let comparison = match operator {
+            Binary::Less => Some(Comparison::Less),
+            Binary::LessEqual => Some(Comparison::LessEqual),
+            Binary::Greater => Some(Comparison::Greater),
+            Binary::GreaterEqual => Some(Comparison::GreaterEqual),
+            Binary::Equal => Some(Comparison::Equal),
+            Binary::NotEqual => Some(Comparison::NotEqual),
+            _ => None,
+        };
+        if let Some(how) = comparison {
+            let bools = self.node(a).ty == Type::Bool && self.node(b).ty == Type::Bool;
+            let equality = matches!(how, Comparison::Equal | Comparison::NotEqual);
+            if bools && equality {
+                return self.operation(Op::Compare(how), vec![a, b], Type::Bool, site);
+            }
+            let (ids, _) = self.unify(vec![a, b], site)?;
+            return self.operation(Op::Compare(how), ids, Type::Bool, site);
+        }
+        match operator {
+            Binary::And | Binary::Or => {
+                self.expect_bool(a)?;
+                self.expect_bool(b)?;
+                self.operation(if operator == Binary::And { Op::And } else { Op::Or }, vec![a, b], Type::Bool, site)
+            }
+            Binary::ShiftLeft => {
+                self.expect_int(a)?;
+                self.expect_int(b)?;
+                self.operation(Op::Shl, vec![a, b], Type::Int, site)
+            }
+            Binary::Pow => self.power(a, b, site),
+            Binary::Div if self.node(a).ty == Type::Int && self.node(b).ty == Type::Int => Err(site
+                .error("program_type", "`/` divides reals; both sides are int")
+                .help("write div(a, b, mode) for integers, or f64(a) / f64(b)")),
+            arithmetic => {
+                let op = match arithmetic {
+                    Binary::Add => Op::Add,
+                    Binary::Sub => Op::Sub,
+                    Binary::Mul => Op::Mul,
+                    _ => Op::Div,
+                };
+                let (ids, ty) = self.unify(vec![a, b], site)?;
+                self.operation(op, ids, ty, site)
+            }
+        }
+    }
+
+    /// `a ^ b` of constants: an int where both are and the exponent is not negative, else a real literal.
+    fn power(&mut self, a: NodeId, b: NodeId, site: &Site) -> Result<NodeId> {
+        for id in [a, b] {
+            if self.node(id).rate.is_run() {
+                return Err(site
+                    .error("program_rate", "`^` is for constants")
+                    .help("use shl(value, n) or ldexp(value, n) while the kernel runs"));
+            }
+        }
+        match (self.node(a).ty, self.node(b).ty) {
+            (Type::Int, Type::Int) if self.node(b).range.int().0 >= 0 && self.node(b).rate != Rate::Loop => {
+                self.operation(Op::Pow, vec![a, b], Type::Int, site)
+            }
+            (Type::Int | Type::Literal, Type::Int) => {
+                let (a, b) = (self.real_of(a, site)?, self.real_of(b, site)?);
+                let in_loop = self.node(a).rate.max(self.node(b).rate) == Rate::Loop;
+                let ty = if in_loop { Type::Float(FloatType::F64) } else { Type::Literal };
+                self.operation(Op::Pow, vec![a, b], ty, site)
+            }
+            (
+                Type::Float(FloatType::F64) | Type::Int | Type::Literal,
+                Type::Int | Type::Literal | Type::Float(FloatType::F64),
+            ) => {
+                let (a, b) = (self.convert(a, FloatType::F64, site)?, self.convert(b, FloatType::F64, site)?);
+                self.operation(Op::Pow, vec![a, b], Type::Float(FloatType::F64), site)
+            }
+            (a, b) => Err(site.error("program_type", format!("no power of {a} and {b}"))),
+        }
+    }
+
+    /// An int or literal as a literal.
+    fn real_of(&mut self, id: NodeId, site: &Site) -> Result<NodeId> {
+        if self.node(id).ty == Type::Literal {
+            return Ok(id);
+        }
+        let converted = self.convert(id, FloatType::F64, site)?;
+        if self.node(converted).rate == Rate::Loop {
+            return Ok(converted);
+        }
+        let cells = self.node(converted).frozen.clone().unwrap_or_default();
+        Ok(self.leaf(cells, Type::Literal, None, site))
+    }
+
+    /// Brings operands to one numeric type.
+    pub fn unify(&mut self, ids: Vec<NodeId>, site: &Site) -> Result<(Vec<NodeId>, Type)> {
+        let types: Vec<Type> = ids.iter().map(|&id| self.node(id).ty).collect();
+        if let Some((&id, ty)) = ids.iter().zip(&types).find(|(_, ty)| matches!(ty, Type::Bool | Type::Table)) {
+            return Err(self.node(id).site.error("program_type", format!("expected a number, found {ty}")));
+        }
+        if types.iter().all(|ty| *ty == Type::Int) {
+            return Ok((ids, Type::Int));
+        }
+        let mut formats = types.iter().filter_map(|ty| if let Type::Float(format) = ty { Some(*format) } else { None });
+        match formats.next() {
+            Some(format) => {
+                if let Some(other) = formats.find(|other| *other != format) {
+                    return Err(site
+                        .error("program_type", format!("{format} and {other} do not mix"))
+                        .help(format!("cast one side, as in {format}(…)")));
+                }
+                let ids = ids.into_iter().map(|id| self.convert(id, format, site)).collect::<Result<Vec<_>>>()?;
+                Ok((ids, Type::Float(format)))
+            }
+            None => {
+                if let Some(&id) = ids.iter().find(|&&id| self.node(id).ty == Type::Int && self.node(id).rate.is_run())
+                {
+                    return Err(self
+                        .node(id)
+                        .site
+                        .error("program_type", "an int that varies does not mix with a real literal")
+                        .help("say in which precision: f32(…) or f64(…)"));
+                }
+                let ids = ids.into_iter().map(|id| self.real_of(id, site)).collect::<Result<Vec<_>>>()?;
+                let loops = ids.iter().any(|&id| self.node(id).rate == Rate::Loop);
+                if loops {
+                    let ids =
+                        ids.into_iter().map(|id| self.convert(id, FloatType::F64, site)).collect::<Result<Vec<_>>>()?;
+                    return Ok((ids, Type::Float(FloatType::F64)));
+                }
+                Ok((ids, Type::Literal))
+            }
+        }
+    }
+
+    /// Brings one operand to a float format where that is exact: ints that the format holds, literals.
+    pub fn convert(&mut self, id: NodeId, format: FloatType, site: &Site) -> Result<NodeId> {
+        let node = self.node(id);
+        match node.ty {
+            Type::Float(found) if found == format => Ok(id),
+            Type::Literal => self.adapt(id, format),
+            Type::Int => {
+                let exact = match &node.frozen {
+                    Some(cells) => cells.iter().all(|cell| match cell {
+                        Ok(Datum::Value(Value::Int(v))) => holds_exactly(*v, format),
+                        _ => true,
+                    }),
+                    None => {
+                        let (lo, hi) = node.range.int();
+                        let top = 1i128 << format.precision();
+                        (lo >= -top && hi <= top) || node.rate == Rate::Loop
+                    }
+                };
+                if !exact {
+                    return Err(node
+                        .site
+                        .error("program_type", format!("this int may not fit {format} exactly"))
+                        .help(format!("write {format}(…) to round it")));
+                }
+                self.operation(Op::ToFloat(format), vec![id], Type::Float(format), site)
+            }
+            ty => Err(site.error("program_type", format!("expected {format}, found {ty}"))),
+        }
+    }
+
+    /// A literal in a format: from its text where there is one, else it must be exact.
+    fn adapt(&mut self, id: NodeId, format: FloatType) -> Result<NodeId> {
+        let node = self.node(id).clone();
+        let target = Type::Float(format);
+        if let (Some(text), FloatType::F32) = (&node.literal, format) {
+            let value: f32 = text.parse().map_err(|_| node.site.error("program_number", "not a number"))?;
+            return Ok(self.leaf(vec![Ok(Datum::Value(Value::F32(value)))], target, None, &node.site));
+        }
+        if format == FloatType::F64 {
+            return Ok(self.leaf(node.frozen.unwrap_or_default(), target, None, &node.site));
+        }
+        let cells = node.frozen.as_deref().unwrap_or_default();
+        let cells = cells
+            .iter()
+            .map(|cell| {
+                let Ok(Datum::Value(value)) = cell else { return cell.clone() };
+                let wanted = value.as_float().unwrap_or_default();
+                let found = Value::float(crate::num::float::round_to(wanted, format), format);
+                if node.literal.is_some() || found.as_float() == Some(wanted) {
+                    return Ok(Datum::Value(found));
+                }
+                Err(node
+                    .site
+                    .error("program_type", format!("{wanted:?} is no {format}"))
+                    .help(format!("write {format}(…) to round it")))
+            })
+            .collect();
+        Ok(self.leaf(cells, target, None, &node.site))
+    }
+
+    pub fn list(&mut self, ids: Vec<NodeId>, site: &Site) -> Result<NodeId> {
+        if ids.iter().any(|&id| self.node(id).rate >= Rate::Loop) {
+            return Err(site.error("program_rate", "a table holds constants"));
+        }
+        let all_bool = ids.iter().all(|&id| self.node(id).ty == Type::Bool);
+        let ids = if all_bool {
+            ids
+        } else {
+            let (ids, ty) = self.unify(ids, site)?;
+            if ty == Type::Literal {
+                ids.into_iter().map(|id| self.convert(id, FloatType::F64, site)).collect::<Result<_>>()?
+            } else {
+                ids
+            }
+        };
+        self.operation(Op::List, ids, Type::Table, site)
+    }
+
+    fn lower_loop(
+        &mut self,
+        kind: Loop,
+        variable: &str,
+        lo: NodeId,
+        hi: NodeId,
+        body: &Expr,
+        site: &Site,
+    ) -> Result<NodeId> {
+        for id in [lo, hi] {
+            self.expect_int(id)?;
+            if self.node(id).rate >= Rate::Loop {
+                return Err(self.node(id).site.error("program_rate", "the bounds of a loop are constants"));
+            }
+            self.use_frozen(id)?;
+        }
+        let (least, most) = (self.node(lo).range.int().0, self.node(hi).range.int().1);
+        if most.checked_sub(least).is_none_or(|n| n > MAX_TABLE as i128) || (kind == Loop::Table && most <= least) {
+            return Err(
+                site.error("program_loop", format!("a loop over {least}..{most}; 1 to 2^20 steps are possible"))
+            );
+        }
+        let index = self.loops;
+        self.loops += 1;
+        let first_node = self.graph.nodes.len();
+        let variable_node = self.push(Node {
+            op: Op::Index(index),
+            args: Vec::new(),
+            ty: Type::Int,
+            rate: Rate::Loop,
+            range: Interval::Int(least, (most - 1).max(least)),
+            frozen: None,
+            literal: None,
+            name: Some(variable.into()),
+            site: site.clone(),
+        });
+        self.scope.push((variable.into(), variable_node));
+        let body_id = self.expr(body);
+        self.scope.pop();
+        let mut body_id = body_id?;
+        if self.node(body_id).rate.is_run() {
+            return Err(body.site.error("program_rate", "a loop at prepare cannot use run-time values"));
+        }
+        if self.node(body_id).ty == Type::Literal {
+            body_id = self.convert(body_id, FloatType::F64, site)?;
+        }
+        match kind {
+            Loop::First => self.expect_bool(body_id)?,
+            Loop::Argmin if matches!(self.node(body_id).ty, Type::Bool | Type::Table) => {
+                return Err(body.site.error("program_type", "argmin compares numbers"));
+            }
+            _ if self.node(body_id).ty == Type::Table => {
+                return Err(body.site.error("program_type", "a table holds scalars"));
+            }
+            _ => {}
+        }
+        let order: Vec<NodeId> = self.graph.reachable(body_id, false);
+        if order.iter().any(|&id| matches!(self.node(id).op, Op::Index(other) if other != index)) {
+            return Err(site.error("program_loop", "a loop inside a loop cannot use the outer variable"));
+        }
+        let channel_rate = order
+            .iter()
+            .flat_map(|&id| self.node(id).args.iter().copied())
+            .chain([lo, hi, body_id])
+            .any(|id| self.node(id).rate == Rate::Channel);
+        let count = if channel_rate { self.channels } else { 1 };
+        let work = order.len().max(1).saturating_mul((most - least).max(0) as usize).saturating_mul(count);
+        self.loop_work = self.loop_work.saturating_add(work);
+        if self.loop_work > MAX_LOOP_WORK {
+            return Err(site.error("program_loop", "the loops of the program take more than 2^26 steps"));
+        }
+        let cells: Vec<Cell> = (0..count)
+            .map(|channel| self.run_loop(kind, channel, (lo, hi), &order, first_node, body_id, site))
+            .collect();
+        let ty = if kind == Loop::Table { Type::Table } else { Type::Int };
+        Ok(self.leaf(cells, ty, None, site))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run_loop(
+        &self,
+        kind: Loop,
+        channel: usize,
+        bounds: (NodeId, NodeId),
+        order: &[NodeId],
+        first_node: NodeId,
+        body: NodeId,
+        site: &Site,
+    ) -> Cell {
+        let bound = |id: NodeId| match self.node(id).cell(channel) {
+            Some(Ok(Datum::Value(Value::Int(v)))) => Ok(*v),
+            Some(Err(error)) => Err(error.clone()),
+            _ => Err(site.error("program_loop", "the bounds of a loop are constants")),
+        };
+        let (lo, hi) = (bound(bounds.0)?, bound(bounds.1)?);
+        let empty: Cell = Err(site.error("program_loop", "value not known"));
+        let mut local: Vec<Cell> = vec![empty.clone(); self.graph.nodes.len() - first_node];
+        let mut table = Vec::new();
+        let mut best: Option<(i128, Value)> = None;
+        for i in lo..hi {
+            for &id in order {
+                let node = self.node(id);
+                local[id - first_node] = if matches!(node.op, Op::Index(_)) {
+                    Ok(Datum::Value(Value::Int(i)))
+                } else {
+                    let args: Vec<&Cell> = node
+                        .args
+                        .iter()
+                        .map(|&arg| {
+                            self.node(arg)
+                                .cell(channel)
+                                .unwrap_or_else(|| local.get(arg.wrapping_sub(first_node)).unwrap_or(&empty))
+                        })
+                        .collect();
+                    eval::apply(node, &args)
+                };
+            }
+            let value = match self.node(body).cell(channel).unwrap_or_else(|| &local[body - first_node]) {
+                Ok(Datum::Value(value)) => *value,
+                Ok(Datum::Table(_)) => return Err(site.error("program_type", "a table of tables")),
+                Err(error) => return Err(error.clone()),
+            };
+            match kind {
+                Loop::First if value == Value::Bool(true) => return Ok(Datum::Value(Value::Int(i))),
+                Loop::First => {}
+                Loop::Table => table.push(value),
+                Loop::Argmin => {
+                    let less = match (best, value) {
+                        (None, _) => true,
+                        (Some((_, Value::Int(a))), Value::Int(b)) => b < a,
+                        (Some((_, a)), b) => b.as_float() < a.as_float(),
+                    };
+                    if less {
+                        best = Some((i, value));
+                    }
+                }
+            }
+        }
+        match (kind, best) {
+            (Loop::Table, _) if !table.is_empty() => Ok(Datum::Table(Arc::new(table))),
+            (Loop::Argmin, Some((i, _))) => Ok(Datum::Value(Value::Int(i))),
+            _ => Err(site.error("program_loop", format!("no value in {lo}..{hi} fulfils the condition"))),
+        }
+    }
+}
+
+fn holds_exactly(v: i128, format: FloatType) -> bool {
+    let found = crate::num::float::from_int(v, format);
+    found.is_finite() && crate::num::float::to_int(found, crate::num::Rounding::Trunc) == Some(v)
+}
+
+/// The known name that looks most like `name`, where one is near.
+pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    fn distance(a: &[u8], b: &[u8]) -> usize {
+        let mut row: Vec<usize> = (0..=b.len()).collect();
+        for (i, x) in a.iter().enumerate() {
+            let mut diagonal = i;
+            row[0] = i + 1;
+            for (j, y) in b.iter().enumerate() {
+                let substitute = diagonal + usize::from(x != y);
+                diagonal = row[j + 1];
+                row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[b.len()]
+    }
+    if name.len() > 64 {
+        return None;
+    }
+    known
+        .map(|candidate| (distance(name.as_bytes(), candidate.as_bytes()), candidate))
+        .min()
+        .filter(|(d, _)| *d <= 1 + name.len() / 3)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,166 @@
+//! The typed program: one node per operation, arguments before users.
+
+use super::syntax::Site;
+use super::types::{Datum, Interval, Rate, Type};
+use crate::error::Result;
+use crate::num::{FloatType, Rounding};
+
+pub(super) type NodeId = usize;
+
+/// A constant per channel, or the error that computing it gave. An error counts only where its value is used, so
+/// that `select` and `&&` guard what they do not choose.
+pub(super) type Cell = Result<Datum>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Comparison {
+    Less,
+    LessEqual,
+    Greater,
+    GreaterEqual,
+    Equal,
+    NotEqual,
+}
+
+/// Functions that are computed in f64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Math {
+    Exp,
+    Exp2,
+    Expm1,
+    Log,
+    Log2,
+    Log1p,
+    Sqrt,
+    Rsqrt,
+    Cbrt,
+    Sin,
+    Cos,
+    Tan,
+    Atan,
+    Tanh,
+    Erf,
+    Sigmoid,
+    Pow,
+}
+
+impl Math {
+    pub const ALL: [(&'static str, Math); 17] = [
+        ("exp", Math::Exp),
+        ("exp2", Math::Exp2),
+        ("expm1", Math::Expm1),
+        ("log", Math::Log),
+        ("log2", Math::Log2),
+        ("log1p", Math::Log1p),
+        ("sqrt", Math::Sqrt),
+        ("rsqrt", Math::Rsqrt),
+        ("cbrt", Math::Cbrt),
+        ("sin", Math::Sin),
+        ("cos", Math::Cos),
+        ("tan", Math::Tan),
+        ("atan", Math::Atan),
+        ("tanh", Math::Tanh),
+        ("erf", Math::Erf),
+        ("sigmoid", Math::Sigmoid),
+        ("pow", Math::Pow),
+    ];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Op {
+    /// A leaf whose value is known at prepare.
+    Frozen,
+    /// Run-time input by position.
+    Input(usize),
+    /// Variable of a loop.
+    Index(usize),
+    Neg,
+    Abs,
+    Not,
+    Add,
+    Sub,
+    Mul,
+    /// Float quotient.
+    Div,
+    /// Integer quotient.
+    DivInt(Rounding),
+    /// Power of constants.
+    Pow,
+    Min,
+    Max,
+    /// `min(max(v, lo), hi)`.
+    Clamp,
+    Fma,
+    Compare(Comparison),
+    And,
+    Or,
+    Select,
+    Shl,
+    Shr(Rounding),
+    Wrap {
+        bits: u32,
+        signed: bool,
+    },
+    Clz(u32),
+    FloorLog2,
+    At,
+    Bucket,
+    Sum,
+    MaxAbs,
+    TableMin,
+    TableMax,
+    Length,
+    ToFloat(FloatType),
+    ToInt(Rounding),
+    Round(Rounding),
+    Significant(Rounding),
+    Mantissa,
+    Exponent,
+    Ldexp,
+    Math(Math),
+    /// The list of its arguments.
+    List,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub op: Op,
+    pub args: Vec<NodeId>,
+    pub ty: Type,
+    pub rate: Rate,
+    pub range: Interval,
+    /// One cell, or one per channel, for const and channel rate.
+    pub frozen: Option<Vec<Cell>>,
+    /// The number as written, for real literals.
+    pub literal: Option<String>,
+    /// Name that a `let` or statement gave to the value.
+    pub name: Option<String>,
+    pub site: Site,
+}
+
+impl Node {
+    /// The frozen value of a channel.
+    pub fn cell(&self, channel: usize) -> Option<&Cell> {
+        self.frozen.as_ref().map(|cells| &cells[if cells.len() == 1 { 0 } else { channel }])
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Graph {
+    pub nodes: Vec<Node>,
+}
+
+impl Graph {
+    /// Nodes that `result` needs, in order; frozen nodes only where `with_frozen`.
+    pub fn reachable(&self, result: NodeId, with_frozen: bool) -> Vec<NodeId> {
+        let mut wanted = vec![false; self.nodes.len()];
+        wanted[result] = true;
+        for id in (0..=result).rev() {
+            if wanted[id] && (with_frozen || self.nodes[id].frozen.is_none()) {
+                for &arg in &self.nodes[id].args {
+                    wanted[arg] = true;
+                }
+            }
+        }
+        (0..=result).filter(|&id| wanted[id] && (with_frozen || self.nodes[id].frozen.is_none())).collect()
+    }
+}
