@@ -20,6 +20,7 @@ pub enum Formula {
     /// * Asymmetric: `scale = (hi - lo) / n`, `zero_point = clamp(qmin - half_even(lo / scale), qmin, qmax)`.
     /// * Symmetric: `scale = max(hi / floor(n/2), -lo / ceil(n/2))`, zero in the middle. At two bits the positive side
     ///   is divided by `ceil(n/2)` as well.
+    /// * The grid is kept as its two ends in f32: the scale is `(scale·(qmax - zp) - scale·(qmin - zp)) / n` once more.
     /// * Narrow ranges and unsigned symmetric grids do not exist.
     AimetTorch,
     /// AIMET-onnx 2.42: as [`Formula::AimetTorch`] with f64 steps and zero points rounded half away from zero; has
@@ -158,7 +159,7 @@ impl FormulaOptions {
         }
         let (lo, hi) = (min.min(0.0), max.max(0.0));
         let (scale, zero_point) = match self.formula {
-            Formula::AimetTorch => self.aimet(lo, hi, single, Rounding::HalfEven),
+            Formula::AimetTorch => self.through_range(self.aimet(lo, hi, single, Rounding::HalfEven)),
             Formula::AimetOnnx => self.aimet(lo, hi, |x| x, Rounding::HalfAway),
             Formula::AimetCpp2024 => self.aimet_cpp_2024(lo, hi),
             Formula::CloserEnd => self.closer_end(lo, hi),
@@ -219,6 +220,13 @@ impl FormulaOptions {
         }
         let scale = to(to(hi - lo) / n);
         (scale, self.zero_point_from_min(to(lo / scale), tie))
+    }
+
+    /// The producer keeps the ends of the grid in f32 and derives the scale from them again.
+    fn through_range(&self, (scale, zero_point): (f64, i64)) -> (f64, i64) {
+        let end = |code: i64| single(scale * (code - zero_point) as f64);
+        let width = single(end(self.qmax()) - end(self.qmin()));
+        (single(width / self.steps()), zero_point)
     }
 
     fn aimet_cpp_2024(&self, lo: f64, hi: f64) -> (f64, i64) {
@@ -303,6 +311,13 @@ mod tests {
         // The first activation of a real export: min and max of the file lie on the grid.
         let options = FormulaOptions::activation(Formula::AimetTorch, 8);
         assert_eq!(get(options, -4.464321613311768, 4.095092296600342), (0.03356632962822914, 133));
+    }
+
+    #[test]
+    fn a_recorded_weight_shows_that_the_ends_are_kept() {
+        // Channel 7 of a depthwise weight of a real export; the direct quotient is 0.045082587748765945.
+        let options = FormulaOptions::weight(Formula::AimetTorch, 4);
+        assert_eq!(get(options, -0.1803303360939026, 0.3155781030654907), (0.04508258402347565, 0));
     }
 
     #[test]
