@@ -104,7 +104,9 @@ def _network(depth: int, cumulative_add: bool) -> Arrays:
     biases: list[torch.Tensor] = []
     for _ in range(depth):
         conv, norm = nn.Conv2d(SHAPE[1], SHAPE[1], 3, padding="same"), nn.BatchNorm2d(SHAPE[1])
-        assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
+        assert conv.bias is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weights.append(conv.weight * gain.view(-1, 1, 1, 1))
         biases.append((conv.bias - norm.running_mean) * gain + norm.bias)
@@ -230,7 +232,9 @@ def render(table: Table, rows: Sequence[Row]) -> str:
         body.append([*cells, f"{row.host['mse_normalized']:.4g} (device {row.device['mse_normalized']:.4g})"])
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [table.title]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) for cells in [header, *body]]
+    lines += [
+        "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) for cells in [header, *body]
+    ]
     errors = [abs(row.ratio("mse") - 1) for row in rows]
     lines.append(f"MSE: mean |ratio - 1| {sum(errors) / len(errors):.2%}, largest {max(errors):.2%}")
     return "\n".join(lines) + "\n"
@@ -251,7 +255,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return int(run_cli(["nputwin", "demo", *arguments]))
     parser = argparse.ArgumentParser(prog="nputwin demo", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seed-weights", action="store_true", help="replay the issue's own random stream (needs torch)")
+    parser.add_argument(
+        "--seed-weights", action="store_true", help="replay the issue's own random stream (needs torch)"
+    )
     parser.add_argument("--all-depths", action="store_true", help="also run the fifteen rows of the reporter's table")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a number is not reproduced")
     parser.add_argument("--output-dir", "-o", type=Path, default=Path("demo-out"), help="where charts and numbers go")

@@ -1,7 +1,8 @@
 //! Calibration, and the distance between simulation and emulation.
 
 use crate::args::RunOptions;
-use super::network::{INPUT, Network, Range, Ranges};
+use super::network::{INPUT, Network, Ranges};
+use nputwin::calibrate::{MinMax, Observer};
 use nputwin::exec::{Captured, Options, RunResult, Session};
 use nputwin::spec::Spec;
 use nputwin::tensor::Tensor;
@@ -121,11 +122,10 @@ impl Targets {
         let names = network.activation_names(depth);
         let (_, computed) = names.split_first().expect("the input is an activation");
         let session = Session::new(network.graph(depth, None, computed)?, self.simulation.clone(), self.options)?;
-        let mut ranges: Ranges = names.iter().map(|n| (n.clone(), Range::EMPTY)).collect();
+        let mut ranges: Ranges = names.iter().map(|n| (n.clone(), MinMax::new())).collect();
         let mut widen = |name: &str, tensor: &Tensor| -> Result<()> {
             let range = ranges.get_mut(name).expect("all activations are listed");
-            *range = range.union(Range::of(tensor.as_f32()?));
-            Ok(())
+            range.observe(tensor.as_f32()?).map_err(|e| e.at_tensor(name))
         };
         for input in inputs {
             widen(INPUT, &input)?;

@@ -63,6 +63,9 @@ pub struct Args {
     /// Take weights, input and calibration from files, one network each (see --help for their arrays)
     #[arg(long, value_name = "FILE.npz", num_args = 1..)]
     weights: Vec<PathBuf>,
+    /// Use the issue's own random numbers (Python package with torch only)
+    #[arg(long)]
+    seed_weights: bool,
     /// Where the chart and the numbers go
     #[arg(long, short = 'o', default_value = "demo-out", value_name = "DIR")]
     output_dir: PathBuf,
@@ -211,6 +214,10 @@ impl Source {
 
 fn jobs(args: &Args) -> Result<Vec<Job>> {
     let usage = |what: &str| Err(Error::invalid("demo_arguments", what.to_string()));
+    if args.seed_weights {
+        let message = "--seed-weights replays torch's random numbers, which this program does not have";
+        return Err(Error::invalid("demo_arguments", message).help("run: python -m nputwin.demo --seed-weights"));
+    }
     if args.depths.as_ref().is_some_and(|d| d.is_empty() || d.iter().any(|d| !(1..=1000).contains(d))) {
         return usage("--depths takes numbers from 1 to 1000");
     }

@@ -4,7 +4,8 @@
 //! no layer sees what follows: one deep network gives the results of all shallower ones.
 
 use super::random::Stream;
-use nputwin::encoding::{Encoding, Formula, FormulaOptions, Granularity};
+use nputwin::calibrate::{MinMax, Observer, weight_encoding};
+use nputwin::encoding::{Encoding, Formula, FormulaOptions};
 use nputwin::graph::{Attribute, Dim, Graph, Node, Port, TensorInfo};
 use nputwin::tensor::{DType, Tensor};
 use nputwin::{Error, Result};
@@ -23,37 +24,8 @@ pub struct Layer {
     pub bias: Arc<Tensor>,
 }
 
-/// Smallest and largest value that a tensor took.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Range {
-    /// Smallest value.
-    pub min: f32,
-    /// Largest value.
-    pub max: f32,
-}
-
-impl Range {
-    /// Holds nothing; every union with it gives the other side.
-    pub const EMPTY: Range = Range { min: f32::INFINITY, max: f32::NEG_INFINITY };
-
-    /// The range of some values.
-    pub fn of(values: &[f32]) -> Range {
-        values.iter().fold(Range::EMPTY, |r, &v| Range { min: r.min.min(v), max: r.max.max(v) })
-    }
-
-    /// The smallest range that holds both.
-    pub fn union(self, other: Range) -> Range {
-        Range { min: self.min.min(other.min), max: self.max.max(other.max) }
-    }
-
-    /// The grid of 256 codes for these values.
-    fn encoding(self) -> Result<Encoding> {
-        FormulaOptions::activation(Formula::AimetTorch, 8).encoding(self.min.into(), self.max.into())
-    }
-}
-
 /// Calibrated ranges of all quantized activations, by tensor name.
-pub type Ranges = BTreeMap<String, Range>;
+pub type Ranges = BTreeMap<String, MinMax>;
 
 /// A network without its encodings.
 #[derive(Debug, Clone)]
@@ -127,7 +99,8 @@ impl Network {
                     let range = ranges.get(&name).ok_or_else(|| {
                         Error::invalid("demo_range", "no range is known for this tensor").at_tensor(&name)
                     })?;
-                    Some(Arc::new(range.encoding().map_err(|e| e.at_tensor(&name))?))
+                    let options = FormulaOptions::activation(Formula::AimetTorch, 8);
+                    Some(Arc::new(range.finish(&options).map_err(|e| e.at_tensor(&name))?))
                 }
                 _ => None,
             };
@@ -140,7 +113,9 @@ impl Network {
         graph.inputs.push(Port { name: INPUT.into(), tensor: x, quantized: false });
         for (i, layer) in self.layers[..depth].iter().enumerate() {
             let prefix = format!("layer{}", i + 1);
-            let encoding = Arc::new(weight_encoding(&layer.weight)?);
+            let formula = FormulaOptions::weight(Formula::AimetTorch, 8);
+            let encoding = weight_encoding(layer.weight.shape(), layer.weight.as_f32()?, Some(0), &formula);
+            let encoding = Arc::new(encoding.map_err(|e| e.at_tensor(&format!("{prefix}.weight")))?);
             let weight = constant(&mut graph, &format!("{prefix}.weight"), layer.weight.clone(), Some(encoding));
             let bias = constant(&mut graph, &format!("{prefix}.bias"), layer.bias.clone(), None);
             let sum = activation(&mut graph, format!("{prefix}.conv"), false)?;
@@ -197,22 +172,6 @@ fn node(op_type: &str, name: &str, inputs: &[usize], output: usize) -> Node {
     }
 }
 
-/// Signed 8-bit codes, symmetric, one scale per output channel.
-fn weight_encoding(weight: &Tensor) -> Result<Encoding> {
-    let formula = FormulaOptions::weight(Formula::AimetTorch, 8);
-    let channels = weight.shape()[0];
-    let per_channel = weight.as_f32()?.chunks_exact(weight.len() / channels.max(1));
-    let grids = per_channel
-        .map(|values| {
-            let range = Range::of(values);
-            formula.scale_and_zero_point(range.min.into(), range.max.into())
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let (scale, zero_point) = grids.into_iter().unzip();
-    let template = formula.encoding(-1.0, 1.0)?;
-    Ok(Encoding { scale, zero_point, granularity: Granularity::PerChannel { axis: 0 }, ..template })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +193,9 @@ mod tests {
     fn every_activation_but_the_convolutions_gets_an_encoding() {
         let network = tiny(true);
         let names = network.activation_names(3);
-        let ranges: Ranges = names.iter().map(|n| (n.clone(), Range { min: -1.0, max: 2.0 })).collect();
+        let mut range = MinMax::new();
+        range.observe(&[-1.0, 2.0]).unwrap();
+        let ranges: Ranges = names.iter().map(|n| (n.clone(), range)).collect();
         let graph = network.graph(3, Some(&ranges), &[network.output_name(3)]).unwrap();
         for tensor in &graph.tensors {
             let expected = names.contains(&tensor.name) || tensor.name.ends_with(".weight");
@@ -242,13 +203,5 @@ mod tests {
         }
         let missing = network.graph(3, Some(&Ranges::new()), &[]).unwrap_err();
         assert_eq!(missing.code(), "demo_range");
-    }
-
-    #[test]
-    fn weight_scales_follow_the_wider_side() {
-        let weight = Tensor::f32(&[2, 1, 1, 2], vec![1.27, -0.5, 0.1, -2.56]);
-        let encoding = weight_encoding(&weight).unwrap();
-        assert_eq!(encoding.scale, [f64::from(1.27f32 / 127.0), f64::from(2.56f32 / 128.0)]);
-        assert_eq!(encoding.granularity, Granularity::PerChannel { axis: 0 });
     }
 }

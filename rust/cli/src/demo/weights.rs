@@ -16,7 +16,8 @@
 //! Ranges come from a run with quantized weights and unquantized activations, as AIMET calibrates.
 
 use crate::tensors::Npz;
-use super::network::{INPUT, Layer, Network, Range, Ranges, add_name, relu6_name};
+use super::network::{INPUT, Layer, Network, Ranges, add_name, relu6_name};
+use nputwin::calibrate::{MinMax, Observer};
 use nputwin::error::Location;
 use nputwin::tensor::Tensor;
 use nputwin::{Error, Result};
@@ -122,16 +123,18 @@ fn expect_shape(tensor: &Tensor, shape: &[usize], name: &str) -> Result<()> {
     Err(Error::invalid("demo_shape", format!("shape {:?}, not {shape:?}", tensor.shape())).at_tensor(name))
 }
 
-fn range(arrays: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Range> {
+fn range(arrays: &mut BTreeMap<String, Tensor>, name: &str) -> Result<MinMax> {
     let ends = take(arrays, name)?;
     expect_shape(&ends, &[2], name)?;
-    let ends = ends.as_f32()?;
-    Ok(Range { min: ends[0], max: ends[1] })
+    let mut range = MinMax::new();
+    range.observe(ends.as_f32()?).map_err(|e| e.at_tensor(name))?;
+    Ok(range)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nputwin::encoding::{Formula, FormulaOptions};
 
     fn arrays() -> BTreeMap<String, Tensor> {
         BTreeMap::from([
@@ -149,7 +152,8 @@ mod tests {
         let given = interpret(arrays()).unwrap();
         assert!(given.network.cumulative_add);
         let Calibration::Ranges(ranges) = given.calibration else { panic!("ranges are in the file") };
-        assert_eq!(ranges["layer1.add"], Range { min: -1.0, max: 3.0 });
+        let options = FormulaOptions::activation(Formula::AimetTorch, 8);
+        assert_eq!(ranges["layer1.add"].range(&options).unwrap(), (-1.0, 3.0));
         let mut without = arrays();
         without.remove("range.add.0");
         assert!(!interpret(without).unwrap().network.cumulative_add);
