@@ -89,7 +89,7 @@ fn draw(out: &mut String, x_label: &str, panel: &Panel) {
     let place_y = |y: f64| bottom - (y.log10() - e_lo) / (e_hi - e_lo) * PLOT;
     let right = LEFT + 12.0 + plot_width;
     let _ = writeln!(out, r#"<text class="p" x="{LEFT}" y="58">{}</text>"#, escape(&panel.title));
-    let every = ((e_hi - e_lo) / 8.0).ceil().max(1.0);
+    let every = ((e_hi - e_lo) / 10.0).ceil().max(1.0);
     let mut exponent = e_lo;
     while exponent <= e_hi {
         let y = bottom - (exponent - e_lo) / (e_hi - e_lo) * PLOT;
@@ -134,7 +134,8 @@ fn draw(out: &mut String, x_label: &str, panel: &Panel) {
             .collect();
         line(out, series, &points);
         let y = bottom + 60.0 + LEGEND_LINE * i as f64;
-        line(out, series, &[(LEFT + 4.0, y - 4.0), (LEFT + 30.0, y - 4.0)]);
+        let sample: &[f64] = if series.mark == Mark::Published { &[17.0] } else { &[4.0, 30.0] };
+        line(out, series, &sample.iter().map(|x| (LEFT + x, y - 4.0)).collect::<Vec<_>>());
         let _ = writeln!(out, r#"<text class="s" x="{}" y="{y}">{}</text>"#, LEFT + 42.0, escape(&series.label));
     }
 }
