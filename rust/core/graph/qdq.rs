@@ -407,6 +407,7 @@ impl<'g> Fold<'g> {
         let form = self.new_tensor(info);
         if !constant {
             self.graph.nodes.push(Node {
+                code_clamp: None,
                 name: node.name.clone(),
                 op_type: QUANTIZE.into(),
                 domain: DOMAIN.into(),

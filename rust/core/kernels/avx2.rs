@@ -167,3 +167,29 @@ pub(super) unsafe fn depthwise<const SIGNED: bool>(
     }
     whole * PANEL
 }
+
+/// Looks up all whole vectors of 32 codes; gives how many codes that is.
+///
+/// # Safety
+/// The machine has AVX2. `x` and `out` have the same length.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn lookup8(x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usize {
+    // SAFETY: sixteen vectors of the table, and whole vectors of both slices.
+    unsafe {
+        let part = |i: usize| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().add(16 * i).cast()));
+        let low_bits = _mm256_set1_epi8(15);
+        for i in 0..x.len() / 32 {
+            let codes = _mm256_loadu_si256(x.as_ptr().add(32 * i).cast());
+            let low = _mm256_and_si256(codes, low_bits);
+            let high = _mm256_andnot_si256(low_bits, codes);
+            let mut value = _mm256_setzero_si256();
+            for row in 0..16 {
+                let chosen = _mm256_cmpeq_epi8(high, _mm256_set1_epi8((row << 4) as u8 as i8));
+                let entry = _mm256_shuffle_epi8(part(row), low);
+                value = _mm256_or_si256(value, _mm256_and_si256(chosen, entry));
+            }
+            _mm256_storeu_si256(out.as_mut_ptr().add(32 * i).cast(), value);
+        }
+    }
+    x.len() / 32 * 32
+}

@@ -6,6 +6,7 @@
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
+use super::gather::Gather;
 use super::gemm::{Lhs, Place, Scratch, Source, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
 use super::pack::{PackedWeights, centred_init};
@@ -96,16 +97,23 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
         Form::Groups(groups) => groups,
     };
     assert!(groups.len() == shape.groups && groups[0].k() == shape.depth(), "weights of the same shape");
-    let gather = Gather { shape, output: shape.output(), x: X::bytes(x), pad: X::bytes(&[pad])[0], signed: X::SIGNED };
-    let rows_per_tile = tile_rows(shape.depth().next_multiple_of(4));
+    let gather = Gather::new(shape, X::bytes(x), X::bytes(&[pad])[0]);
+    let stride = shape.depth().next_multiple_of(4);
+    let fill = |group: usize, first: usize, count: usize, buffer: &mut Vec<u8>| {
+        gather.rows(group, first, count, stride, buffer);
+        if X::SIGNED {
+            buffer.iter_mut().for_each(|b| *b ^= 0x80);
+        }
+        stride
+    };
+    let rows_per_tile = tile_rows(stride);
     let part = |g: usize| if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
     let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), X::SIGNED)).collect();
     if let [weights] = &groups[..] {
         let in_place = gather.is_plain() && !X::SIGNED && shape.in_channels.is_multiple_of(4);
-        let build = |first: usize, count: usize, buffer: &mut Vec<u8>| {
-            (!in_place).then(|| gather.rows(0, first, count, buffer))
-        };
-        let source = Source { bytes: gather.x, stride: shape.in_channels, signed: X::SIGNED, build };
+        let build =
+            |first: usize, count: usize, buffer: &mut Vec<u8>| (!in_place).then(|| fill(0, first, count, buffer));
+        let source = Source { bytes: X::bytes(x), stride: shape.in_channels, signed: X::SIGNED, build };
         run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], 0, &source, epilogue, out);
         return;
     }
@@ -115,99 +123,20 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
         let mut scratch = Scratch::default();
         for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
             let row = task * per_task + t * rows_per_tile;
+            let count = out.len() / channels;
             for (g, weights) in groups.iter().enumerate() {
-                gather.group(engine.simd(), g, row, weights, &inits[g], epilogue, out, &mut scratch);
+                let mut buffer = std::mem::take(&mut scratch.rows);
+                let stride = fill(g, row, count, &mut buffer);
+                let lhs = Lhs { bytes: &buffer, stride, rows: count, signed: X::SIGNED };
+                let channel = g * shape.group_out();
+                let place = Place { row, channel };
+                let panels = 0..weights.panels();
+                let out = &mut out[channel..];
+                tile(engine.simd(), &lhs, weights, panels, &inits[g], place, epilogue, out, channels, &mut scratch);
+                scratch.rows = buffer;
             }
         }
     });
-}
-
-/// Gathers the windows of output pixels into rows of bytes.
-struct Gather<'a> {
-    shape: &'a ConvShape,
-    output: [usize; 2],
-    x: &'a [u8],
-    pad: u8,
-    signed: bool,
-}
-
-impl Gather<'_> {
-    /// Whether the rows of the left operand are the input's own pixels.
-    fn is_plain(&self) -> bool {
-        self.shape.kernel == [1, 1] && self.shape.stride == [1, 1] && self.shape.pads == [0; 4]
-    }
-
-    /// Multiplies one tile of one group; `out` starts at the first channel of pixel `row`.
-    #[allow(clippy::too_many_arguments)]
-    fn group<E: Epilogue + ?Sized>(
-        &self,
-        simd: Simd,
-        group: usize,
-        row: usize,
-        weights: &PackedWeights,
-        init: &[i32],
-        epilogue: &E,
-        out: &mut [E::Out],
-        scratch: &mut Scratch,
-    ) {
-        let channels = self.shape.out_channels;
-        let count = out.len() / channels;
-        let channel = group * self.shape.group_out();
-        let mut buffer = std::mem::take(&mut scratch.rows);
-        let stride = self.rows(group, row, count, &mut buffer);
-        let lhs = Lhs { bytes: &buffer, stride, rows: count, signed: self.signed };
-        let place = Place { row, channel };
-        tile(simd, &lhs, weights, 0..weights.panels(), init, place, epilogue, &mut out[channel..], channels, scratch);
-        scratch.rows = buffer;
-    }
-
-    /// Gathers `count` windows from output pixel `first` on, for the channels of `group`; gives the stride of the rows.
-    fn rows(&self, group: usize, first: usize, count: usize, rows: &mut Vec<u8>) -> usize {
-        let shape = self.shape;
-        let stride = shape.depth().next_multiple_of(4);
-        rows.resize(count * stride, 0);
-        let [_, kernel_w] = shape.kernel;
-        let group_in = shape.group_in();
-        let line = kernel_w * group_in;
-        let dense = shape.groups == 1 && shape.dilation[1] == 1;
-        for (r, row) in rows.chunks_exact_mut(stride).enumerate() {
-            let (image, at) = shape.locate(self.output, first + r);
-            let left = (at[1] * shape.stride[1]) as isize - shape.pads[1] as isize;
-            for (ky, line) in row[..shape.depth()].chunks_exact_mut(line).enumerate() {
-                let y = (at[0] * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pads[0]);
-                if y >= shape.input[0] {
-                    line.fill(self.pad);
-                    continue;
-                }
-                let pixel = (image * shape.input[0] + y) * shape.input[1];
-                if dense {
-                    let width = shape.input[1] as isize;
-                    let from = left.clamp(0, width);
-                    let to = (left + kernel_w as isize).clamp(from, width);
-                    let (lead, body) = (((from - left) as usize).min(kernel_w), (to - from) as usize);
-                    let (head, rest) = line.split_at_mut(lead * group_in);
-                    let (middle, tail) = rest.split_at_mut(body * group_in);
-                    head.fill(self.pad);
-                    middle.copy_from_slice(&self.x[(pixel + from as usize) * group_in..][..body * group_in]);
-                    tail.fill(self.pad);
-                    continue;
-                }
-                for (kx, tap) in line.chunks_exact_mut(group_in).enumerate() {
-                    let x = (at[1] * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pads[1]);
-                    if x < shape.input[1] {
-                        let source = (pixel + x) * shape.in_channels + group * group_in;
-                        tap.copy_from_slice(&self.x[source..source + group_in]);
-                    } else {
-                        tap.fill(self.pad);
-                    }
-                }
-            }
-        }
-        if self.signed {
-            rows.iter_mut().for_each(|b| *b ^= 0x80);
-        }
-        stride
-    }
 }
 
 /// Hands one row of accumulators of consecutive pixels to the epilogue.

@@ -13,19 +13,35 @@ pub mod code;
 mod conv;
 mod depthwise;
 mod epilogue;
+pub mod float;
+mod gather;
 mod gemm;
 pub mod isa;
+mod layout;
+mod lookup;
+mod matmul;
 mod pack;
+mod pair_saturating;
+mod pool;
 pub mod reference;
 mod shape;
+mod transpose_conv;
+mod wide;
 
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
 pub use epilogue::{AccTile, Accumulators, DoubleRounding, Epilogue, FloatScale, MulShift, OutTile, ShiftRounding};
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};
+pub use layout::{to_channels_first, to_channels_last, transpose};
+pub use lookup::{lookup8, lookup8_to, lookup16};
+pub use matmul::matmul;
 pub use pack::PackedWeights;
-pub use shape::{ConvShape, PoolShape};
+pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating};
+pub use pool::{max_pool, window_counts, window_sum};
+pub use shape::{ConvShape, PoolShape, TransposeShape};
+pub use transpose_conv::{TransposeWeights, conv_transpose2d, conv_transpose2d_wide};
+pub use wide::{Accumulator, WideWeights, conv2d_wide, gemm_wide};
 
 #[cfg(test)]
 mod testing;

@@ -160,6 +160,86 @@ impl ConvShape {
     }
 }
 
+/// Geometry of a transposed convolution over NHWC tensors. The output size is explicit, so that output padding and
+/// automatic pads are the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransposeShape {
+    /// Images.
+    pub batch: usize,
+    /// Input height and width.
+    pub input: [usize; 2],
+    /// Output height and width.
+    pub output: [usize; 2],
+    /// Input channels, of all groups.
+    pub in_channels: usize,
+    /// Output channels, of all groups.
+    pub out_channels: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [usize; 2],
+    /// Vertical and horizontal dilation.
+    pub dilation: [usize; 2],
+    /// Rows and columns cut from the top and the left of the full result.
+    pub pads: [usize; 2],
+    /// Groups.
+    pub groups: usize,
+}
+
+impl TransposeShape {
+    /// Checks that the geometry is one that the kernels take; they assume it.
+    pub fn validate(&self) -> Result<()> {
+        let fault = |message: String| Err(Error::invalid("conv_transpose_shape", message));
+        if self.kernel.contains(&0) || self.stride.contains(&0) || self.dilation.contains(&0) {
+            return fault(format!(
+                "kernel {:?}, stride {:?} and dilation {:?} must be above zero",
+                self.kernel, self.stride, self.dilation
+            ));
+        }
+        let divides = |channels: usize| channels > 0 && channels.is_multiple_of(self.groups);
+        if self.groups == 0 || !divides(self.in_channels) || !divides(self.out_channels) {
+            return fault(format!(
+                "{} groups do not divide {} input and {} output channels",
+                self.groups, self.in_channels, self.out_channels
+            ));
+        }
+        Ok(())
+    }
+
+    /// Input channels of one group.
+    pub fn group_in(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    /// Output channels of one group.
+    pub fn group_out(&self) -> usize {
+        self.out_channels / self.groups
+    }
+
+    /// Elements of the input.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.input[0] * self.input[1] * self.in_channels
+    }
+
+    /// Elements of the output.
+    pub fn output_len(&self) -> usize {
+        self.batch * self.output[0] * self.output[1] * self.out_channels
+    }
+
+    /// Elements of the weights.
+    pub fn weight_len(&self) -> usize {
+        self.in_channels * self.group_out() * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Index along `axis` of the input element that meets tap `tap` at output index `at`, if there is one.
+    #[inline]
+    pub fn source(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
+        let offset = (at + self.pads[axis]).checked_sub(tap * self.dilation[axis])?;
+        let index = offset / self.stride[axis];
+        (offset.is_multiple_of(self.stride[axis]) && index < self.input[axis]).then_some(index)
+    }
+}
+
 /// Geometry of a pooling window over NHWC tensors. The output size is explicit, so that the rounding of `ceil_mode` is
 /// the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

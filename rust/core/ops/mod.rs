@@ -26,6 +26,7 @@ pub mod pad;
 pub mod parallel;
 pub mod pool;
 pub mod reduce;
+pub mod integer;
 pub mod registry;
 pub mod reshape;
 pub mod resize;

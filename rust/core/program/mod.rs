@@ -249,3 +249,12 @@ impl Compiled {
         Ok(())
     }
 }
+// SHIM
+#[derive(Debug, Clone, serde::Serialize)] pub struct Trace;
+#[derive(Default)] pub struct Scratch; pub struct TileProgram;
+#[derive(Clone, Copy)] pub enum Lanes<'a>{ I32(&'a [i32]), I64(&'a [i64]), F32(&'a [f32]), F64(&'a[f64]) }
+#[derive(Clone, Copy)] pub enum Channels { Uniform(usize), Cyclic{start:usize} }
+impl TileProgram { pub fn run(&self, _i:&[Lanes<'_>], _c:Channels, _s:&mut Scratch, _o:&mut [i32]) {} pub fn run_f32(&self, _i:&[Lanes<'_>], _c:Channels, _s:&mut Scratch, _o:&mut [f32]) {} }
+pub enum NormalForm { FloatScale{scale:Vec<f32>,lo:f32,hi:f32,zero_point:i64,qmin:i64,qmax:i64}, DoubleRounding{left:Vec<u32>,mantissa:Vec<i32>,right:Vec<u32>,zero_point:i64,qmin:i64,qmax:i64}, MulShift{drop:Option<(u32,crate::num::Rounding)>,mantissa:Vec<i64>,shift:Vec<u32>,rounding:crate::num::Rounding,offset:Vec<i64>,zero_point:i64,qmin:i64,qmax:i64} }
+impl Compiled { pub fn tile(&self)->TileProgram{TileProgram} pub fn normal_form(&self)->Option<NormalForm>{None} pub fn trace(&self,_c:usize,_i:&[Value])->Result<Trace>{Ok(Trace)} }
+pub use crate::num::FloatType;

@@ -4,6 +4,12 @@
 
 mod conv;
 mod epilogue;
+mod float;
+mod movement;
+mod pool;
 
-pub use conv::{conv2d, gemm};
+pub use conv::{conv_transpose2d, conv2d, conv2d_pair_saturating, gemm, matmul};
 pub use epilogue::{double_rounding, float_scale, mul_shift, shift_right};
+pub use float::{conv_transpose2d_f32, conv2d_f32, gemm_f32, max_pool_f32, window_sum_f32};
+pub use movement::{lookup, transpose};
+pub use pool::{max_pool, window_sum};

@@ -5,7 +5,8 @@ use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes, storage};
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
 use crate::encoding::Granularity;
 use crate::error::Result;
-use crate::ops::broadcast;
+use crate::map_data;
+use crate::ops::broadcast::Broadcast;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
@@ -116,6 +117,13 @@ pub fn clip_bounds(facts: &Facts<'_>) -> Result<(f32, f32)> {
     Ok((bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
 }
 
+/// The operand repeated to the output's shape.
+fn spread(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let plan = Broadcast::new(&[x.shape(), shape])?;
+    let data = map_data!(x.data(), v => (0..plan.len()).map(|i| v[plan.index(0, i)]).collect());
+    Tensor::new(shape.to_vec(), data)
+}
+
 /// Channels of the one operand that has per-channel scales, in terms of the output's shape.
 fn channel_map(facts: &Facts<'_>, operands: usize, shape: &[usize]) -> Result<ScaleMap> {
     for i in 0..operands {
@@ -191,7 +199,7 @@ impl Kernel for ElementwiseKernel {
         for i in 0..inputs.len() {
             let x = super::arguments::required(inputs, i)?;
             let whole = self.plain || x.shape() == self.shape.as_slice();
-            operands.push(if whole { std::borrow::Cow::Borrowed(x) } else { broadcast::expand(x, &self.shape)?.into() });
+            operands.push(if whole { std::borrow::Cow::Borrowed(x) } else { std::borrow::Cow::Owned(spread(x, &self.shape)?) });
         }
         let shape = match operands.iter().find(|x| x.shape().len() == self.shape.len() && x.len() > 1) {
             Some(x) if self.plain => x.shape().to_vec(),

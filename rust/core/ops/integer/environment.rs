@@ -50,11 +50,12 @@ pub fn add_attributes(env: &mut Env, node: &Node, defaults: &[(&str, f32)]) {
         env.constant(&format!("attr.{name}"), Value::F32(*value));
     }
     for (name, attribute) in &node.attributes {
-        match attribute {
-            Attribute::Int(v) => env.constant(&format!("attr.{name}"), Value::Int((*v).into())),
-            Attribute::Float(v) => env.constant(&format!("attr.{name}"), Value::F32(*v)),
-            _ => {}
-        }
+        let value = match attribute {
+            Attribute::Int(v) => Value::Int((*v).into()),
+            Attribute::Float(v) => Value::F32(*v),
+            _ => continue,
+        };
+        env.constant(&format!("attr.{name}"), value);
     }
 }
 

@@ -183,7 +183,7 @@ impl Window {
         match geometry.constant_count() {
             Some(n) => env.constant("n", Value::Int(n as i128)),
             None => env.input_int("n", 1, most),
-        }
+        };
         add_encoding(&mut env, "x", x);
         add_output(&mut env, encoding_of(facts, y)?, clamp);
         add_attributes(&mut env, facts.node, &[]);

@@ -118,7 +118,7 @@ impl Mac<'_> {
         match bound < half {
             true => env.input_int("acc", -bound, bound),
             false => env.input_int("acc", -half, half - 1),
-        }
+        };
         let compiled = program.compile(&env)?;
         Ok(Arithmetic { compiled, bias: if accumulator.bias { bias } else { Vec::new() }, accumulator })
     }

@@ -6,11 +6,11 @@ use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use crate::error::Result;
-use crate::kernels::{ConvShape, ConvWeights, Engine, WideConvWeights, conv2d, conv2d_wide};
+use crate::kernels::{Accumulator, ConvShape, ConvWeights, Engine, WideWeights, conv2d, conv2d_wide};
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
 use crate::program::Env;
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
 pub struct Conv;
@@ -68,12 +68,7 @@ impl IntegerOp for Conv {
             (true, Data::U8(v)) => Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?,
             _ => {
                 let values: Vec<i32> = codes.to_i64()?.iter().map(|&v| v as i32).collect();
-                Form::Wide {
-                    weights: WideConvWeights::new(&shape, &values, &w_zero),
-                    init: arithmetic.bias.clone(),
-                    wrap_to_32: arithmetic.accumulator.width == 32,
-                    epilogue: wide(&arithmetic.compiled, dtype),
-                }
+                Form::wide(WideWeights::new(&shape, &values, &w_zero), &arithmetic, x_zero, dtype)
             }
         };
         let rank = mac.x.shape.len() - 2;
@@ -89,8 +84,10 @@ impl IntegerOp for Conv {
 enum Form {
     /// 8-bit codes, 32-bit sums.
     Narrow { weights: ConvWeights, init: Vec<i32>, epilogue: AnyEpilogue<i32> },
+    /// Any codes, 32-bit sums.
+    Wide32 { weights: WideWeights, init: Vec<i32>, epilogue: AnyEpilogue<i32> },
     /// Any codes, 64-bit sums.
-    Wide { weights: WideConvWeights, init: Vec<i64>, wrap_to_32: bool, epilogue: AnyEpilogue<i64> },
+    Wide64 { weights: WideWeights, init: Vec<i64>, epilogue: AnyEpilogue<i64> },
 }
 
 impl Form {
@@ -99,11 +96,20 @@ impl Form {
         arithmetic: &Arithmetic,
         x_zero: i64,
         facts: &Facts<'_>,
-        dtype: crate::tensor::DType,
+        dtype: DType,
     ) -> Result<Form> {
         let init = weights.centred_init(&arithmetic.bias_i32(facts)?, x_zero as i32);
         let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype);
         Ok(Form::Narrow { weights, init, epilogue })
+    }
+
+    fn wide(weights: WideWeights, arithmetic: &Arithmetic, x_zero: i64, dtype: DType) -> Form {
+        let init = weights.centred_init(&arithmetic.bias, x_zero as i32);
+        if arithmetic.accumulator.width == 64 {
+            return Form::Wide64 { weights, init, epilogue: wide(&arithmetic.compiled, dtype) };
+        }
+        let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype);
+        Form::Wide32 { weights, init: init.into_iter().map(|v| v as i32).collect(), epilogue }
     }
 }
 
@@ -115,6 +121,33 @@ struct ConvKernel {
     codes: Arc<Tensor>,
     arithmetic: Arithmetic,
     rank: usize,
+}
+
+impl ConvKernel {
+    fn run_wide<A: Accumulator>(
+        &self,
+        engine: Engine<'_>,
+        x: &Data,
+        weights: &WideWeights,
+        init: &[A],
+        epilogue: &AnyEpilogue<A>,
+    ) -> Result<Data> {
+        let (shape, len) = (&self.shape, self.shape.output_len());
+        macro_rules! run {
+            ($v:expr, $t:ty) => {
+                with_epilogue!(epilogue, len, (e, out) => {
+                    conv2d_wide(engine, shape, $v, self.x_zero as $t, weights, init, e, &mut out)
+                })
+            };
+        }
+        Ok(match x {
+            Data::U8(v) => run!(v, u8),
+            Data::I8(v) => run!(v, i8),
+            Data::U16(v) => run!(v, u16),
+            Data::I16(v) => run!(v, i16),
+            other => return Err(wrong_codes(other)),
+        })
+    }
 }
 
 impl Kernel for ConvKernel {
@@ -135,22 +168,8 @@ impl Kernel for ConvKernel {
                 }
                 other => return Err(wrong_codes(other)),
             },
-            Form::Wide { weights, init, wrap_to_32, epilogue } => {
-                macro_rules! run {
-                    ($v:expr, $t:ty) => {
-                        with_epilogue!(epilogue, len, (e, out) => conv2d_wide(
-                            engine, shape, $v, self.x_zero as $t, weights, init, *wrap_to_32, e, &mut out
-                        ))
-                    };
-                }
-                match x.data() {
-                    Data::U8(v) => run!(v, u8),
-                    Data::I8(v) => run!(v, i8),
-                    Data::U16(v) => run!(v, u16),
-                    Data::I16(v) => run!(v, i16),
-                    other => return Err(wrong_codes(other)),
-                }
-            }
+            Form::Wide32 { weights, init, epilogue } => self.run_wide(engine, x.data(), weights, init, epilogue)?,
+            Form::Wide64 { weights, init, epilogue } => self.run_wide(engine, x.data(), weights, init, epilogue)?,
         };
         let [h, w] = shape.output();
         let dims = match self.rank {

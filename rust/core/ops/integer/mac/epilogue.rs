@@ -141,23 +141,23 @@ thread_local! {
 }
 
 /// Accumulators that the tile executor reads.
-trait Accumulator: Copy + Sync {
+trait TileInput: Copy + Sync {
     fn lanes(slice: &[Self]) -> Lanes<'_>;
 }
 
-impl Accumulator for i32 {
+impl TileInput for i32 {
     fn lanes(slice: &[i32]) -> Lanes<'_> {
         Lanes::I32(slice)
     }
 }
 
-impl Accumulator for i64 {
+impl TileInput for i64 {
     fn lanes(slice: &[i64]) -> Lanes<'_> {
         Lanes::I64(slice)
     }
 }
 
-impl<A: Accumulator, O: Code> Epilogue<A> for TileEpilogue<O> {
+impl<A: TileInput, O: Code> Epilogue<A> for TileEpilogue<O> {
     type Out = O;
     fn apply(&self, _simd: Simd, tile: AccTile<'_, A>, mut out: OutTile<'_, O>) {
         BUFFERS.with_borrow_mut(|(scratch, codes)| {

@@ -7,7 +7,7 @@ use super::arithmetic::{Arithmetic, Mac};
 use super::conv::wrong_codes;
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use crate::error::Result;
-use crate::kernels::{ConvShape, Engine, PackedWeights, WideConvWeights, conv2d_wide, gemm};
+use crate::kernels::{Accumulator, ConvShape, Engine, PackedWeights, WideWeights, gemm, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
 use crate::program::Env;
@@ -97,9 +97,10 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: &Mac<'_>, transposed: 
     let dtype = storage(y);
     let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
     let bias = if is_narrow { arithmetic.bias_i32(facts)? } else { Vec::new() };
-    let epilogue = match is_narrow {
-        true => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype)),
-        false => Epilogues::Wide(wide(&arithmetic.compiled, dtype)),
+    let epilogue = match (is_narrow, arithmetic.accumulator.width) {
+        (true, _) => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype)),
+        (false, 32) => Epilogues::Wide32(narrow(&arithmetic.compiled, mac.channels, dtype)),
+        (false, _) => Epilogues::Wide64(wide(&arithmetic.compiled, dtype)),
     };
     let mut kernel = MatrixKernel {
         depth: mac.depth,
@@ -126,14 +127,18 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: &Mac<'_>, transposed: 
 }
 
 enum Epilogues {
+    /// 8-bit codes, 32-bit sums.
     Narrow(AnyEpilogue<i32>),
-    Wide(AnyEpilogue<i64>),
+    /// Any codes, 32-bit sums.
+    Wide32(AnyEpilogue<i32>),
+    /// Any codes, 64-bit sums.
+    Wide64(AnyEpilogue<i64>),
 }
 
 /// A packed right operand of one batch.
 enum Right {
     Narrow(PackedWeights, Vec<i32>),
-    Wide(WideConvWeights),
+    Wide(WideWeights, Vec<i64>),
 }
 
 struct MatrixKernel {
@@ -152,10 +157,6 @@ struct MatrixKernel {
 }
 
 impl MatrixKernel {
-    fn geometry(&self, rows: usize) -> ConvShape {
-        ConvShape::new(1, [1, rows], self.depth, self.channels, [1, 1])
-    }
-
     /// Packs matrix number `batch` of the right operand.
     fn right(&self, facts: &Facts<'_>, codes: &Tensor, batch: usize) -> Result<Right> {
         self.pack(codes, batch).map_err(|e| e.at_node(&facts.node.name, &facts.node.op_type))
@@ -179,11 +180,13 @@ impl MatrixKernel {
             (Epilogues::Narrow(_), Data::U8(v)) => narrow!(v),
             (Epilogues::Narrow(_), Data::I8(v)) => narrow!(v),
             (Epilogues::Narrow(_), other) => Err(wrong_codes(other)),
-            (Epilogues::Wide(_), _) => {
+            _ => {
                 let v = &codes.to_i64()?[range];
                 let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
                 let by_channel: Vec<i32> = (0..n).flat_map(|c| (0..k).map(move |r| (r, c))).map(|(r, c)| v[at(r, c)] as i32).collect();
-                Ok(Right::Wide(WideConvWeights::new(&self.geometry(1), &by_channel, &self.w_zero)))
+                let packed = WideWeights::new(&ConvShape::new(1, [1, 1], k, n, [1, 1]), &by_channel, &self.w_zero);
+                let init = packed.centred_init(&self.arithmetic.bias, self.x_zero as i32);
+                Ok(Right::Wide(packed, init))
             }
         }
     }
@@ -197,23 +200,12 @@ impl MatrixKernel {
                 Data::I8(v) => with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out)),
                 other => return Err(wrong_codes(other)),
             },
-            (Epilogues::Wide(epilogue), Right::Wide(packed)) => {
-                let shape = self.geometry(rows);
-                let wrap = self.arithmetic.accumulator.width == 32;
-                macro_rules! run {
-                    ($v:expr, $t:ty) => {
-                        with_epilogue!(epilogue, len, (e, out) => conv2d_wide(
-                            engine, &shape, &$v[range], self.x_zero as $t, packed, &self.arithmetic.bias, wrap, e, &mut out
-                        ))
-                    };
-                }
-                match x {
-                    Data::U8(v) => run!(v, u8),
-                    Data::I8(v) => run!(v, i8),
-                    Data::U16(v) => run!(v, u16),
-                    Data::I16(v) => run!(v, i16),
-                    other => return Err(wrong_codes(other)),
-                }
+            (Epilogues::Wide32(epilogue), Right::Wide(packed, init)) => {
+                let init: Vec<i32> = init.iter().map(|&v| v as i32).collect();
+                run_wide(engine, x, range, rows, packed, &init, epilogue, len)?
+            }
+            (Epilogues::Wide64(epilogue), Right::Wide(packed, init)) => {
+                run_wide(engine, x, range, rows, packed, init, epilogue, len)?
             }
             _ => return Err(wrong_codes(x)),
         })
@@ -287,6 +279,31 @@ impl Kernel for MatrixKernel {
             .collect();
         self.arithmetic.explain(channel, &terms)
     }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run_wide<A: Accumulator>(
+    engine: Engine<'_>,
+    x: &Data,
+    range: std::ops::Range<usize>,
+    rows: usize,
+    packed: &WideWeights,
+    init: &[A],
+    epilogue: &AnyEpilogue<A>,
+    len: usize,
+) -> Result<Data> {
+    macro_rules! run {
+        ($v:expr) => {
+            with_epilogue!(epilogue, len, (e, out) => gemm_wide(engine, &$v[range], rows, packed, init, e, &mut out))
+        };
+    }
+    Ok(match x {
+        Data::U8(v) => run!(v),
+        Data::I8(v) => run!(v),
+        Data::U16(v) => run!(v),
+        Data::I16(v) => run!(v),
+        other => return Err(wrong_codes(other)),
+    })
 }
 
 /// Concatenates parts of one type.

@@ -1,0 +1,98 @@
+//! Transposes between the channel-first order of ONNX and the channel-last order of the kernels.
+
+use super::isa::Engine;
+
+/// Rows and columns of one block: 32 × 32 elements of four bytes are a cache-friendly 4 KiB.
+const BLOCK: usize = 32;
+
+/// From `batch × channels × pixels` to `batch × pixels × channels`. Panics where lengths disagree.
+pub fn to_channels_last<T: Copy + Send + Sync>(
+    engine: Engine<'_>,
+    [batch, channels, pixels]: [usize; 3],
+    x: &[T],
+    out: &mut [T],
+) {
+    transpose(engine, [batch, channels, pixels], x, out);
+}
+
+/// From `batch × pixels × channels` to `batch × channels × pixels`. Panics where lengths disagree.
+pub fn to_channels_first<T: Copy + Send + Sync>(
+    engine: Engine<'_>,
+    [batch, channels, pixels]: [usize; 3],
+    x: &[T],
+    out: &mut [T],
+) {
+    transpose(engine, [batch, pixels, channels], x, out);
+}
+
+/// Transposes each of `batch` row-major matrices of `rows × columns`. Panics where lengths disagree.
+pub fn transpose<T: Copy + Send + Sync>(
+    engine: Engine<'_>,
+    [batch, rows, columns]: [usize; 3],
+    x: &[T],
+    out: &mut [T],
+) {
+    assert!(x.len() == batch * rows * columns && out.len() == x.len(), "tensors and their shapes");
+    if rows == 1 || columns == 1 {
+        out.copy_from_slice(x);
+        return;
+    }
+    if x.is_empty() {
+        return;
+    }
+    // Tasks are runs of output rows (input columns) that do not cross from one matrix to the next.
+    let bands = columns.div_ceil(BLOCK);
+    if batch >= engine.threads() || bands == 1 {
+        engine.for_each_chunk(out, rows * columns, |i, out| {
+            for (b, out) in out.chunks_mut(BLOCK * rows).enumerate() {
+                band(&x[i * rows * columns..][..rows * columns], rows, columns, b * BLOCK, out);
+            }
+        });
+        return;
+    }
+    for (x, out) in x.chunks_exact(rows * columns).zip(out.chunks_exact_mut(rows * columns)) {
+        engine.for_each_chunk(out, BLOCK * rows, |b, out| band(x, rows, columns, b * BLOCK, out));
+    }
+}
+
+/// Writes the output rows of the input columns from `first` on.
+fn band<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [T]) {
+    for block in (0..rows).step_by(BLOCK) {
+        let end = (block + BLOCK).min(rows);
+        for (c, out) in out.chunks_exact_mut(rows).enumerate() {
+            for (o, x) in out[block..end].iter_mut().zip(x[block * columns..].iter().skip(first + c).step_by(columns)) {
+                *o = *x;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference;
+    use super::super::testing::on_every_engine;
+    use super::*;
+
+    fn check<T: Copy + Send + Sync + PartialEq + Default>(make: impl Fn(usize) -> T) {
+        for sizes in [[1, 3, 70], [2, 33, 65], [9, 4, 4], [1, 1, 50], [3, 50, 1], [0, 3, 3], [1, 100, 200]] {
+            let [batch, channels, pixels] = sizes;
+            let x: Vec<T> = (0..batch * channels * pixels).map(&make).collect();
+            let expected = reference::transpose(sizes, &x);
+            on_every_engine(|engine| {
+                let mut out = vec![T::default(); x.len()];
+                to_channels_last(engine, sizes, &x, &mut out);
+                assert!(out == expected, "{sizes:?}");
+                let mut back = vec![T::default(); x.len()];
+                to_channels_first(engine, sizes, &out, &mut back);
+                assert!(back == x, "{sizes:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn equals_its_twin_and_goes_back() {
+        check(|i| (i * 37) as u8);
+        check(|i| i as u16);
+        check(|i| i as u32);
+    }
+}

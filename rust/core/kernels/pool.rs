@@ -1,0 +1,157 @@
+//! Windows over NHWC codes: maxima, sums and counts.
+
+use super::code::Code;
+use super::isa::{Engine, multiversion};
+use super::shape::PoolShape;
+use super::wide::Accumulator;
+
+/// Largest code of each window; padding does not take part. Panics where lengths disagree or
+/// [`PoolShape::validate`] fails.
+pub fn max_pool<T: Code>(engine: Engine<'_>, shape: &PoolShape, x: &[T], out: &mut [T]) {
+    fold(
+        engine,
+        shape,
+        x,
+        out,
+        |engine, acc, x, first| {
+            if first { acc.copy_from_slice(x) } else { maximum(engine.simd(), acc, x) }
+        },
+    );
+}
+
+/// Sum of the codes of each window; padding does not take part, and [`window_counts`] says how many did. Sums are
+/// modulo the width of `A`.
+pub fn window_sum<A: Accumulator, T: Code>(engine: Engine<'_>, shape: &PoolShape, x: &[T], out: &mut [A]) {
+    fold(engine, shape, x, out, |engine, acc, x, first| {
+        if first {
+            acc.fill(A::default());
+        }
+        add(engine.simd(), acc, x);
+    });
+}
+
+/// Elements of each window, one number per output row and column of an image: those that meet the input, or with
+/// `include_pad` also those in the declared padding (what lies beyond it, as `ceil_mode` may reach, never counts).
+pub fn window_counts(shape: &PoolShape, include_pad: bool) -> Vec<usize> {
+    let count = |axis: usize, at: usize| {
+        if include_pad { shape.padded_count(axis, at) } else { shape.span(axis, at).len() }
+    };
+    let [height, width] = shape.output;
+    (0..height * width).map(|i| count(0, i / width) * count(1, i % width)).collect()
+}
+
+/// Folds the pixels of each window into the channels of its output: `step(engine, acc, pixel, is_first)`, in the order
+/// (ky, kx).
+pub(crate) fn fold<T: Copy + Sync, A: Copy + Send>(
+    engine: Engine<'_>,
+    shape: &PoolShape,
+    x: &[T],
+    out: &mut [A],
+    step: impl Fn(Engine<'_>, &mut [A], &[T], bool) + Sync,
+) {
+    assert!(shape.validate().is_ok(), "a valid shape");
+    assert!(x.len() == shape.input_len() && out.len() == shape.output_len(), "tensors and their shapes");
+    let channels = shape.channels;
+    let [height, width] = shape.output;
+    engine.for_each_chunk(out, width * channels, |line, out| {
+        let (image, y) = (line / height, line % height);
+        for (x_at, acc) in out.chunks_exact_mut(channels).enumerate() {
+            let mut first = true;
+            for ky in shape.span(0, y) {
+                let iy = y * shape.stride[0] + ky * shape.dilation[0] - shape.pads[0];
+                for kx in shape.span(1, x_at) {
+                    let ix = x_at * shape.stride[1] + kx * shape.dilation[1] - shape.pads[1];
+                    let pixel = (image * shape.input[0] + iy) * shape.input[1] + ix;
+                    step(engine, acc, &x[pixel * channels..][..channels], first);
+                    first = false;
+                }
+            }
+        }
+    });
+}
+
+multiversion! {
+    fn maximum<T: Code>(simd: Simd, acc: &mut [T], x: &[T]) {
+        for (a, &x) in acc.iter_mut().zip(x) {
+            *a = (*a).max(x);
+        }
+    }
+}
+
+multiversion! {
+    fn add<A: Accumulator, T: Code>(simd: Simd, acc: &mut [A], x: &[T]) {
+        for (a, x) in acc.iter_mut().zip(x) {
+            *a = a.mac(x.to_i32(), 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference;
+    use super::super::testing::{Random, on_every_engine};
+    use super::*;
+
+    fn shapes() -> Vec<PoolShape> {
+        let base = PoolShape {
+            batch: 2,
+            input: [7, 8],
+            channels: 37,
+            output: [4, 4],
+            kernel: [3, 3],
+            stride: [2, 2],
+            dilation: [1, 1],
+            pads: [1, 1, 1, 1],
+        };
+        vec![
+            base,
+            PoolShape { pads: [0; 4], output: [3, 4], ..base },
+            PoolShape { dilation: [2, 2], output: [3, 3], pads: [1, 1, 1, 0], ..base },
+            PoolShape::global(3, [5, 6], 3),
+        ]
+    }
+
+    fn check<T: Code>(shape: &PoolShape) {
+        let x = Random::new(4).codes::<T>(shape.input_len());
+        let maxima = reference::max_pool(shape, &x);
+        let sums = reference::window_sum(shape, &x);
+        on_every_engine(|engine| {
+            let mut out = vec![T::default(); shape.output_len()];
+            max_pool(engine, shape, &x, &mut out);
+            assert!(out == maxima, "{shape:?}");
+            let mut out = vec![0i64; shape.output_len()];
+            window_sum(engine, shape, &x, &mut out);
+            assert!(out == sums, "{shape:?}");
+            let mut out = vec![0i32; shape.output_len()];
+            window_sum(engine, shape, &x, &mut out);
+            assert!(out.iter().zip(&sums).all(|(&a, &b)| i64::from(a) == b), "{shape:?}");
+        });
+    }
+
+    #[test]
+    fn equal_their_twins_for_every_type() {
+        for shape in shapes() {
+            check::<u8>(&shape);
+            check::<i8>(&shape);
+            check::<u16>(&shape);
+            check::<i16>(&shape);
+        }
+    }
+
+    #[test]
+    fn counts_know_padding_and_what_lies_beyond() {
+        // Two windows of three over four elements and one of padding at either end; the third reaches past the padding.
+        let shape = PoolShape {
+            batch: 1,
+            input: [1, 4],
+            channels: 1,
+            output: [1, 3],
+            kernel: [1, 3],
+            stride: [1, 2],
+            dilation: [1, 1],
+            pads: [0, 1, 0, 1],
+        };
+        assert_eq!(window_counts(&shape, false), [2, 3, 1]);
+        assert_eq!(window_counts(&shape, true), [3, 3, 2]);
+    }
+}

@@ -1,0 +1,62 @@
+//! Golden vectors against the specs that claim to equal them. The vectors stand beside a development checkout; a user's
+//! checkout has a selection in `tests/vectors`.
+
+use nputwin::conformance::{Outcome, run_family};
+use nputwin::spec::Spec;
+use std::path::{Path, PathBuf};
+
+/// Folders that hold families: the selection in this repository, and the full set where it is there.
+fn roots() -> Vec<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let full = here.ancestors().skip(1).take(3).map(|p| p.join("shared/vectors")).find(|p| p.is_dir());
+    if full.is_none() {
+        println!("the full set of vectors is not beside this checkout: only tests/vectors runs");
+    }
+    [Some(here.join("tests/vectors")), full].into_iter().flatten().collect()
+}
+
+/// Runs a family under a target on 1, 2 and 7 threads and prints exact counts per file.
+fn family_equals(family: &str, target: &str) {
+    let spec = Spec::load(target).unwrap();
+    let mut found = false;
+    for root in roots() {
+        let dir = root.join(family);
+        if !dir.is_dir() {
+            continue;
+        }
+        found = true;
+        let mut faults = Vec::new();
+        for threads in [1, 2, 7] {
+            let rows = run_family(&dir, &spec, threads, |_| true).unwrap();
+            for (file, row) in &rows {
+                if threads == 1 {
+                    println!("{family:>20} {file:<32} {:>4} of {:>4} cases equal", row.equal, row.cases);
+                }
+                if let Some((id, outcome)) = &row.first_fault {
+                    let what = match outcome {
+                        Outcome::Failed(e) => e.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    faults.push(format!("{id} on {threads} threads: {}/{} equal; {what}", row.equal, row.cases));
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{} under {target}:\n{}", dir.display(), faults.join("\n"));
+    }
+    assert!(found, "no vectors of {family}");
+}
+
+#[test]
+fn cmsis_nn_equals_tflite_micro() {
+    family_equals("cmsis-nn", "tflite_micro");
+}
+
+#[test]
+fn tflite_reference_equals_tflite_micro() {
+    family_equals("tflite-ref", "tflite_micro");
+}
+
+#[test]
+fn onnxruntime_equals_onnxruntime_cpu() {
+    family_equals("onnxruntime-cpu", "onnxruntime_cpu");
+}
