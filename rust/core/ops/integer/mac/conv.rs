@@ -198,7 +198,7 @@ impl Kernel for ConvKernel {
             for tap in 0..taps {
                 let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
                 let Some(source) = shape.source(image, at, place) else { continue };
-                let x = x[source + group * group_in + c] - self.x_zero;
+                let x = x[source * shape.in_channels + group * group_in + c] - self.x_zero;
                 terms.push((x, w[(channel * group_in + c) * taps + tap] - w_zero));
             }
         }
