@@ -58,8 +58,11 @@ pub fn decode(bytes: &[u8], dtype: DType, dims: &[Option<usize>]) -> Result<Tens
         dims.join("x")
     };
     if unknown > 1 {
-        return Err(Error::invalid("raw_shape", format!("a raw file cannot tell {unknown} dimensions of {}", described()))
-            .help("give them: --shape NAME=1,3,224,224"));
+        return Err(Error::invalid(
+            "raw_shape",
+            format!("a raw file cannot tell {unknown} dimensions of {}", described()),
+        )
+        .help("give them: --shape NAME=1,3,224,224"));
     }
     let row = product * width(dtype);
     let fits = if unknown == 0 { bytes.len() == row } else { row > 0 && bytes.len().is_multiple_of(row) };
