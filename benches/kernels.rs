@@ -2,7 +2,11 @@
 //!
 //! `cargo bench --bench kernels`; `NPUTWIN_ISA` chooses a plainer instruction set.
 
-use nputwin::kernels::{ConvShape, ConvWeights, DoubleRounding, Engine, Epilogue, FloatScale, conv2d};
+use nputwin::kernels::float::{FloatConvWeights, conv2d_f32};
+use nputwin::kernels::{
+    Accumulators, ConvShape, ConvWeights, DoubleRounding, Engine, Epilogue, FloatScale, WideWeights, conv2d,
+    conv2d_wide,
+};
 use std::time::{Duration, Instant};
 
 fn measure(name: &str, work: usize, unit: &str, mut body: impl FnMut()) {
@@ -27,6 +31,26 @@ fn conv(name: &str, shape: &ConvShape, epilogue: &dyn Epilogue<Out = u8>) {
     });
 }
 
+fn conv_f32(name: &str, shape: &ConvShape) {
+    let x: Vec<f32> = (0..shape.input_len()).map(|i| (i * 37 % 251) as f32 / 64.0 - 2.0).collect();
+    let w: Vec<f32> = (0..shape.weight_len()).map(|i| (i * 91 % 253) as f32 / 128.0 - 1.0).collect();
+    let weights = FloatConvWeights::new(shape, &w);
+    let mut out = vec![0f32; shape.output_len()];
+    measure(name, shape.output_len() * shape.depth() * 2, "FLOP", || {
+        conv2d_f32(Engine::single(), shape, &x, &weights, &[], &mut out);
+    });
+}
+
+fn conv_wide(name: &str, shape: &ConvShape) {
+    let x: Vec<u16> = (0..shape.input_len()).map(|i| (i * 3719 % 65_521) as u16).collect();
+    let w: Vec<i8> = (0..shape.weight_len()).map(|i| (i * 91 % 253) as u8 as i8).collect();
+    let weights = WideWeights::new(shape, &w, &[]);
+    let mut out = vec![0i64; shape.output_len()];
+    measure(name, shape.output_len() * shape.depth(), "MAC", || {
+        conv2d_wide(Engine::single(), shape, &x, 0, &weights, &[], &Accumulators, &mut out);
+    });
+}
+
 fn main() {
     println!("{}", Engine::single().simd().isa().name());
     let dense = ConvShape { pads: [1; 4], ..ConvShape::new(1, [56, 56], 64, 64, [3, 3]) };
@@ -47,4 +71,8 @@ fn main() {
         let fixed = DoubleRounding::new(vec![0; n], vec![1 << 30; n], vec![9; n], 128, 0, 255).expect("in range");
         conv(&format!("{name} double_rounding"), &shape, &fixed);
     }
+    conv_f32("f32 conv 3x3 64->64 56x56", &dense);
+    conv_f32("f32 conv 1x1 256->64 56x56", &point);
+    conv_f32("f32 depthwise 3x3 x96 112x112", &depth);
+    conv_wide("u16 x i8 -> i64 conv 3x3 64->64 56x56", &dense);
 }

@@ -5,8 +5,8 @@
 //! `num → program → tensor → encoding → {spec, kernels, calibrate} → graph → ops → onnx → exec → diff`.
 
 pub mod calibrate;
-pub mod diff;
 pub mod conformance;
+pub mod diff;
 pub mod encoding;
 pub mod error;
 pub mod exec;

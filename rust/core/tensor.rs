@@ -175,15 +175,16 @@ pub struct Tensor {
     data: Data,
 }
 
-/// Number of elements of a shape, or an error where it overflows or exceeds [`MAX_ELEMENTS`].
+/// Number of elements of a shape, or an error where it overflows or exceeds [`MAX_ELEMENTS`]. A dimension of 0 does
+/// not excuse the others: every product of dimensions stays within the limit.
 pub fn element_count(shape: &[usize]) -> Result<usize> {
     let mut count: usize = 1;
     for &d in shape {
-        count = count.checked_mul(d).filter(|&c| c <= MAX_ELEMENTS).ok_or_else(|| {
+        count = count.checked_mul(d.max(1)).filter(|&c| c <= MAX_ELEMENTS).ok_or_else(|| {
             Error::invalid("tensor_too_large", format!("a tensor of shape {shape:?} has more than 2^31 elements"))
         })?;
     }
-    Ok(count)
+    Ok(if shape.contains(&0) { 0 } else { count })
 }
 
 impl Tensor {
@@ -323,6 +324,8 @@ mod tests {
     fn a_shape_that_lies_is_refused() {
         assert!(Tensor::new(vec![2, 3], Data::F32(vec![0.0; 5])).is_err());
         assert!(element_count(&[1 << 40, 1 << 40]).is_err());
+        assert!(element_count(&[0, 1 << 40]).is_err());
+        assert_eq!(element_count(&[3, 0]).unwrap(), 0);
         assert_eq!(element_count(&[]).unwrap(), 1);
     }
 

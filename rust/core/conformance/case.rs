@@ -93,9 +93,8 @@ impl Family {
     pub fn read(dir: &Path) -> Result<Family> {
         let path = dir.join("cases.json");
         let bytes = std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
-        let mut family: Family = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::invalid("vector_json", e.to_string()).at(Location::File(path.display().to_string()))
-        })?;
+        let mut family: Family = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::invalid("vector_json", e.to_string()).at(Location::File(path.display().to_string())))?;
         if family.format != FORMAT {
             return Err(Error::invalid("vector_format", format!("format '{}' is not {FORMAT}", family.format))
                 .at(Location::File(path.display().to_string())));

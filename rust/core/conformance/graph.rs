@@ -72,7 +72,8 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, V
             let mut sizes: Vec<i64> = case.inputs[0].shape[..2].iter().map(|&d| d as i64).collect();
             sizes.extend(spatial);
             let tensor = Arc::new(Tensor::i64(&[sizes.len()], sizes));
-            let id = graph.add_tensor(TensorInfo { name: "sizes".into(), constant: Some(tensor), ..TensorInfo::default() });
+            let id =
+                graph.add_tensor(TensorInfo { name: "sizes".into(), constant: Some(tensor), ..TensorInfo::default() });
             node.inputs.extend([None, None, Some(id)]);
         }
     }
@@ -113,8 +114,16 @@ fn encoding(operand: &Operand) -> Result<Option<Encoding>> {
         (1, None) => Granularity::PerTensor,
         (_, axis) => Granularity::PerChannel { axis: axis.unwrap_or(0) },
     };
-    let encoding =
-        Encoding { scale, zero_point, bitwidth, signed, symmetric: false, narrow_range: false, granularity, lpbq: None };
+    let encoding = Encoding {
+        scale,
+        zero_point,
+        bitwidth,
+        signed,
+        symmetric: false,
+        narrow_range: false,
+        granularity,
+        lpbq: None,
+    };
     encoding.validate().map_err(|e| e.at_tensor(&operand.role))?;
     Ok(Some(encoding))
 }

@@ -53,9 +53,11 @@ fn try_case(family: &Family, case: &Case, spec: &Spec, threads: usize) -> Result
     let session = Session::new(graph, spec.clone(), Options { threads, strict: false })?;
     let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let result = session.run(&feeds)?;
-    let expected = case.outputs.first().and_then(|o| arrays.get(&o.array)).ok_or_else(|| {
-        Error::invalid("vector_output", format!("case {} has no output", case.id))
-    })?;
+    let expected = case
+        .outputs
+        .first()
+        .and_then(|o| arrays.get(&o.array))
+        .ok_or_else(|| Error::invalid("vector_output", format!("case {} has no output", case.id)))?;
     let ours = &result.outputs[0].1;
     if ours.len() != expected.len() {
         return Err(Error::invalid(
@@ -83,7 +85,12 @@ pub struct Row {
 }
 
 /// Runs all cases of a folder, by file.
-pub fn run_family(dir: &Path, spec: &Spec, threads: usize, wanted: impl Fn(&Case) -> bool) -> Result<BTreeMap<String, Row>> {
+pub fn run_family(
+    dir: &Path,
+    spec: &Spec,
+    threads: usize,
+    wanted: impl Fn(&Case) -> bool,
+) -> Result<BTreeMap<String, Row>> {
     let family = Family::read(dir)?;
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for case in family.cases.iter().filter(|c| wanted(c)) {

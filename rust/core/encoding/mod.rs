@@ -2,6 +2,7 @@
 //!
 //! `real = scale · (code - zero_point)`. Offsets (`-zero_point`) occur only in AIMET and QNN files.
 
+mod fake_quantize;
 pub mod file;
 pub mod formula;
 mod lpbq;
@@ -11,6 +12,7 @@ mod storage;
 use crate::error::{Error, Result};
 
 pub use crate::num::Rounding;
+pub use fake_quantize::{FakeQuantized, fake_quantize};
 pub use formula::{Formula, FormulaOptions};
 pub use quantize::{QuantizeRule, ScaleIndex, Scaling, ZeroPointOrder, dequantize, quantize};
 

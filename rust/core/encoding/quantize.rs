@@ -55,18 +55,18 @@ impl Default for QuantizeRule {
 }
 
 /// One scale and zero point, made ready for a rule.
-struct Grid {
+pub(super) struct Grid {
     rule: QuantizeRule,
     scale: f64,
-    scale_f32: f32,
-    reciprocal: f32,
-    zero_point: f64,
-    lowest: f64,
-    highest: f64,
+    pub(super) scale_f32: f32,
+    pub(super) reciprocal: f32,
+    pub(super) zero_point: f64,
+    pub(super) lowest: f64,
+    pub(super) highest: f64,
 }
 
 impl Grid {
-    fn new(rule: QuantizeRule, encoding: &Encoding, index: usize) -> Result<Self> {
+    pub(super) fn new(rule: QuantizeRule, encoding: &Encoding, index: usize) -> Result<Self> {
         let scale = encoding.scale[index];
         let scale_f32 = scale as f32;
         let reciprocal = 1.0 / scale_f32;
@@ -92,6 +92,11 @@ impl Grid {
 
     /// `x` is not NaN.
     fn code(&self, x: f32) -> f64 {
+        self.unsaturated(x).clamp(self.lowest, self.highest)
+    }
+
+    /// The code before it is brought into the grid; NaN for NaN.
+    pub(super) fn unsaturated(&self, x: f32) -> f64 {
         let f32_steps = match self.rule.scaling {
             Scaling::DivideF32 => Some(x / self.scale_f32),
             Scaling::ReciprocalF32 => Some(x * self.reciprocal),
@@ -102,14 +107,13 @@ impl Grid {
             None => f64::from(x) / self.scale + offset,
         };
         let rounding = self.rule.rounding;
-        let code = match self.rule.zero_point {
+        match self.rule.zero_point {
             ZeroPointOrder::AfterRounding => round_integral(shifted(0.0), rounding) + self.zero_point,
             ZeroPointOrder::BeforeRounding => round_integral(shifted(self.zero_point), rounding),
             ZeroPointOrder::BeforeRoundingFromLowest => {
                 round_integral(shifted(self.zero_point - self.lowest), rounding) + self.lowest
             }
-        };
-        code.clamp(self.lowest, self.highest)
+        }
     }
 }
 

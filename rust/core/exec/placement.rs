@@ -69,7 +69,10 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
             if graph.tensors[t].encoding.is_none() && float_like(graph, t) {
                 notes.push(Note {
                     place: graph.tensors[t].name.clone(),
-                    text: format!("has no encoding; takes that of '{}', whose values it holds", graph.tensors[input].name),
+                    text: format!(
+                        "has no encoding; takes that of '{}', whose values it holds",
+                        graph.tensors[input].name
+                    ),
                 });
                 graph.tensors[t].encoding = Some(encoding.clone());
             }
@@ -82,7 +85,8 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
         if !preserves(node) || node.op_type == "Concat" {
             continue;
         }
-        let (Some(Some(input)), Some(Some(output))) = (node.inputs.first().copied(), node.outputs.first().copied()) else {
+        let (Some(Some(input)), Some(Some(output))) = (node.inputs.first().copied(), node.outputs.first().copied())
+        else {
             continue;
         };
         let sole = consumers[input].len() == 1 && producers[input].is_some();
@@ -90,7 +94,10 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
             if let Some(encoding) = graph.tensors[output].encoding.clone() {
                 notes.push(Note {
                     place: graph.tensors[input].name.clone(),
-                    text: format!("has no encoding; takes that of '{}', which is all that reads it", graph.tensors[output].name),
+                    text: format!(
+                        "has no encoding; takes that of '{}', which is all that reads it",
+                        graph.tensors[output].name
+                    ),
                 });
                 graph.tensors[input].encoding = Some(encoding);
             }

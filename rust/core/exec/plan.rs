@@ -238,7 +238,8 @@ impl Planner<'_> {
             return Ok(source.clone());
         }
         let fact = self.facts[t].clone().ok_or_else(|| {
-            Error::invalid("tensor_undefined", "nothing computes this tensor").at_tensor(&self.placed.graph.tensors[t].name)
+            Error::invalid("tensor_undefined", "nothing computes this tensor")
+                .at_tensor(&self.placed.graph.tensors[t].name)
         })?;
         let source = if let Some(constant) = &fact.constant {
             self.constant_value(&fact, constant, form, layout)?
@@ -247,9 +248,10 @@ impl Planner<'_> {
             Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
         } else {
             let codes = |planner: &mut Self| planner.value(t, Form::Codes, layout);
-            let encoding = fact.encoding.as_deref().ok_or_else(|| {
-                Error::invalid("tensor_encoding", "the tensor has no encoding").at_tensor(&fact.name)
-            })?;
+            let encoding = fact
+                .encoding
+                .as_deref()
+                .ok_or_else(|| Error::invalid("tensor_encoding", "the tensor has no encoding").at_tensor(&fact.name))?;
             match form {
                 Form::Real => {
                     let from = codes(self)?;
@@ -305,7 +307,8 @@ impl Planner<'_> {
     fn add_node(&mut self, n: usize) -> Result<()> {
         let node = &self.placed.graph.nodes[n];
         let op = registry::find(&node.domain, &node.op_type).ok_or_else(|| {
-            let full = if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+            let full =
+                if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
             Error::unsupported("op_unknown", format!("operator {full} is not implemented"))
         })?;
         let opset = self.placed.graph.opset(&node.domain);
@@ -328,9 +331,10 @@ impl Planner<'_> {
             .enumerate()
             .map(|(i, t)| {
                 let Some(t) = *t else { return Ok(None) };
-                let (dtype, shape) = inferred.get(i).cloned().ok_or_else(|| {
-                    Error::invalid("node_outputs", format!("the operator has no output {i}"))
-                })?;
+                let (dtype, shape) = inferred
+                    .get(i)
+                    .cloned()
+                    .ok_or_else(|| Error::invalid("node_outputs", format!("the operator has no output {i}")))?;
                 crate::tensor::element_count(&shape)?;
                 let info = &self.placed.graph.tensors[t];
                 let encoding = info.encoding.clone().filter(|_| dtype.is_float());
@@ -360,25 +364,12 @@ impl Planner<'_> {
     /// Computes a node whose inputs are all constant and unquantized: shapes and index arithmetic.
     fn fold(&mut self, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<bool> {
         let all = facts.inputs.iter().flatten().all(|f| f.constant.is_some() && f.encoding.is_none());
-        let shape_only = matches!(facts.node.op_type.as_str(), "Shape" | "Size");
-        if !(all || shape_only) || facts.outputs.iter().flatten().any(|f| f.encoding.is_some()) {
+        if !(all || op.depends_on_shapes_alone()) || facts.outputs.iter().flatten().any(|f| f.encoding.is_some()) {
             return Ok(false);
         }
-        let stand_ins: Vec<Option<Tensor>> = facts
-            .inputs
-            .iter()
-            .map(|f| match f {
-                Some(f) if f.constant.is_none() => Some(layout::shape_stand_in(&f.shape)).transpose(),
-                _ => Ok(None),
-            })
-            .collect::<Result<_>>()?;
         let kernel = op.float(facts)?;
-        let inputs: Vec<Option<&Tensor>> = facts
-            .inputs
-            .iter()
-            .zip(&stand_ins)
-            .map(|(f, s)| s.as_ref().or(f.as_ref().and_then(|f| f.constant.as_deref())))
-            .collect();
+        let inputs: Vec<Option<&Tensor>> =
+            facts.inputs.iter().map(|f| f.as_ref().and_then(|f| f.constant.as_deref())).collect();
         let values = kernel.run(&self.context, &inputs)?;
         for (t, value) in facts.node.outputs.iter().zip(values) {
             if let Some(fact) = t.and_then(|t| self.facts[t].as_mut()) {
@@ -446,10 +437,8 @@ impl Planner<'_> {
         let body = rule.resolve(&env)?.clone();
         match &body.action {
             Action::Float => self.float_by_rule(facts, rule.name.clone(), &body),
-            Action::Unsupported(reason) => {
-                Err(Error::new(Kind::UnsupportedByTarget, "op_unsupported", reason.clone())
-                    .at(Location::Node { name: node.name.clone(), op_type: node.op_type.clone() }))
-            }
+            Action::Unsupported(reason) => Err(Error::new(Kind::UnsupportedByTarget, "op_unsupported", reason.clone())
+                .at(Location::Node { name: node.name.clone(), op_type: node.op_type.clone() })),
             _ => Ok(Some((integer, body))),
         }
     }

@@ -143,9 +143,10 @@ impl Session {
         self.inputs()
             .iter()
             .map(|port| {
-                let dims = port.shape.as_ref().ok_or_else(|| {
-                    Error::invalid("input_shape", "the file gives no shape").at_tensor(&port.name)
-                })?;
+                let dims = port
+                    .shape
+                    .as_ref()
+                    .ok_or_else(|| Error::invalid("input_shape", "the file gives no shape").at_tensor(&port.name))?;
                 Ok(dims.iter().map(|d| if let Dim::Fixed(n) = d { *n } else { 1 }).collect())
             })
             .collect()
@@ -156,7 +157,8 @@ impl Session {
         if let Some(plan) = self.plans.lock().expect("no panic while locked").get(&key) {
             return Ok(plan.clone());
         }
-        let keep: BTreeSet<TensorId> = if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
+        let keep: BTreeSet<TensorId> =
+            if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
         let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, &self.pool)?);
         if self.options.strict {
             refuse_assumptions(&plan)?;
@@ -173,11 +175,7 @@ impl Session {
     pub fn report(&self, shapes: Vec<Vec<usize>>) -> Result<Report> {
         let plan = self.plan_for(shapes, false)?;
         let status = plan.nodes.iter().filter_map(|n| n.evidence.as_ref()).map(|e| e.status).max();
-        Ok(Report {
-            nodes: plan.nodes.clone(),
-            notes: plan.notes.clone(),
-            status: status.unwrap_or(Status::Executed),
-        })
+        Ok(Report { nodes: plan.nodes.clone(), notes: plan.notes.clone(), status: status.unwrap_or(Status::Executed) })
     }
 
     /// Type and shape of every tensor for inputs of these shapes, by name; tensors that placement removed are missing.
@@ -269,11 +267,8 @@ impl Session {
         for step in &plan.steps {
             between()?;
             let started = Instant::now();
-            let arguments: Vec<Option<&Tensor>> = step
-                .inputs
-                .iter()
-                .map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose())
-                .collect::<Result<_>>()?;
+            let arguments: Vec<Option<&Tensor>> =
+                step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
             let outputs = step.kernel.run(&context, &arguments).map_err(|e| match step.node {
                 Some(n) => e.at_node(&self.graph().nodes[n].name, &self.graph().nodes[n].op_type),
                 None => e,
@@ -358,17 +353,21 @@ impl Session {
             Error::invalid("tensor_unknown", format!("the model has no tensor '{tensor}'"))
                 .help(crate::spec::nearest_help(tensor, known))
         })?;
-        let step = plan.producers.get(&t).copied().ok_or_else(|| {
-            Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor)
-        })?;
+        let step =
+            plan.producers.get(&t).copied().ok_or_else(|| {
+                Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor)
+            })?;
         let step = &plan.steps[step];
         let fact = plan.facts[t].as_ref().expect("produced tensors have facts");
         if index >= fact.shape.iter().product() {
-            return Err(Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape))
-                .at_tensor(tensor));
+            return Err(
+                Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape)).at_tensor(tensor)
+            );
         }
         let channels_last = plan.values.iter().any(|(&(v, _, layout), source)| {
-            v == t && layout == Layout::ChannelsLast && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
+            v == t
+                && layout == Layout::ChannelsLast
+                && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
         });
         let place = if channels_last { layout::channels_last_index(&fact.shape, index) } else { index };
         let arguments: Vec<Option<&Tensor>> =
@@ -398,9 +397,9 @@ fn refuse_assumptions(plan: &Plan) -> Result<()> {
 fn fetch<'a>(slots: &'a [Option<Tensor>], source: &'a Source) -> Result<&'a Tensor> {
     match source {
         Source::Constant(tensor) => Ok(tensor),
-        Source::Slot(slot) => slots[*slot]
-            .as_ref()
-            .ok_or_else(|| Error::invalid("slot_empty", "a value was freed before its last reader; please report this")),
+        Source::Slot(slot) => slots[*slot].as_ref().ok_or_else(|| {
+            Error::invalid("slot_empty", "a value was freed before its last reader; please report this")
+        }),
     }
 }
 

@@ -58,42 +58,49 @@ multiply!(
     [6, 4, 2, 1]
 );
 
-/// # Safety
-/// As [`multiply_vnni`], for `R` rows and one panel.
-#[target_feature(enable = "avx2,avxvnni")]
-unsafe fn kernel_vnni<const R: usize>(
-    groups: usize,
-    a: *const u8,
-    stride: usize,
-    b: *const i8,
-    init: *const i32,
-    c: *mut i32,
-) {
-    let mut acc = [[_mm256_setzero_si256(); 2]; R];
-    // SAFETY: all addresses lie within the extents that the contract names.
-    unsafe {
-        for v in 0..2 {
-            let start = _mm256_loadu_si256(init.add(8 * v).cast());
-            for row in &mut acc {
-                row[v] = start;
-            }
-        }
-        for k in 0..groups {
-            let w = [0, 1].map(|v| _mm256_load_si256(b.add(k * 64 + 32 * v).cast()));
-            for (r, row) in acc.iter_mut().enumerate() {
-                let x = _mm256_set1_epi32(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
+macro_rules! kernel_vnni {
+    ($name:ident, $features:literal, $dot:ident) => {
+        /// # Safety
+        /// The machine has the features; otherwise as [`multiply_vnni`], for `R` rows and one panel.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize>(
+            groups: usize,
+            a: *const u8,
+            stride: usize,
+            b: *const i8,
+            init: *const i32,
+            c: *mut i32,
+        ) {
+            let mut acc = [[_mm256_setzero_si256(); 2]; R];
+            // SAFETY: all addresses lie within the extents that the contract names.
+            unsafe {
                 for v in 0..2 {
-                    row[v] = _mm256_dpbusd_avx_epi32(row[v], x, w[v]);
+                    let start = _mm256_loadu_si256(init.add(8 * v).cast());
+                    for row in &mut acc {
+                        row[v] = start;
+                    }
+                }
+                for k in 0..groups {
+                    let line = b.add(k * 64);
+                    let w = [_mm256_load_si256(line.cast()), _mm256_load_si256(line.add(32).cast())];
+                    for (r, row) in acc.iter_mut().enumerate() {
+                        let x = _mm256_set1_epi32(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
+                        for v in 0..2 {
+                            row[v] = $dot(row[v], x, w[v]);
+                        }
+                    }
+                }
+                for (r, row) in acc.iter().enumerate() {
+                    for (v, &value) in row.iter().enumerate() {
+                        _mm256_storeu_si256(c.add(r * BLOCK_COLUMNS + 8 * v).cast(), value);
+                    }
                 }
             }
         }
-        for (r, row) in acc.iter().enumerate() {
-            for (v, &value) in row.iter().enumerate() {
-                _mm256_storeu_si256(c.add(r * BLOCK_COLUMNS + 8 * v).cast(), value);
-            }
-        }
-    }
+    };
 }
+
+kernel_vnni!(kernel_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 
 /// # Safety
 /// As [`multiply`], for `R` rows and one panel.
@@ -111,7 +118,13 @@ unsafe fn kernel_madd<const R: usize>(
     // SAFETY: all addresses lie within the extents that the contract names.
     unsafe {
         for k in 0..groups {
-            let w = [0, 1, 2, 3].map(|q| _mm256_cvtepi8_epi16(_mm_load_si128(b.add(k * 64 + 16 * q).cast())));
+            let line = b.add(k * 64);
+            let w = [
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.cast())),
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(16).cast())),
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(32).cast())),
+                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(48).cast())),
+            ];
             for (r, row) in acc.iter_mut().enumerate() {
                 let bytes = _mm_cvtsi32_si128(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
                 let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(bytes));
@@ -192,4 +205,42 @@ pub(super) unsafe fn lookup8(x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usi
         }
     }
     x.len() / 32 * 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::isa::{Isa, Simd};
+    use super::super::testing::Random;
+    use super::*;
+
+    kernel_vnni!(kernel_vl, "avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32);
+    multiply!(
+        /// The AVX-VNNI kernel in the encoding of AVX-512, which more machines have.
+        multiply_vl,
+        kernel_vl,
+        "avx2,avx512vl,avx512vnni",
+        [6, 4, 2, 1]
+    );
+
+    #[test]
+    fn the_256_bit_dot_product_equals_the_16_bit_multiply_add() {
+        if Simd::new(Isa::Avx512Vnni).is_none() {
+            return;
+        }
+        let mut random = Random::new(21);
+        let groups = 9;
+        let a = random.codes::<u8>(13 * 40);
+        let w = random.codes::<i8>(2 * groups * 64);
+        let lines: Vec<Line> = w.chunks_exact(64).map(|c| Line(c.try_into().unwrap())).collect();
+        let init = random.ints(32, i32::MIN, i32::MAX);
+        for (rows, panels) in [(1, 2), (5, 1), (13, 2)] {
+            let (mut dot, mut madd) = (vec![0; rows * BLOCK_COLUMNS], vec![0; rows * BLOCK_COLUMNS]);
+            // SAFETY: the machine has AVX-512 VNNI, and the slices hold what the kernels ask for.
+            unsafe {
+                multiply_vl(&a, 40, rows, &lines, groups, panels, &init, &mut dot);
+                multiply(&a, 40, rows, &lines, groups, panels, &init, &mut madd);
+            }
+            assert_eq!(dot, madd);
+        }
+    }
 }

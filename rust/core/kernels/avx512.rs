@@ -1,5 +1,6 @@
 //! AVX-512 VNNI micro-kernels: up to twelve rows by 32 columns in registers.
 
+use super::depthwise::Strips;
 use super::gemm::BLOCK_COLUMNS;
 use super::pack::Line;
 use std::arch::x86_64::*;
@@ -105,4 +106,91 @@ pub(super) unsafe fn lookup8(x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usi
         }
     }
     x.len() / 64 * 64
+}
+
+/// Depthwise sums of one strip of output pixels of a row.
+///
+/// `columns` holds, per input column and group of four input rows, the codes of 64 channels interleaved to four bytes
+/// per channel.
+///
+/// # Safety
+/// The machine has the features. `strips` holds tensors of its shape, the weights' lines for it and an initial
+/// accumulator per channel; `acc` holds whole pixels of one output row from `at` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn depthwise(
+    strips: &Strips<'_>,
+    image: usize,
+    at: [usize; 2],
+    acc: &mut [i32],
+    columns: &mut Vec<Line>,
+) {
+    let shape = strips.shape;
+    let channels = shape.out_channels;
+    let [kernel_h, kernel_w] = shape.kernel;
+    let (stride, dilation) = (shape.stride[1], shape.dilation[1]);
+    let groups = kernel_h.div_ceil(4);
+    let pixels = acc.len() / channels;
+    let span = (pixels - 1) * stride + (kernel_w - 1) * dilation + 1;
+    columns.resize(span * groups * 4, Line([0; 64]));
+    let flip = _mm512_set1_epi8(strips.flip as i8);
+    // Lane l of the result's quarter q must hold channels 16q + 4l..: a transpose of 4 × 4 groups of four bytes.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for block in 0..channels.div_ceil(64) {
+        let c = block * 64;
+        let count = (channels - c).min(64);
+        let lanes: __mmask64 = if count == 64 { !0 } else { (1 << count) - 1 };
+        // SAFETY: loads read `count` channels of a pixel inside the input or of the padding; the columns are those just
+        // resized; weights, initial accumulators and sums are those of this block, masked to its channels.
+        unsafe {
+            for group in 0..groups {
+                for column in 0..span {
+                    let x = (at[1] * stride + column).wrapping_sub(shape.pads[1]);
+                    let mut rows = [_mm512_setzero_si512(); 4];
+                    for (i, row) in rows.iter_mut().enumerate().take(kernel_h - 4 * group) {
+                        let y =
+                            (at[0] * shape.stride[0] + (4 * group + i) * shape.dilation[0]).wrapping_sub(shape.pads[0]);
+                        let from = if y < shape.input[0] && x < shape.input[1] {
+                            strips.x.as_ptr().add(((image * shape.input[0] + y) * shape.input[1] + x) * channels + c)
+                        } else {
+                            strips.padding.as_ptr().add(c)
+                        };
+                        let codes = _mm512_maskz_loadu_epi8(lanes, from.cast());
+                        *row = _mm512_permutexvar_epi32(order, _mm512_xor_si512(codes, flip));
+                    }
+                    let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
+                    let high = [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
+                    let to: *mut __m512i = columns.as_mut_ptr().add((column * groups + group) * 4).cast();
+                    to.write(_mm512_unpacklo_epi16(low[0], low[1]));
+                    to.add(1).write(_mm512_unpackhi_epi16(low[0], low[1]));
+                    to.add(2).write(_mm512_unpacklo_epi16(high[0], high[1]));
+                    to.add(3).write(_mm512_unpackhi_epi16(high[0], high[1]));
+                }
+            }
+            let lines: *const __m512i = strips.lines.as_ptr().add(block * groups * kernel_w * 4).cast();
+            let parts = [0, 1, 2, 3].map(|q| (lanes >> (16 * q)) as __mmask16);
+            let start =
+                [0, 1, 2, 3].map(|q| _mm512_maskz_loadu_epi32(parts[q], strips.init.as_ptr().wrapping_add(c + 16 * q)));
+            for pixel in 0..pixels {
+                let mut sums = start;
+                for group in 0..groups {
+                    for kx in 0..kernel_w {
+                        let column = pixel * stride + kx * dilation;
+                        let x: *const __m512i = columns.as_ptr().add((column * groups + group) * 4).cast();
+                        let w = lines.add((group * kernel_w + kx) * 4);
+                        for (q, sum) in sums.iter_mut().enumerate() {
+                            *sum = _mm512_dpbusd_epi32(*sum, *x.add(q), *w.add(q));
+                        }
+                    }
+                }
+                for (q, sum) in sums.into_iter().enumerate() {
+                    let to = acc.as_mut_ptr().wrapping_add(pixel * channels + c + 16 * q);
+                    if parts[q] == 0xFFFF {
+                        _mm512_storeu_si512(to.cast(), sum);
+                    } else {
+                        _mm512_mask_storeu_epi32(to, parts[q], sum);
+                    }
+                }
+            }
+        }
+    }
 }

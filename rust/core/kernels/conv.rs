@@ -40,7 +40,7 @@ impl ConvWeights {
         assert_eq!(zero_points.len(), shape.out_channels, "one zero point per output channel, or one");
         let (taps, group_in, group_out) = (shape.taps(), shape.group_in(), shape.group_out());
         if group_in == 1 && group_out == 1 && shape.groups > 1 {
-            let packed = DepthwiseWeights::new(shape.out_channels, taps, weights, &zero_points);
+            let packed = DepthwiseWeights::new(shape.out_channels, shape.kernel, weights, &zero_points);
             return ConvWeights { column_sums: packed.column_sums().to_vec(), form: Form::Depthwise(packed) };
         }
         let groups: Vec<PackedWeights> = (0..shape.groups)
@@ -174,6 +174,23 @@ mod tests {
             ConvShape { in_channels: 37, out_channels: 37, groups: 37, pads: [1, 1, 1, 1], ..base },
             ConvShape { in_channels: 16, out_channels: 32, groups: 16, ..base },
             ConvShape { in_channels: 48, out_channels: 48, groups: 48, kernel: [2, 2], stride: [2, 2], ..base },
+            ConvShape {
+                input: [9, 40],
+                in_channels: 70,
+                out_channels: 70,
+                groups: 70,
+                kernel: [5, 3],
+                pads: [2; 4],
+                ..base
+            },
+            ConvShape {
+                in_channels: 130,
+                out_channels: 130,
+                groups: 130,
+                dilation: [2, 3],
+                pads: [3, 7, 0, 2],
+                ..base
+            },
             ConvShape { input: [1, 30], kernel: [1, 5], out_channels: 40, pads: [0, 2, 0, 2], ..base },
             ConvShape { batch: 1, input: [3, 3], in_channels: 64, out_channels: 130, ..base },
             ConvShape { batch: 0, ..base },

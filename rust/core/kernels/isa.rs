@@ -78,7 +78,8 @@ impl Simd {
         isa.is_available().then_some(Simd(isa))
     }
 
-    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there is taken for no cap.
+    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there is taken for no cap; a front end
+    /// can tell by [`Isa::from_name`].
     pub fn best() -> Simd {
         static BEST: OnceLock<Simd> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -170,6 +171,7 @@ impl<'a> Engine<'a> {
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident : $bound:ident),+>)? ($simd:ident: Simd $(, $arg:ident : $ty:ty)* $(,)?) $body:block) => {
         $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
         $vis fn $name $(<$($g: $bound),+>)? ($simd: $crate::kernels::isa::Simd $(, $arg: $ty)*) {
             #[inline(always)]
             fn body $(<$($g: $bound),+>)? ($($arg: $ty),*) $body

@@ -29,7 +29,7 @@ pub fn matmul<A: Code8, B: Code8, E: Epilogue + ?Sized>(
     if out.is_empty() {
         return;
     }
-    let matrices = if k * n == 0 { 1 } else { b.len() / (k * n) };
+    let matrices = b.len().checked_div(k * n).unwrap_or(1);
     assert!(k == 0 || b.len() == matrices * k * n, "whole matrices");
     let packed = engine.map(matrices, |i| PackedWeights::from_kn(k, n, zero_point_b, &b[i * k * n..(i + 1) * k * n]));
     let inits: Vec<Vec<i32>> = packed.iter().map(|p| p.centred_init(init, zero_point_a)).collect();

@@ -15,9 +15,9 @@ pub struct ConvShape {
     pub out_channels: usize,
     /// Kernel height and width.
     pub kernel: [usize; 2],
-    /// Vertical and horizontal stride.
+    /// Stride along height and width.
     pub stride: [usize; 2],
-    /// Vertical and horizontal dilation.
+    /// Dilation along height and width.
     pub dilation: [usize; 2],
     /// Padding: top, left, bottom, right.
     pub pads: [usize; 4],
@@ -176,9 +176,9 @@ pub struct TransposeShape {
     pub out_channels: usize,
     /// Kernel height and width.
     pub kernel: [usize; 2],
-    /// Vertical and horizontal stride.
+    /// Stride along height and width.
     pub stride: [usize; 2],
-    /// Vertical and horizontal dilation.
+    /// Dilation along height and width.
     pub dilation: [usize; 2],
     /// Rows and columns cut from the top and the left of the full result.
     pub pads: [usize; 2],
@@ -254,9 +254,9 @@ pub struct PoolShape {
     pub output: [usize; 2],
     /// Window height and width.
     pub kernel: [usize; 2],
-    /// Vertical and horizontal stride.
+    /// Stride along height and width.
     pub stride: [usize; 2],
-    /// Vertical and horizontal dilation.
+    /// Dilation along height and width.
     pub dilation: [usize; 2],
     /// Padding: top, left, bottom, right.
     pub pads: [usize; 4],

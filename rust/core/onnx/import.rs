@@ -225,7 +225,10 @@ impl Import<'_> {
         if outputs.iter().all(Option::is_none) {
             return Err(Error::invalid("node_outputs", "the node has no output"));
         }
-        operators.push((proto.input, Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None }));
+        operators.push((
+            proto.input,
+            Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None },
+        ));
         Ok(())
     }
 

@@ -230,21 +230,35 @@ impl Op for Pow {
     }
 }
 
-/// Mod: the sign of the divisor (`fmod = 0`, integers only), or of the dividend (`fmod = 1`).
+/// Mod: the sign of the divisor (`fmod = 0`; for floats from opset 28 on), or of the dividend (`fmod = 1`).
 pub struct Mod;
 
 impl Op for Mod {
     fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
         signature::check(facts, 2..=2, 1..=1, &["fmod"])?;
-        if !signature::flag(facts, "fmod", false)? && facts.input(0)?.dtype.is_float() {
+        if !signature::flag(facts, "fmod", false)? && facts.opset < 28 && facts.input(0)?.dtype.is_float() {
             return Err(facts.invalid("floats need fmod = 1"));
         }
         infer_same(facts)
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn reals<T: Real>(pool: &rayon::ThreadPool, plan: &Broadcast, a: &[T], b: &Data) -> Option<Result<Data>> {
-            let f = |x: T, y: T| T::from_f64(libm::fmod(x.to_f64(), y.to_f64()));
+        fn reals<T: Real>(
+            pool: &rayon::ThreadPool,
+            plan: &Broadcast,
+            a: &[T],
+            b: &Data,
+            fmod: bool,
+        ) -> Option<Result<Data>> {
+            let f = |x: T, y: T| {
+                let (rest, y) = (libm::fmod(x.to_f64(), y.to_f64()), y.to_f64());
+                T::from_f64(match rest {
+                    _ if fmod || rest.is_nan() => rest,
+                    0.0 => 0f64.copysign(y),
+                    _ if (rest < 0.0) != (y < 0.0) => rest + y,
+                    _ => rest,
+                })
+            };
             Some(Ok(T::wrap(plan.zip(pool, a, T::view(b)?, f))))
         }
         fn integers<T: Integer>(
@@ -269,7 +283,7 @@ impl Op for Mod {
             let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let data = by_class!(a.data(), v =>
-                real reals(context.pool, &plan, v, b.data()),
+                real reals(context.pool, &plan, v, b.data(), fmod),
                 integer integers(context.pool, &plan, v, b.data(), fmod),
                 boolean v.first().and(None),
             );

@@ -122,7 +122,7 @@ pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data
             DType::F32 => to!(|x| x as f32),
             // Below 2^53 f64 is exact; above it, f16 is infinite, and bf16's tie bits are far above what f64 drops.
             DType::F16 => to!(|x| <f16 as Real>::from_f64(x as f64)),
-            DType::BF16 => to!(|x| bf16_from_integer(x)),
+            DType::BF16 => to!(bf16_from_integer),
             DType::I64 => to!(|x| x as i64),
             DType::I32 => to!(|x| x as i32),
             DType::I16 => to!(|x| x as i16),

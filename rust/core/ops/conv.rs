@@ -1,11 +1,14 @@
-//! Conv over one to three spatial dimensions, in float32: sums run over input channel, then taps, ascending.
+//! Conv over one to three spatial dimensions, in float32. Up to two run in the channel-last kernel, whose sums take
+//! taps, then input channels, ascending by fused multiply-add; three run here, input channels first.
 
 use super::closure::{kernel, optional, shaped};
 use super::parallel::fill;
 use super::window::{Window, kernel_shape, lift, valid_range};
 use super::{Facts, Inferred, Kernel, Op, floats, signature};
-use crate::error::Result;
-use crate::tensor::element_count;
+use crate::error::{Error, Result};
+use crate::kernels::float::{FloatConvWeights, conv2d_f32};
+use crate::kernels::{self, Engine, to_channels_first, to_channels_last};
+use crate::tensor::{Tensor, element_count};
 
 /// Conv.
 pub struct Conv;
@@ -68,6 +71,53 @@ impl ConvShape {
     pub fn output_shape(&self) -> Vec<usize> {
         [&[self.batch, self.filters], self.output.as_slice()].concat()
     }
+
+    /// The geometry for the kernels, where there are one or two spatial dimensions and all sizes are above zero.
+    pub fn planar(&self) -> Option<kernels::ConvShape> {
+        let ([1, h, w], true) = (lift(&self.input)?, self.input.len() < 3) else { return None };
+        let window = self.window.lifted()?;
+        let pair = |list: &[usize]| [list[1], list[2]];
+        let ([top, left], [bottom, right]) = (pair(&window.pads_begin), pair(&window.pads_end));
+        let shape = kernels::ConvShape {
+            batch: self.batch,
+            input: [h, w],
+            in_channels: self.channels,
+            out_channels: self.filters,
+            kernel: pair(&window.kernel),
+            stride: pair(&window.strides),
+            dilation: pair(&window.dilations),
+            pads: [top, left, bottom, right],
+            groups: self.groups,
+        };
+        (shape.validate().is_ok() && self.batch * h * w > 0).then_some(shape)
+    }
+}
+
+fn planar_kernel(facts: &Facts<'_>, conv: ConvShape, shape: kernels::ConvShape) -> Result<Box<dyn Kernel>> {
+    let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+    let pack = move |w: &Tensor| Ok::<_, Error>(FloatConvWeights::new(&shape, &floats::read(w)?));
+    let packed = facts.input(1)?.constant.as_deref().map(pack).transpose()?;
+    kernel(move |context, inputs| {
+        let x = shaped(inputs, 0, &x_shape)?;
+        let fresh = match &packed {
+            Some(_) => None,
+            None => Some(pack(shaped(inputs, 1, &w_shape)?)?),
+        };
+        let Some(weights) = packed.as_ref().or(fresh.as_ref()) else {
+            return Err(Error::invalid("run_input", "input 1 was not given"));
+        };
+        let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[conv.filters])).transpose()?;
+        let bias = bias.map(floats::read).transpose()?.unwrap_or_default();
+        let (engine, values) = (Engine::new(context.pool), floats::read(x)?);
+        let mut last = vec![0f32; values.len()];
+        to_channels_last(engine, [shape.batch, shape.in_channels, shape.input[0] * shape.input[1]], &values, &mut last);
+        let mut sums = vec![0f32; shape.output_len()];
+        conv2d_f32(engine, &shape, &last, weights, &bias, &mut sums);
+        let mut y = vec![0f32; sums.len()];
+        let pixels = shape.output().iter().product();
+        to_channels_first(engine, [shape.batch, shape.out_channels, pixels], &sums, &mut y);
+        Ok(vec![floats::write(&conv.output_shape(), y, x.dtype())?])
+    })
 }
 
 impl Op for Conv {
@@ -84,6 +134,9 @@ impl Op for Conv {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let conv = ConvShape::from_node(facts)?;
+        if let Some(shape) = conv.planar() {
+            return planar_kernel(facts, conv, shape);
+        }
         let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
         let limit = || facts.unsupported("more than three spatial dimensions");
         let window = conv.window.lifted().ok_or_else(limit)?;

@@ -35,7 +35,7 @@ impl ConvTransposeShape {
     /// Reads and checks a node.
     ///
     /// Without `output_shape`, a dimension is `stride · (input - 1) + output_padding + extent - pads`, where SAME modes
-    /// pad so that it becomes `stride · input`. With it, the padding is what remains, and its odd element is at the end
+    /// pad so that it becomes at most `stride · input` (less where the window is smaller than its stride). With it, the padding is what remains, and its odd element is at the end
     /// for `SAME_UPPER`, at the beginning otherwise.
     pub fn from_node(facts: &Facts<'_>) -> Result<Self> {
         let attributes =
@@ -100,7 +100,7 @@ impl ConvTransposeShape {
                     (out, begin, end)
                 }
                 (None, "SAME_UPPER" | "SAME_LOWER") => {
-                    let out = element_count(&[stride, input[i]])?;
+                    let out = element_count(&[stride, input[i]])?.min(full);
                     let (begin, end) = split(full.saturating_sub(out), auto_pad == "SAME_UPPER");
                     (out, begin, end)
                 }

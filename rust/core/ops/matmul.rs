@@ -1,15 +1,16 @@
-//! MatMul and Gemm in float32: sums run over `k` ascending.
+//! MatMul and Gemm in float32: sums run over `k` ascending by fused multiply-add.
 
 use super::broadcast::{Broadcast, broadcast_shape};
 use super::closure::{kernel, optional, shaped};
-use super::parallel::{fill, whole_rows};
 use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, floats, signature};
-use crate::error::Result;
-use crate::tensor::element_count;
+use crate::error::{Error, Result};
+use crate::kernels::Engine;
+use crate::kernels::float::{FloatWeights, gemm_f32};
+use crate::tensor::{Tensor, element_count};
 
 /// Which matrices of two batches meet, and their sizes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MatMulShape {
     /// Rows of the left matrix.
     pub m: usize,
@@ -17,8 +18,8 @@ pub struct MatMulShape {
     pub k: usize,
     /// Columns of the right matrix.
     pub n: usize,
-    /// For each product its index among the left and among the right matrices.
-    pub batches: Vec<(usize, usize)>,
+    /// How left (input 0) and right matrices (input 1) meet.
+    pub batches: Broadcast,
     /// Shape of the result.
     pub output: Vec<usize>,
 }
@@ -38,9 +39,8 @@ impl MatMulShape {
         if k != k_b {
             return Err(facts.invalid(format!("matrices of {a:?} and {b:?} do not fit")));
         }
-        let batch = broadcast_shape(&[a_batch, b_batch])?;
-        let plan = Broadcast::new(&[a_batch, b_batch])?;
-        let mut output = batch;
+        let batches = Broadcast::new(&[a_batch, b_batch])?;
+        let mut output = batches.shape().to_vec();
         if !row {
             output.push(m);
         }
@@ -48,7 +48,6 @@ impl MatMulShape {
             output.push(n);
         }
         element_count(&output)?;
-        let batches = (0..plan.len()).map(|i| (plan.index(0, i), plan.index(1, i))).collect();
         Ok(MatMulShape { m, k, n, batches, output })
     }
 }
@@ -57,27 +56,6 @@ impl MatMulShape {
 fn split(shape: &[usize]) -> (&[usize], [usize; 2]) {
     let (batch, matrix) = shape.split_at(shape.len() - 2);
     (batch, [matrix[0], matrix[1]])
-}
-
-/// `y[m, n] += alpha · Σ a[m, k] · b[k, n]`, rows of `y` in parallel.
-fn multiply(pool: &rayon::ThreadPool, y: &mut [f32], a: &[f32], b: &[f32], k: usize, n: usize, alpha: f32) {
-    if n == 0 {
-        return;
-    }
-    fill(pool, y, whole_rows(n).min(n * 4), |start, part| {
-        let mut sums = vec![0f32; n];
-        for (r, line) in part.chunks_exact_mut(n).enumerate() {
-            sums.fill(0.0);
-            for (&x, weights) in a[(start / n + r) * k..][..k].iter().zip(b.chunks_exact(n)) {
-                for (s, &w) in sums.iter_mut().zip(weights) {
-                    *s += x * w;
-                }
-            }
-            for (o, &s) in line.iter_mut().zip(&sums) {
-                *o += alpha * s;
-            }
-        }
-    });
 }
 
 /// MatMul.
@@ -95,14 +73,30 @@ impl Op for MatMul {
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let (a_shape, b_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
         let plan = MatMulShape::new(facts, &a_shape, &b_shape)?;
+        let MatMulShape { m, k, n, .. } = plan;
+        let right_batch = b_shape[..b_shape.len().max(2) - 2].to_vec();
+        let pack = move |w: &Tensor| -> Result<Vec<FloatWeights>> {
+            let w = floats::read(w)?;
+            if k * n == 0 {
+                return Ok(vec![FloatWeights::from_kn(k, n, &[]); element_count(&right_batch)?]);
+            }
+            Ok(w.chunks_exact(k * n).map(|w| FloatWeights::from_kn(k, n, w)).collect())
+        };
+        let packed = facts.input(1)?.constant.as_deref().map(&pack).transpose()?;
         kernel(move |context, inputs| {
-            let (a, b) = (shaped(inputs, 0, &a_shape)?, shaped(inputs, 1, &b_shape)?);
-            let (x, w) = (floats::read(a)?, floats::read(b)?);
-            let MatMulShape { m, k, n, .. } = plan;
+            let a = shaped(inputs, 0, &a_shape)?;
+            let fresh = match &packed {
+                Some(_) => Vec::new(),
+                None => pack(shaped(inputs, 1, &b_shape)?)?,
+            };
+            let weights = packed.as_ref().unwrap_or(&fresh);
+            let x = floats::read(a)?;
             let mut y = vec![0f32; element_count(&plan.output)?];
             if m * n > 0 {
-                for (part, &(i, j)) in y.chunks_exact_mut(m * n).zip(&plan.batches) {
-                    multiply(context.pool, part, &x[i * m * k..][..m * k], &w[j * k * n..][..k * n], k, n, 1.0);
+                let engine = Engine::new(context.pool);
+                for (i, part) in y.chunks_exact_mut(m * n).enumerate() {
+                    let (left, right) = (plan.batches.index(0, i), plan.batches.index(1, i));
+                    gemm_f32(engine, &x[left * m * k..][..m * k], m, &weights[right], &[], part);
                 }
             }
             Ok(vec![floats::write(&plan.output, y, a.dtype())?])
@@ -114,7 +108,7 @@ impl Op for MatMul {
 pub struct Gemm;
 
 /// Attributes and sizes of a Gemm node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GemmShape {
     /// Rows of the result.
     pub m: usize,
@@ -175,25 +169,36 @@ impl Op for Gemm {
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let g = GemmShape::from_node(facts)?;
         let (a_shape, b_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+        let pack = move |w: &Tensor| -> Result<FloatWeights> {
+            let w = floats::read(w)?;
+            Ok(if g.trans_b { FloatWeights::from_nk(g.k, g.n, &w) } else { FloatWeights::from_kn(g.k, g.n, &w) })
+        };
+        let packed = facts.input(1)?.constant.as_deref().map(pack).transpose()?;
         kernel(move |context, inputs| {
-            let (a, b) = (shaped(inputs, 0, &a_shape)?, shaped(inputs, 1, &b_shape)?);
-            let (mut x, mut w) = (floats::read(a)?, floats::read(b)?);
+            let a = shaped(inputs, 0, &a_shape)?;
+            let fresh = match &packed {
+                Some(_) => None,
+                None => Some(pack(shaped(inputs, 1, &b_shape)?)?),
+            };
+            let Some(weights) = packed.as_ref().or(fresh.as_ref()) else {
+                return Err(Error::invalid("run_input", "input 1 was not given"));
+            };
+            let mut x = floats::read(a)?;
             if g.trans_a {
                 x = permuted(&a_shape, &[1, 0]).copy(context.pool, &x).into();
             }
-            if g.trans_b {
-                w = permuted(&b_shape, &[1, 0]).copy(context.pool, &w).into();
-            }
             let out = [g.m, g.n];
-            let mut y = match optional(inputs, 2) {
-                None => vec![0f32; g.m * g.n],
-                Some(c) => {
-                    let plan = Broadcast::new(&[c.shape(), &out])?;
-                    let c = floats::read(c)?;
-                    (0..g.m * g.n).map(|i| g.beta * c[plan.index(0, i)]).collect()
+            let mut y = vec![0f32; g.m * g.n];
+            gemm_f32(Engine::new(context.pool), &x, g.m, weights, &[], &mut y);
+            if let Some(c) = optional(inputs, 2) {
+                let plan = Broadcast::new(&[c.shape(), &out])?;
+                if plan.shape() != out {
+                    return Err(Error::invalid("run_shape", format!("C of {:?} does not fit {out:?}", c.shape())));
                 }
-            };
-            multiply(context.pool, &mut y, &x, &w, g.k, g.n, g.alpha);
+                y = plan.zip(context.pool, &floats::read(c)?, &y, |c, sum| g.alpha * sum + g.beta * c);
+            } else if g.alpha != 1.0 {
+                y.iter_mut().for_each(|v| *v *= g.alpha);
+            }
             Ok(vec![floats::write(&out, y, a.dtype())?])
         })
     }

@@ -85,12 +85,12 @@ impl Op for BatchNormalization {
             9..14 => &["epsilon", "momentum"],
             _ => &["epsilon", "momentum", "training_mode"],
         };
-        signature::check(facts, 5..=5, 1..=1, attributes)?;
-        facts.node.float("momentum", 0.9)?;
-        epsilon(facts)?;
         if signature::flag(facts, "training_mode", false)? || !signature::flag(facts, "spatial", true)? {
             return Err(facts.unsupported("only inference with one scale per channel is supported"));
         }
+        signature::check(facts, 5..=5, 1..=1, attributes)?;
+        facts.node.float("momentum", 0.9)?;
+        epsilon(facts)?;
         let c = channels(facts)?;
         for i in 1..5 {
             let fact = facts.input(i)?;

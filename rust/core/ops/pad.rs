@@ -24,7 +24,8 @@ pub enum PadValue {
 struct Plan {
     shape: Vec<usize>,
     out: Vec<usize>,
-    sources: Sources,
+    /// Padded axes with the padding before them.
+    begins: Vec<(usize, i64)>,
 }
 
 fn plan(facts: &Facts<'_>) -> Result<Plan> {
@@ -40,7 +41,6 @@ fn plan(facts: &Facts<'_>) -> Result<Plan> {
         return Err(facts.invalid(format!("pads {pads:?} do not fit {} axes of {shape:?}", axes.len())));
     }
     let mode = facts.node.string("mode", "constant")?;
-    let mut sources: Sources = shape.iter().map(|&d| (0..d).map(Some).collect()).collect();
     let mut out = shape.clone();
     let dimension = |a: usize, begin: i64, end: i64| {
         usize::try_from(shape[a] as i64 + begin + end)
@@ -50,11 +50,19 @@ fn plan(facts: &Facts<'_>) -> Result<Plan> {
         out[a] = dimension(a, pads[i], pads[axes.len() + i])?;
     }
     element_count(&out)?;
-    for (i, &a) in axes.iter().enumerate() {
-        let size = shape[a] as i64;
-        if size == 0 && out[a] > 0 && mode != "constant" {
-            return Err(facts.invalid(format!("mode '{mode}' has nothing to repeat in {shape:?}")));
-        }
+    if let Some(&a) = axes.iter().find(|&&a| shape[a] == 0 && out[a] > 0 && mode != "constant") {
+        return Err(facts.invalid(format!("mode '{mode}' has nothing to repeat along axis {a} of {shape:?}")));
+    }
+    let begins = axes.iter().copied().zip(pads).collect();
+    Ok(Plan { shape, out, begins })
+}
+
+/// For each dimension, where the elements of the output come from.
+fn sources(facts: &Facts<'_>, plan: &Plan) -> Result<Sources> {
+    let mode = facts.node.string("mode", "constant")?;
+    let mut sources: Sources = plan.shape.iter().map(|&d| (0..d).map(Some).collect()).collect();
+    for &(a, begin) in &plan.begins {
+        let size = plan.shape[a] as i64;
         let source = |position: i64| -> Result<Option<usize>> {
             let inside = (0..size).contains(&position);
             Ok(Some(match mode {
@@ -70,9 +78,9 @@ fn plan(facts: &Facts<'_>) -> Result<Plan> {
                 other => return Err(facts.invalid(format!("mode '{other}' is not known"))),
             }))
         };
-        sources[a] = (0..out[a] as i64).map(|p| source(p - pads[i])).collect::<Result<_>>()?;
+        sources[a] = (0..plan.out[a] as i64).map(|p| source(p - begin)).collect::<Result<_>>()?;
     }
-    Ok(Plan { shape, out, sources })
+    Ok(sources)
 }
 
 /// A kernel that pads with `value`, whatever the node says of the value: for tensors of codes.
@@ -104,32 +112,34 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>>
     }
     fn reals<T: Real>(
         pool: &rayon::ThreadPool,
-        plan: &Plan,
+        plan: &(Plan, Sources),
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(pool, &plan.shape, &plan.sources, x, real(value, given)?)))
+        Ok(T::wrap(pick(pool, &plan.0.shape, &plan.1, x, real(value, given)?)))
     }
     fn integers<T: Integer>(
         pool: &rayon::ThreadPool,
-        plan: &Plan,
+        plan: &(Plan, Sources),
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(pool, &plan.shape, &plan.sources, x, integer(value, given)?)))
+        Ok(T::wrap(pick(pool, &plan.0.shape, &plan.1, x, integer(value, given)?)))
     }
     let plan = plan(facts)?;
+    let sources = sources(facts, &plan)?;
+    let plan = (plan, sources);
     kernel(move |context, inputs| {
-        let x = shaped(inputs, 0, &plan.shape)?;
+        let x = shaped(inputs, 0, &plan.0.shape)?;
         let given = optional(inputs, 2);
         let data = by_class!(x.data(), v =>
             real reals(context.pool, &plan, v, value, given)?,
             integer integers(context.pool, &plan, v, value, given)?,
-            boolean Data::Bool(pick(context.pool, &plan.shape, &plan.sources, v, scalar(given)?)),
+            boolean Data::Bool(pick(context.pool, &plan.0.shape, &plan.1, v, scalar(given)?)),
         );
-        Ok(vec![Tensor::new(plan.out.clone(), data)?])
+        Ok(vec![Tensor::new(plan.0.out.clone(), data)?])
     })
 }
 

@@ -53,7 +53,8 @@ impl Pool {
     /// Reads and checks a node.
     pub fn shape(self, facts: &Facts<'_>) -> Result<PoolShape> {
         let x = facts.input(0)?;
-        if !(3..=5).contains(&x.shape.len()) && !(self.global && x.shape.len() == 2) {
+        let least = if self.global { 2 } else { 3 };
+        if !(least..=5).contains(&x.shape.len()) {
             return Err(facts.unsupported(format!("pooling of {:?}: one to three dimensions are supported", x.shape)));
         }
         let spatial = &x.shape[2..];

@@ -8,6 +8,7 @@ use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Tensor};
+use std::cmp::Ordering;
 
 /// What is computed of the elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,19 +232,22 @@ impl Op for ArgExtreme {
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let (largest, plan) = (self.largest, Self::plan(facts)?);
         let last = signature::flag(facts, "select_last_index", false)?;
+        let wanted = if largest { Ordering::Greater } else { Ordering::Less };
         kernel(move |context, inputs| {
+            fn extreme<T: Element>(row: &[T], wanted: Ordering, last: bool) -> i64 {
+                let mut best = 0;
+                for (i, x) in row.iter().enumerate().skip(1) {
+                    let order = x.partial_cmp(&row[best]);
+                    if order == Some(wanted) || (last && order == Some(Ordering::Equal)) {
+                        best = i;
+                    }
+                }
+                best as i64
+            }
             let x = shaped(inputs, 0, &plan.input)?;
             let indices = crate::with_data!(x.data(), v => {
-                each_row(context.pool, &gathered(context.pool, v, &plan), &plan, |row| {
-                    let mut best = 0;
-                    for (i, x) in row.iter().enumerate().skip(1) {
-                        let better = if largest { *x > row[best] } else { *x < row[best] };
-                        if better || (last && *x == row[best]) {
-                            best = i;
-                        }
-                    }
-                    best as i64
-                })
+                let rows = gathered(context.pool, v, &plan);
+                each_row(context.pool, &rows, &plan, |row| extreme(row, wanted, last))
             });
             Ok(vec![Tensor::new(plan.output.clone(), Data::I64(indices))?])
         })

@@ -92,6 +92,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("LessOrEqual", &Compare(|o| matches!(o, Some(Ordering::Less | Ordering::Equal)))),
     ("Log", &Function(libm::log)),
     ("LogSoftmax", &Softmax { logarithm: true }),
+    ("LpNormalization", &super::lp_normalization::LpNormalization),
     ("MatMul", &MatMul),
     ("Max", &Variadic { op: Arithmetic::Max, mean: false }),
     ("MaxPool", &Pool { average: false, global: false }),

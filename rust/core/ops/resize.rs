@@ -33,6 +33,9 @@ pub struct ResizePlan {
     pub nearest: bool,
 }
 
+/// Scales and sizes, of which one is given.
+type Targets = (Option<Vec<f32>>, Option<Vec<usize>>);
+
 /// A constant input of floats, where it is present and not empty.
 fn floats(facts: &Facts<'_>, i: usize) -> Result<Option<Vec<f32>>> {
     if facts.optional(i).is_none() {
@@ -66,7 +69,7 @@ impl Resize {
     }
 
     /// Scales as given, sizes as given; exactly one of them is present.
-    fn targets(self, facts: &Facts<'_>) -> Result<(Option<Vec<f32>>, Option<Vec<usize>>)> {
+    fn targets(self, facts: &Facts<'_>) -> Result<Targets> {
         let (scales, sizes) = match (self, facts.opset) {
             (Resize::Upsample, ..9) => match facts.node.attributes.get("scales") {
                 Some(crate::graph::Attribute::Floats(scales)) => (Some(scales.clone()), None),

@@ -90,8 +90,14 @@ impl Op for ConstantOfShape {
 /// Range: `start + i · delta` below `limit`, all three constant.
 pub struct Range;
 
+/// First value, step and length.
+enum Progression {
+    Integers(i128, i128, usize),
+    Reals(f64, f64, usize),
+}
+
 impl Range {
-    fn value(facts: &Facts<'_>) -> Result<Tensor> {
+    fn plan(facts: &Facts<'_>) -> Result<Progression> {
         let dtype = facts.input(0)?.dtype;
         for i in 0..3 {
             signature::same_dtype(facts, facts.input(0)?, facts.input(i)?)?;
@@ -112,13 +118,10 @@ impl Range {
             let span = if delta > 0 { limit - start } else { start - limit };
             let count = span.max(0).unsigned_abs().div_ceil(delta.unsigned_abs());
             let count = usize::try_from(count).ok().filter(|&c| c <= MAX_ELEMENTS).ok_or_else(too_long)?;
-            let at = |i: usize| start + i as i128 * delta;
-            let data = match dtype {
-                DType::I64 => Data::I64((0..count).map(|i| at(i) as i64).collect()),
-                DType::I32 => Data::I32((0..count).map(|i| at(i) as i32).collect()),
-                _ => Data::I16((0..count).map(|i| at(i) as i16).collect()),
-            };
-            return Tensor::new(vec![count], data);
+            return Ok(Progression::Integers(start, delta, count));
+        }
+        if !matches!(dtype, DType::F64 | DType::F32) {
+            return Err(facts.unsupported(format!("a range of {dtype} is not supported")));
         }
         let mut numbers = [0f64; 3];
         for (i, n) in numbers.iter_mut().enumerate() {
@@ -126,27 +129,39 @@ impl Range {
         }
         let [start, limit, delta] = numbers;
         let count = ((limit - start) / delta).ceil().max(0.0);
-        if !(start + limit + delta).is_finite() || delta == 0.0 || count > MAX_ELEMENTS as f64 {
+        if numbers.iter().any(|n| !n.is_finite()) || delta == 0.0 || count > MAX_ELEMENTS as f64 {
             return Err(too_long());
         }
-        let count = count as usize;
-        let data = match dtype {
-            DType::F64 => Data::F64((0..count).map(|i| start + i as f64 * delta).collect()),
-            DType::F32 => Data::F32((0..count).map(|i| (start + i as f64 * delta) as f32).collect()),
-            other => return Err(facts.unsupported(format!("a range of {other} is not supported"))),
-        };
-        Tensor::new(vec![count], data)
+        Ok(Progression::Reals(start, delta, count as usize))
     }
 }
 
 impl Op for Range {
     fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
         signature::check(facts, 3..=3, 1..=1, &[])?;
-        let value = Self::value(facts)?;
-        Ok(vec![(value.dtype(), value.shape().to_vec())])
+        let (Progression::Integers(_, _, count) | Progression::Reals(_, _, count)) = Self::plan(facts)?;
+        Ok(vec![(facts.input(0)?.dtype, vec![count])])
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        constant(Self::value(facts)?)
+        let dtype = facts.input(0)?.dtype;
+        let data = match Self::plan(facts)? {
+            Progression::Integers(start, delta, count) => {
+                let values = (0..count as i128).map(|i| start + i * delta);
+                match dtype {
+                    DType::I64 => Data::I64(values.map(|v| v as i64).collect()),
+                    DType::I32 => Data::I32(values.map(|v| v as i32).collect()),
+                    _ => Data::I16(values.map(|v| v as i16).collect()),
+                }
+            }
+            Progression::Reals(start, delta, count) => {
+                let values = (0..count).map(|i| start + i as f64 * delta);
+                match dtype {
+                    DType::F64 => Data::F64(values.collect()),
+                    _ => Data::F32(values.map(|v| v as f32).collect()),
+                }
+            }
+        };
+        constant(Tensor::new(vec![data.len()], data)?)
     }
 }

@@ -5,7 +5,7 @@ use super::strided::View;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::Result;
 use crate::map_data;
-use crate::tensor::{Tensor, strides};
+use crate::tensor::{Tensor, element_count, strides};
 
 /// The view that puts dimension `permutation[i]` of `shape` at place `i`.
 pub fn permuted(shape: &[usize], permutation: &[usize]) -> View {
@@ -61,7 +61,7 @@ pub enum Blocks {
     /// Channels to blocks of `blocksize²` pixels; in mode `DCR` the block is the outer part of the channel, in `CRD`
     /// the inner one.
     DepthToSpace,
-    /// Blocks of pixels to channels; the block is the outer part of the channel.
+    /// Blocks of pixels to channels; the block is the outer part of the channel, in mode `CRD` (opset 28) the inner one.
     SpaceToDepth,
 }
 
@@ -94,7 +94,13 @@ impl Blocks {
                 if h % b != 0 || w % b != 0 {
                     return Err(uneven());
                 }
-                Ok(([n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4], vec![n, c * b * b, h / b, w / b]))
+                let channels = element_count(&[c, b, b])?;
+                let permutation = match facts.node.string("mode", "DCR")? {
+                    "DCR" => [0, 3, 5, 1, 2, 4],
+                    "CRD" => [0, 1, 3, 5, 2, 4],
+                    other => return Err(facts.invalid(format!("mode '{other}' is neither 'DCR' nor 'CRD'"))),
+                };
+                Ok(([n, c, h / b, b, w / b, b], permutation, vec![n, channels, h / b, w / b]))
             }
         }
     }
@@ -104,6 +110,7 @@ impl Op for Blocks {
     fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
         let attributes: &[&str] = match self {
             Blocks::DepthToSpace if facts.opset >= 11 => &["blocksize", "mode"],
+            Blocks::SpaceToDepth if facts.opset >= 28 => &["blocksize", "mode"],
             _ => &["blocksize"],
         };
         signature::check(facts, 1..=1, 1..=1, attributes)?;

@@ -73,10 +73,10 @@ impl Window {
         match auto_pad {
             "NOTSET" | "VALID" => {}
             "SAME_UPPER" | "SAME_LOWER" => {
-                for i in 0..rank {
-                    let out = input[i].div_ceil(window.strides[i]);
+                for (i, &size) in input.iter().enumerate() {
+                    let out = size.div_ceil(window.strides[i]);
                     let reach = window.extent(facts, i)?.saturating_add(out.saturating_sub(1) * window.strides[i]);
-                    let total = reach.saturating_sub(input[i]);
+                    let total = reach.saturating_sub(size);
                     let small = total / 2;
                     let (begin, end) =
                         if auto_pad == "SAME_UPPER" { (small, total - small) } else { (total - small, small) };

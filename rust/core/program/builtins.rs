@@ -191,7 +191,7 @@ impl Lower<'_> {
                 };
                 self.operation(op, vec![table], ty, site)
             }
-            "int" => self.to_int(args, site),
+            "int" => self.rounded(args, site),
             "f16" => self.cast(&args[0], FloatType::F16, site),
             "bf16" => self.cast(&args[0], FloatType::Bf16, site),
             "f32" => self.cast(&args[0], FloatType::F32, site),
@@ -305,7 +305,7 @@ impl Lower<'_> {
         }
     }
 
-    fn to_int(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn rounded(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
         let id = self.expr(&args[0])?;
         let ty = self.node(id).ty;
         match (ty, args.get(1)) {

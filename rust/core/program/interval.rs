@@ -2,7 +2,7 @@
 
 use super::graph::{Math, Op};
 use super::types::{Interval, Type};
-use crate::num::float::{from_int, ldexp, round_integral, round_to, to_int};
+use crate::num::float::{frexp, from_int, ldexp, round_integral, round_to, to_int};
 use crate::num::{FloatType, div_round, shr_round};
 
 /// The range of `op` on operands of the given ranges, or why it may fail. `ty` is the type of the result, `operand`
@@ -105,7 +105,11 @@ fn int_range(op: Op, operand: Type, args: &[Interval]) -> Result<(i128, i128), S
             }
             Ok((-1074, 1023))
         }
-        Op::Exponent => Ok((-1073, 1024)),
+        Op::Exponent => {
+            let (lo, hi, nan) = args[0].float();
+            let top = frexp(lo.abs().max(hi.abs())).filter(|_| !nan).map_or(1024, |(_, exponent)| exponent);
+            Ok((-1073, i128::from(top.max(0))))
+        }
         Op::ToInt(mode) => {
             if operand == Type::Bool {
                 return Ok((0, 1));
@@ -175,7 +179,7 @@ fn float_range(op: Op, format: FloatType, args: &[Interval]) -> Interval {
             Interval::Float { lo: a.max(c).min(e), hi: b.max(d).min(f), nan }
         }
         Op::Round(mode) => Interval::Float { lo: round_integral(a, mode), hi: round_integral(b, mode), nan },
-        Op::Ldexp if finite => {
+        Op::Ldexp if a.is_finite() && b.is_finite() && !nan => {
             let (least, most) = args[1].int();
             if least < -1000 || most > 1000 {
                 return Interval::ANY_FLOAT;

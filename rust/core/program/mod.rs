@@ -21,16 +21,19 @@
 
 mod builtins;
 mod check;
+mod describe;
 mod env;
 mod eval;
 mod functions;
 mod graph;
 mod interval;
 mod lexer;
+mod normal_form;
 mod parser;
-mod syntax;
 mod simplify;
+mod syntax;
 mod tile;
+mod trace;
 mod types;
 
 #[cfg(test)]
@@ -40,14 +43,17 @@ mod tests;
 
 pub use env::Env;
 pub use functions::Functions;
+pub use normal_form::NormalForm;
 pub use syntax::Text;
 pub use tile::{Channels, LANES, Lanes, Scratch, TileProgram};
+pub use trace::{Exact, Step, Trace};
 pub use types::Value;
 
 use crate::error::{Error, Result};
 use check::Lower;
 use env::InputKind;
 use graph::{Cell, Graph, NodeId, Op};
+use std::sync::Arc;
 use syntax::{Body, Expr, ExprKind};
 use types::{Datum, Interval};
 
@@ -99,8 +105,22 @@ impl Program {
         if lower.node(result).ty == types::Type::Table {
             return Err(lower.node(result).site.error("program_type", "the result of a program is a scalar"));
         }
+        let node = lower.node(result);
+        if node.ty == types::Type::Int && !node.range.fits_i64() {
+            return Err(node
+                .site
+                .error("program_range", "the result leaves 64 bits")
+                .help("write wrap(…, i64) or sat(…, i64)"));
+        }
         let order = lower.graph.reachable(result, false);
-        Ok(Compiled { channels: lower.channels, graph: lower.graph, result, order, inputs: env.inputs.clone() })
+        Ok(Compiled {
+            channels: lower.channels,
+            graph: lower.graph,
+            result,
+            order,
+            inputs: env.inputs.clone(),
+            source: Arc::new((self.lets.clone(), self.body.clone())),
+        })
     }
 }
 
@@ -163,6 +183,8 @@ pub struct Compiled {
     order: Vec<NodeId>,
     channels: usize,
     inputs: Vec<env::Input>,
+    /// Lets and body as parsed.
+    source: Arc<(Vec<(String, Expr)>, Body)>,
 }
 
 impl Compiled {
@@ -252,12 +274,3 @@ impl Compiled {
         Ok(())
     }
 }
-// SHIM
-#[derive(Debug, Clone, serde::Serialize)] pub struct Trace;
-#[derive(Default)] pub struct Scratch; pub struct TileProgram;
-#[derive(Clone, Copy)] pub enum Lanes<'a>{ I32(&'a [i32]), I64(&'a [i64]), F32(&'a [f32]), F64(&'a[f64]) }
-#[derive(Clone, Copy)] pub enum Channels { Uniform(usize), Cyclic{start:usize} }
-impl TileProgram { pub fn run(&self, _i:&[Lanes<'_>], _c:Channels, _s:&mut Scratch, _o:&mut [i32]) {} pub fn run_f32(&self, _i:&[Lanes<'_>], _c:Channels, _s:&mut Scratch, _o:&mut [f32]) {} }
-pub enum NormalForm { FloatScale{scale:Vec<f32>,lo:f32,hi:f32,zero_point:i64,qmin:i64,qmax:i64}, DoubleRounding{left:Vec<u32>,mantissa:Vec<i32>,right:Vec<u32>,zero_point:i64,qmin:i64,qmax:i64}, MulShift{drop:Option<(u32,crate::num::Rounding)>,mantissa:Vec<i64>,shift:Vec<u32>,rounding:crate::num::Rounding,offset:Vec<i64>,zero_point:i64,qmin:i64,qmax:i64} }
-impl Compiled { pub fn tile(&self)->TileProgram{TileProgram} pub fn normal_form(&self)->Option<NormalForm>{None} pub fn trace(&self,_c:usize,_i:&[Value])->Result<Trace>{Ok(Trace)} }
-pub use crate::num::FloatType;

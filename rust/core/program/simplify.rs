@@ -12,9 +12,10 @@ pub(super) fn aliases(graph: &Graph) -> Vec<NodeId> {
         }
         let range = |i: usize| graph.nodes[node.args[i]].range.int();
         let always = |i: usize, wanted: i128| {
-            graph.nodes[node.args[i]].frozen.as_ref().is_some_and(|cells| {
-                cells.iter().all(|c| matches!(c, Ok(Datum::Value(Value::Int(v))) if *v == wanted))
-            })
+            graph.nodes[node.args[i]]
+                .frozen
+                .as_ref()
+                .is_some_and(|cells| cells.iter().all(|c| matches!(c, Ok(Datum::Value(Value::Int(v))) if *v == wanted)))
         };
         let same = match node.op {
             Op::Shl | Op::Shr(_) | Op::Sub if always(1, 0) => Some(0),

@@ -197,3 +197,219 @@ fn inputs_outside_their_declaration_are_errors() {
     assert!(compiled.eval(0, &[]).is_err());
     assert!(compiled.eval(0, &[Value::F32(1.0)]).is_err());
 }
+
+mod soup {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WORDS: &[&str] = &[
+        "acc",
+        "v",
+        "k",
+        "x.scale",
+        "w.scale",
+        "t",
+        "i",
+        "(",
+        ")",
+        "(",
+        ")",
+        "[",
+        "]",
+        ",",
+        ",",
+        "+",
+        "-",
+        "*",
+        "/",
+        "^",
+        "<<",
+        "<",
+        "==",
+        "&&",
+        "||",
+        "!",
+        "=",
+        "\n",
+        ";",
+        "..",
+        "->",
+        ":",
+        "in",
+        "1",
+        "0",
+        "-1",
+        "31",
+        "2",
+        "0.5",
+        "1e30",
+        "0x7fffffff",
+        "170141183460469231731687303715884105727",
+        "shr(",
+        "shl(",
+        "sat(",
+        "wrap(",
+        "select(",
+        "int(",
+        "f32(",
+        "f64(",
+        "f16(",
+        "bf16(",
+        "clamp(",
+        "min(",
+        "table(",
+        "first(",
+        "argmin(",
+        "at(",
+        "fma(",
+        "ldexp(",
+        "exponent(",
+        "mantissa(",
+        "fl(",
+        "div(",
+        "clz(",
+        "floor_log2(",
+        "exp(",
+        "bucket(",
+        "sum(",
+        "half_even",
+        "floor",
+        "half_up",
+        "i8",
+        "u16",
+        "i64",
+        "y",
+        "true",
+        "#",
+        "w",
+        "é",
+    ];
+
+    fn environment() -> Env {
+        let mut env = Env::new();
+        env.constant("k", Value::Int(5))
+            .constant("x.scale", Value::F32(0.5))
+            .channel("w.scale", vec![Value::F64(1.0), Value::F64(f64::NAN)])
+            .table("w", vec![Value::Int(i128::MAX), Value::Int(i128::MIN)])
+            .input_int("acc", i64::MIN.into(), i64::MAX.into())
+            .input_float("v", crate::num::FloatType::F32)
+            .output(0, 255);
+        env
+    }
+
+    fn survive(text: &str) {
+        let Ok(program) = Program::parse(&[], &Text::new(text, "soup"), &Functions::new()) else { return };
+        let Ok(compiled) = program.compile(&environment()) else { return };
+        let _ = compiled.describe();
+        let _ = compiled.normal_form();
+        let tile = compiled.tile();
+        let (accs, floats) = ([0i64, -1, i64::MIN, i64::MAX], [0.0f32, -1.5, f32::NAN, f32::INFINITY]);
+        let lanes = [tile::Lanes::I64(&accs), tile::Lanes::F32(&floats)];
+        let mut out = [0i64; 4];
+        let ran = tile.run_i64(&lanes, tile::Channels::Uniform(0), &mut tile::Scratch::new(), &mut out).is_ok();
+        for i in 0..4 {
+            let inputs = [Value::Int(accs[i].into()), Value::F32(floats[i])];
+            let _ = compiled.trace(0, &inputs);
+            if let (true, Ok(Value::Int(expected))) = (ran, compiled.eval(0, &inputs)) {
+                assert_eq!(expected, out[i].into(), "{text}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn any_tokens(words in proptest::collection::vec(proptest::sample::select(WORDS), 1..30)) {
+            survive(&words.join(" "));
+        }
+
+        #[test]
+        fn any_text(text in "\\PC{0,60}") {
+            survive(&text);
+        }
+
+        /// Well-formed int expressions, so that lanes of all widths meet.
+        #[test]
+        fn any_int_expression(text in expression()) {
+            survive(&text);
+        }
+    }
+
+    fn expression() -> impl Strategy<Value = String> {
+        let leaf = proptest::sample::select(vec![
+            "acc",
+            "k",
+            "1",
+            "0",
+            "-3",
+            "wrap(acc, i32)",
+            "wrap(acc, u8)",
+            "sat(acc, i16)",
+            "int(v, half_away)",
+            "7919",
+            "(1 << 40)",
+            "int(v < 0.0)",
+            "int(clamp(v * 3.5, -9.5, 1000.0), half_odd)",
+        ])
+        .prop_map(str::to_string);
+        let mode = || proptest::sample::select(crate::num::Rounding::ALL.map(|m| m.name()).to_vec());
+        leaf.prop_recursive(5, 40, 3, move |inner| {
+            prop_oneof![
+                (inner.clone(), proptest::sample::select(vec!["+", "-", "*"]), inner.clone())
+                    .prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+                (inner.clone(), 0..70u32, mode()).prop_map(|(a, n, m)| format!("shr({a}, {n}, {m})")),
+                (inner.clone(), inner.clone(), mode())
+                    .prop_map(|(a, n, m)| format!("shr({a}, clamp({n}, 0, 40), {m})")),
+                (inner.clone(), 1..9000i32, mode()).prop_map(|(a, d, m)| format!("div({a}, {d}, {m})")),
+                (inner.clone(), proptest::sample::select(vec!["i8", "u16", "i32", "u32", "i33", "i64", "u1"]))
+                    .prop_map(|(a, t)| format!("wrap({a}, {t})")),
+                (inner.clone(), proptest::sample::select(vec!["i8", "u16", "i32", "i64"]))
+                    .prop_map(|(a, t)| format!("sat({a}, {t})")),
+                (inner.clone(), inner.clone(), inner.clone())
+                    .prop_map(|(a, b, c)| format!("select({a} < {b}, {c}, min({a}, max({b}, {c})))")),
+                (inner.clone(), 0..20u32).prop_map(|(a, n)| format!("shl({a}, {n})")),
+                (inner.clone(), inner.clone())
+                    .prop_map(|(a, b)| format!("abs({a}) - bucket({b}, [-5, 0, 1000000000000])")),
+                inner.clone().prop_map(|a| format!("int(f32({a}) * 0.37, half_even)")),
+                inner.prop_map(|a| format!("at([3, -1, 4, 1 << 35], clamp({a}, 0, 3))")),
+            ]
+        })
+        .prop_map(|text| format!("sat({text}, i64)"))
+    }
+}
+
+#[test]
+#[ignore = "prints speeds"]
+fn speed() {
+    let accs: Vec<i32> = (0..1 << 16).map(|i| (i * 7919) % 600_000 - 300_000).collect();
+    let codes: Vec<i32> = (0..1 << 16).map(|i| (i * 31) % 256).collect();
+    for sample in SAMPLES {
+        let env = (sample.env)();
+        let compiled = sample.program().compile(&env).unwrap();
+        let tile = compiled.tile();
+        let values = if env.inputs.len() == 2 { &codes } else { &accs };
+        let float: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+        let lanes: Vec<tile::Lanes<'_>> = env
+            .inputs
+            .iter()
+            .map(|input| match input.kind {
+                InputKind::Int(..) => tile::Lanes::I32(values),
+                InputKind::Float(_) => tile::Lanes::F32(&float),
+            })
+            .collect();
+        let mut out = vec![0i64; values.len()];
+        let mut narrow = vec![0i32; values.len()];
+        let mut scratch = tile::Scratch::new();
+        let mut best = f64::MAX;
+        for _ in 0..20 {
+            let start = std::time::Instant::now();
+            let channels = tile::Channels::Cyclic { start: 0 };
+            if tile.run(&lanes, channels, &mut scratch, &mut narrow).is_err() {
+                tile.run_i64(&lanes, channels, &mut scratch, &mut out).unwrap();
+            }
+            best = best.min(start.elapsed().as_secs_f64() * 1e9 / out.len() as f64);
+        }
+        println!("{:24} {best:6.3} ns per element, {} passes", sample.name, tile.passes());
+    }
+}

@@ -193,8 +193,9 @@ fn rule(name: &str, file: &str, raw: &RawBody, functions: &Functions) -> Result<
             }
         },
         None => {
-            return Err(Error::invalid("spec_choice", "a rule with alternatives needs a choice")
-                .at(Location::File(place)));
+            return Err(
+                Error::invalid("spec_choice", "a rule with alternatives needs a choice").at(Location::File(place))
+            );
         }
     };
     Ok(Rule { name: name.into(), origin: file.into(), bodies: chosen, alternatives, choice: raw.choice.clone() })

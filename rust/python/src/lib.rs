@@ -1,6 +1,38 @@
-//! Python module `nputwin._native`: conversions only.
+//! Python module `nputwin._native`: conversions only. What it computes, the core crate computes.
+
+mod array;
+mod compare;
+mod encoding;
+mod error;
+mod session;
+mod spec;
 
 use pyo3::prelude::*;
 
+/// Runs the command line with these arguments, the first of which names the program, and gives its exit code.
+#[pyfunction]
+fn run_cli(py: Python<'_>, arguments: Vec<String>) -> u8 {
+    py.detach(|| nputwin_cli::run(arguments))
+}
+
+/// Compiled half of the package `nputwin`.
 #[pymodule]
-mod _native {}
+mod _native {
+    #[pymodule_export]
+    use super::compare::PyComparison;
+    #[pymodule_export]
+    use super::encoding::{PyEncoding, dequantize, fake_quantize, quantize};
+    #[pymodule_export]
+    use super::run_cli;
+    #[pymodule_export]
+    use super::session::PySession;
+    #[pymodule_export]
+    use super::spec::targets;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

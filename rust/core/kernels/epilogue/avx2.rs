@@ -1,9 +1,40 @@
-//! AVX2 forms of the integer epilogues: eight (32-bit) or four (64-bit) channels at a time, the rest by the scalar form.
+//! AVX2 forms of the epilogues: eight (32-bit) or four (64-bit) channels at a time, the rest by the scalar form.
 
 use super::super::code::Code;
 use super::fixed::{DoubleRounding, MulShift, ShiftRounding};
-use super::{AccTile, OutTile};
+use super::{AccTile, FloatScale, OutTile};
 use std::arch::x86_64::*;
+
+/// # Safety
+/// The machine has the features. The tile lies within `acc` and `out`, and its channels within the parameters.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn float_scale<O: Code>(p: &FloatScale<O>, tile: AccTile<'_>, out: OutTile<'_, O>) {
+    let (least, most) = (_mm256_set1_ps(p.lo), _mm256_set1_ps(p.hi));
+    let (lo, hi) = (_mm256_set1_epi32(p.clip.lo), _mm256_set1_epi32(p.clip.hi));
+    let zero_point = _mm256_set1_epi32(p.clip.zero_point);
+    let whole = tile.cols / 8 * 8;
+    for c in (0..whole).step_by(8) {
+        // SAFETY: eight whole channels and columns of the tile.
+        unsafe {
+            let scale = _mm256_loadu_ps(p.scale.as_ptr().add(tile.channel + c));
+            for r in 0..tile.rows {
+                let acc = _mm256_loadu_si256(tile.acc.as_ptr().add(r * tile.stride + c).cast());
+                let v = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), scale);
+                let v = _mm256_min_ps(_mm256_max_ps(v, least), most);
+                let q = _mm256_cvtps_epi32(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v));
+                let q = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(q, lo), hi), zero_point);
+                let mut codes = [0i32; 8];
+                _mm256_storeu_si256(codes.as_mut_ptr().cast(), q);
+                for (o, q) in out.data[r * out.stride + c..][..8].iter_mut().zip(codes) {
+                    *o = O::wrap32(q);
+                }
+            }
+        }
+    }
+    if whole < tile.cols {
+        p.apply_scalar(tile, out, whole);
+    }
+}
 
 /// # Safety
 /// The machine has the features. The tile lies within `acc` and `out`, and its channels within the parameters.

@@ -1,8 +1,8 @@
-//! AVX-512 forms of the integer epilogues: sixteen channels at a time, parameters in registers over all rows.
+//! AVX-512 forms of the epilogues: sixteen channels at a time, parameters in registers over all rows.
 
 use super::super::code::Code;
 use super::fixed::{DoubleRounding, MulShift, ShiftRounding};
-use super::{AccTile, OutTile};
+use super::{AccTile, FloatScale, OutTile};
 use std::arch::x86_64::*;
 
 /// Stores the low part of each lane that `mask` selects.
@@ -13,9 +13,11 @@ use std::arch::x86_64::*;
 unsafe fn store<O: Code>(to: *mut O, mask: __mmask16, value: __m512i) {
     // SAFETY: by the contract; the width of the store is that of `O`.
     unsafe {
-        match size_of::<O>() {
-            1 => _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, value),
-            2 => _mm512_mask_cvtepi32_storeu_epi16(to.cast(), mask, value),
+        match (size_of::<O>(), mask) {
+            (1, 0xFFFF) => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(value)),
+            (1, _) => _mm_mask_storeu_epi8(to.cast(), mask, _mm512_cvtepi32_epi8(value)),
+            (2, 0xFFFF) => _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(value)),
+            (2, _) => _mm256_mask_storeu_epi16(to.cast(), mask, _mm512_cvtepi32_epi16(value)),
             _ => _mm512_mask_storeu_epi32(to.cast(), mask, value),
         }
     }
@@ -25,6 +27,32 @@ unsafe fn store<O: Code>(to: *mut O, mask: __mmask16, value: __m512i) {
 fn first_lanes(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
+
+/// # Safety
+/// The machine has the features. The tile lies within `acc` and `out`, and its channels within the parameters.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn float_scale<O: Code>(p: &FloatScale<O>, tile: AccTile<'_>, out: OutTile<'_, O>) {
+    let (least, most) = (_mm512_set1_ps(p.lo), _mm512_set1_ps(p.hi));
+    let (lo, hi) = (_mm512_set1_epi32(p.clip.lo), _mm512_set1_epi32(p.clip.hi));
+    let zero_point = _mm512_set1_epi32(p.clip.zero_point);
+    for c in (0..tile.cols).step_by(16) {
+        let lanes = first_lanes(tile.cols - c);
+        // SAFETY: masked lanes are not touched; the others are channels and columns of the tile.
+        unsafe {
+            let scale = _mm512_maskz_loadu_ps(lanes, p.scale.as_ptr().add(tile.channel + c));
+            for r in 0..tile.rows {
+                let acc = _mm512_maskz_loadu_epi32(lanes, tile.acc.as_ptr().add(r * tile.stride + c));
+                let v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+                let q = _mm512_cvt_roundps_epi32::<NEAREST_EVEN>(_mm512_min_ps(_mm512_max_ps(v, least), most));
+                let q = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(q, lo), hi), zero_point);
+                store(out.data.as_mut_ptr().add(r * out.stride + c), lanes, q);
+            }
+        }
+    }
+}
+
+/// Rounding of a conversion, whatever the mode of the thread is.
+const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 /// # Safety
 /// The machine has the features. The tile lies within `acc` and `out`, and its channels within the parameters.

@@ -2,7 +2,7 @@
 
 use super::super::code::Code;
 use super::super::isa::{Isa, Simd};
-use super::{AccTile, Clip, Epilogue, OutTile};
+use super::{AccTile, Clip, Epilogue, OutTile, check};
 use std::marker::PhantomData;
 
 /// `t = wrap32(acc << left[c])`, `t = sat32((t·m[c] + 2^30) >> 31)`, `y = sat(RA(t, right[c]) + zero_point)` with `RA`
@@ -176,11 +176,4 @@ impl<O: Code> Epilogue for MulShift<O> {
             _ => self.apply_scalar(tile, out, 0),
         }
     }
-}
-
-/// Panics unless the tile, the output and the parameters of `channels` channels reach as far as the tile says.
-fn check<O>(tile: &AccTile<'_>, out: &OutTile<'_, O>, channels: usize) {
-    let end = |stride: usize| if tile.rows == 0 { 0 } else { (tile.rows - 1) * stride + tile.cols };
-    assert!(tile.acc.len() >= end(tile.stride) && out.data.len() >= end(out.stride), "a tile within its slices");
-    assert!(tile.channel + tile.cols <= channels, "parameters for every channel");
 }

@@ -13,7 +13,7 @@ mod fixed;
 pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
 
 use super::code::Code;
-use super::isa::{Simd, multiversion};
+use super::isa::{Isa, Simd};
 use std::marker::PhantomData;
 
 /// A block of accumulators.
@@ -112,9 +112,9 @@ pub struct FloatScale<O> {
 
 impl<O: Code> FloatScale<O> {
     /// Codes are saturated to `qmin..=qmax`. `None` where the vector form would not be exact: a scale that is not
-    /// finite, bounds beyond `±2^21` or out of order, or a code range outside of `O`.
+    /// finite, bounds beyond `±2^24` or out of order, or a code range outside of `O`.
     pub fn new(scale: Vec<f32>, lo: f32, hi: f32, zero_point: i32, qmin: i32, qmax: i32) -> Option<Self> {
-        const LIMIT: f32 = 2_097_152.0;
+        const LIMIT: f32 = 16_777_216.0;
         let exact = scale.iter().all(|s| s.is_finite()) && -LIMIT <= lo && lo <= hi && hi <= LIMIT;
         let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
         exact.then_some(FloatScale { scale, lo, hi, clip, out: PhantomData })
@@ -124,32 +124,37 @@ impl<O: Code> FloatScale<O> {
 impl<O: Code> Epilogue for FloatScale<O> {
     type Out = O;
     fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
-        let scale = &self.scale[tile.channel..tile.channel + tile.cols];
-        float_scale(simd, tile, scale, self.lo, self.hi, self.clip, out);
+        check(&tile, &out, self.scale.len());
+        match simd.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the `Simd` proves the features, `check` the extents.
+            Isa::Avx512Vnni => unsafe { avx512::float_scale(self, tile, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::float_scale(self, tile, out) },
+            _ => self.apply_scalar(tile, out, 0),
+        }
     }
 }
 
-multiversion! {
-    fn float_scale<O: Code>(
-        simd: Simd,
-        tile: AccTile<'_>,
-        scale: &[f32],
-        lo: f32,
-        hi: f32,
-        clip: Clip,
-        out: OutTile<'_, O>,
-    ) {
-        // Adding 1.5·2^23 leaves the integer, rounded half to even, in the low bits of a float below 2^22 in magnitude.
-        const MAGIC: f32 = 12_582_912.0;
-        let mut out = out;
+impl<O: Code> FloatScale<O> {
+    /// Columns `from..` of the tile, one at a time.
+    fn apply_scalar(&self, tile: AccTile<'_>, mut out: OutTile<'_, O>, from: usize) {
         for r in 0..tile.rows {
-            let line = tile.line(r);
-            for ((o, &a), &s) in out.line(r, tile.cols).iter_mut().zip(line).zip(scale) {
-                let v = (a as f32 * s).max(lo).min(hi);
-                *o = clip.code((v + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i32);
+            let (acc, out) = (tile.line(r), out.line(r, tile.cols));
+            for c in from..tile.cols {
+                let v = (acc[c] as f32 * self.scale[tile.channel + c]).max(self.lo).min(self.hi);
+                out[c] = self.clip.code(v.round_ties_even() as i32);
             }
         }
     }
+}
+
+/// Panics unless the tile, the output and the parameters of `channels` channels reach as far as the tile says.
+fn check<O>(tile: &AccTile<'_>, out: &OutTile<'_, O>, channels: usize) {
+    let end = |stride: usize| if tile.rows == 0 { 0 } else { (tile.rows - 1) * stride + tile.cols };
+    assert!(tile.acc.len() >= end(tile.stride) && out.data.len() >= end(out.stride), "a tile within its slices");
+    assert!(tile.channel + tile.cols <= channels, "parameters for every channel");
 }
 
 #[cfg(test)]

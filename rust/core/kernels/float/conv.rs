@@ -65,14 +65,17 @@ pub fn conv2d_f32(
             assert_eq!(lines.len(), channels * shape.taps(), "weights of the same shape");
             let (output, zeros) = (shape.output(), vec![0.0; channels]);
             engine.for_each_chunk(out, per_task * channels, |task, out| {
+                let mut taps: Vec<&[f32]> = Vec::with_capacity(shape.taps());
                 for (p, out) in out.chunks_exact_mut(channels).enumerate() {
                     let (image, at) = shape.locate(output, task * per_task + p);
-                    out.fill(0.0);
-                    for (tap, line) in lines.chunks_exact(channels).enumerate() {
-                        let source = shape.source(image, at, [tap / shape.kernel[1], tap % shape.kernel[1]]);
-                        let x = source.map_or(&zeros[..], |pixel| &x[pixel * channels..][..channels]);
-                        multiply_lanes(simd, x, line, out);
+                    taps.clear();
+                    for ky in 0..shape.kernel[0] {
+                        for kx in 0..shape.kernel[1] {
+                            let source = shape.source(image, at, [ky, kx]);
+                            taps.push(source.map_or(&zeros[..], |pixel| &x[pixel * channels..][..channels]));
+                        }
                     }
+                    multiply_taps(simd, &taps, lines, out);
                     out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
                 }
             });
@@ -165,9 +168,25 @@ pub fn conv_transpose2d_f32(
 }
 
 multiversion! {
-    fn multiply_lanes(simd: Simd, x: &[f32], w: &[f32], acc: &mut [f32]) {
-        for ((a, &x), &w) in acc.iter_mut().zip(x).zip(w) {
-            *a = x.mul_add(w, *a);
+    /// `out[c] = Σ_t taps[t][c]·lines[t][c]` in the order of the taps.
+    fn multiply_taps(simd: Simd, taps: &[&[f32]], lines: &[f32], out: &mut [f32]) {
+        const LANES: usize = 16;
+        let channels = out.len();
+        let (whole, rest) = out.as_chunks_mut::<LANES>();
+        let done = whole.len() * LANES;
+        for (i, out) in whole.iter_mut().enumerate() {
+            let mut sums = [0.0f32; LANES];
+            for (x, w) in taps.iter().zip(lines.chunks_exact(channels)) {
+                let (x, w) = (&x[i * LANES..][..LANES], &w[i * LANES..][..LANES]);
+                for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+                    *sum = x.mul_add(*w, *sum);
+                }
+            }
+            *out = sums;
+        }
+        for (c, out) in rest.iter_mut().enumerate() {
+            let products = taps.iter().zip(lines.chunks_exact(channels)).map(|(x, w)| (x[done + c], w[done + c]));
+            *out = products.fold(0.0, |sum, (x, w)| x.mul_add(w, sum));
         }
     }
 }

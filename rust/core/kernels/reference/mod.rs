@@ -1,6 +1,7 @@
 //! Naive twins of the kernels: slow, obvious, and the definition of what the fast ones compute.
 //!
-//! They share no code with them but the geometry. Sums are formed in 64 bits or more and reduced at the end.
+//! They share no code with them but the geometry. Sums are formed in 64 bits or more and reduced at the end, so one twin
+//! serves every accumulator width: [`conv2d`] is that of `conv2d_wide` too, [`lookup`] that of every look-up.
 
 mod conv;
 mod epilogue;

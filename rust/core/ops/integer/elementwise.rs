@@ -65,7 +65,9 @@ impl IntegerOp for Elementwise {
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
         let Action::Program { program, .. } = &context.body.action else {
-            return Err(facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label())));
+            return Err(
+                facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label()))
+            );
         };
         let env = self.environment(facts, context.clamp)?;
         let compiled = program.compile(&env)?;
@@ -77,11 +79,12 @@ impl IntegerOp for Elementwise {
             let layout = context.layouts[0];
             let argument = vec![Argument { input: 0, layout }];
             if compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
-                let table = Table::build(&compiled, x.qmin() as i32, x.qmax() as i32, dtype);
+                let table = Table::build(&compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
         }
-        let shapes: Vec<&[usize]> = (0..operands).map(|i| Ok(facts.input(i)?.shape.as_slice())).collect::<Result<_>>()?;
+        let shapes: Vec<&[usize]> =
+            (0..operands).map(|i| Ok(facts.input(i)?.shape.as_slice())).collect::<Result<_>>()?;
         let plain = compiled.channels() == 1
             && shapes.iter().all(|s| *s == y.shape.as_slice() || s.iter().product::<usize>() == 1);
         let layout = match plain {
@@ -96,7 +99,10 @@ impl IntegerOp for Elementwise {
             false => Some(channel_map(facts, operands, &y.shape)?),
         };
         let arguments = (0..operands)
-            .map(|input| Argument { input, layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor } })
+            .map(|input| Argument {
+                input,
+                layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor },
+            })
             .collect();
         let kernel = ElementwiseKernel { tile: compiled.tile(), map, dtype, shape: y.shape.clone(), plain };
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
@@ -149,10 +155,10 @@ struct Table {
 }
 
 impl Table {
-    fn build(compiled: &Compiled, first: i32, last: i32, dtype: DType) -> Self {
+    fn build(compiled: &Compiled, first: i32, last: i32, dtype: DType) -> Result<Self> {
         let codes: Vec<i32> = (first..=last).collect();
         let mut out = vec![0i32; codes.len()];
-        compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut out);
+        compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
         let entries = match dtype {
             DType::U8 => Data::U8(out.iter().map(|&v| v as u8).collect()),
             DType::I8 => Data::I8(out.iter().map(|&v| v as i8).collect()),
@@ -160,13 +166,13 @@ impl Table {
             DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
             _ => Data::I32(out),
         };
-        Table { first, entries }
+        Ok(Table { first, entries })
     }
 }
 
 impl Kernel for Table {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = super::arguments::required(inputs, 0)?;
+        let x = crate::ops::closure::input(inputs, 0)?;
         let dtype = self.entries.dtype();
         let data = compute_codes(context, dtype, x.len(), |start, out| {
             read_codes(x.data(), start, out)?;
@@ -197,9 +203,13 @@ impl Kernel for ElementwiseKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let mut operands = Vec::with_capacity(inputs.len());
         for i in 0..inputs.len() {
-            let x = super::arguments::required(inputs, i)?;
+            let x = crate::ops::closure::input(inputs, i)?;
             let whole = self.plain || x.shape() == self.shape.as_slice();
-            operands.push(if whole { std::borrow::Cow::Borrowed(x) } else { std::borrow::Cow::Owned(spread(x, &self.shape)?) });
+            operands.push(if whole {
+                std::borrow::Cow::Borrowed(x)
+            } else {
+                std::borrow::Cow::Owned(spread(x, &self.shape)?)
+            });
         }
         let shape = match operands.iter().find(|x| x.shape().len() == self.shape.len() && x.len() > 1) {
             Some(x) if self.plain => x.shape().to_vec(),
@@ -218,15 +228,13 @@ impl Kernel for ElementwiseKernel {
             match &self.map {
                 None => {
                     let lanes: Vec<_> = lanes.iter().map(|l| Lanes::I32(l)).collect();
-                    self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out);
-                    Ok(())
+                    self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out)
                 }
                 Some(map) => map.segments(start..start + out.len(), |range, channels| {
                     let part = range.start - start..range.end - start;
                     let lanes: Vec<_> =
                         lanes.iter().map(|l| Lanes::I32(if l.len() == 1 { l } else { &l[part.clone()] })).collect();
-                    self.tile.run(&lanes, channels, &mut scratch, &mut out[part]);
-                    Ok(())
+                    self.tile.run(&lanes, channels, &mut scratch, &mut out[part])
                 }),
             }
         })?;

@@ -29,7 +29,9 @@ pub fn add_encoding(env: &mut Env, name: &str, encoding: &Encoding) {
 /// The encoding of a fact that an integer kernel needs.
 pub fn encoding_of<'a>(facts: &Facts<'_>, fact: &'a Fact) -> Result<&'a Encoding> {
     fact.encoding.as_deref().ok_or_else(|| {
-        facts.invalid(format!("tensor '{}' has no encoding", fact.name)).help("calibrate it, or let the node run in float")
+        facts
+            .invalid(format!("tensor '{}' has no encoding", fact.name))
+            .help("calibrate it, or let the node run in float")
     })
 }
 

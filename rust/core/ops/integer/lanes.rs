@@ -81,9 +81,7 @@ pub fn for_chunks<T: Send>(
     if out.len() <= CHUNK || context.pool.current_num_threads() == 1 {
         return out.chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| fill(i * CHUNK, chunk));
     }
-    context
-        .pool
-        .install(|| out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| fill(i * CHUNK, chunk)))
+    context.pool.install(|| out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| fill(i * CHUNK, chunk)))
 }
 
 /// Which scale belongs to which element.

@@ -1,6 +1,5 @@
 //! Operators on codes: a skeleton from [`crate::kernels`] and a program from the spec.
 
-mod arguments;
 mod elementwise;
 pub mod environment;
 pub mod intrinsics;
@@ -10,8 +9,6 @@ mod movement;
 pub mod quantizers;
 mod row;
 mod window;
-
-
 
 use super::{Facts, Kernel};
 use crate::error::Result;

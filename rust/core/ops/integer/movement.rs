@@ -2,8 +2,9 @@
 
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
 use crate::error::Result;
-use crate::ops::{Facts, registry};
+use crate::ops::{Facts, Kernel, RunContext, registry};
 use crate::program::Env;
+use crate::tensor::{Data, Tensor};
 
 /// Whether an operator moves or selects elements, so that it commutes with every increasing code-to-real map.
 pub fn is_movement(op_type: &str) -> bool {
@@ -58,13 +59,43 @@ impl IntegerOp for Movement {
         Ok(env)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, _context: &Context<'_>) -> Result<Prepared> {
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
         let op = registry::find(&facts.node.domain, &facts.node.op_type)
             .ok_or_else(|| facts.unsupported("no such operator"))?;
         let code_facts = code_facts(facts, &self.data_inputs(facts))?;
-        let kernel = op.float(&Facts { inputs: &code_facts, ..*facts })?;
+        let mut kernel = op.float(&Facts { inputs: &code_facts, ..*facts })?;
+        if let Some((lo, hi)) = context.clamp {
+            kernel = Box::new(Clamped { kernel, lo, hi });
+        }
         let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
         Ok(Prepared { kernel, arguments, layout: Layout::RowMajor })
+    }
+}
+
+/// A movement whose result a fused activation clamps.
+struct Clamped {
+    kernel: Box<dyn Kernel>,
+    lo: i64,
+    hi: i64,
+}
+
+impl Kernel for Clamped {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let mut outputs = self.kernel.run(context, inputs)?;
+        macro_rules! clamp {
+            ($v:expr, $t:ty) => {
+                $v.iter_mut().for_each(|c| *c = (*c).clamp(self.lo as $t, self.hi as $t))
+            };
+        }
+        match outputs[0].data_mut() {
+            Data::U8(v) => clamp!(v, u8),
+            Data::I8(v) => clamp!(v, i8),
+            Data::U16(v) => clamp!(v, u16),
+            Data::I16(v) => clamp!(v, i16),
+            Data::I32(v) => clamp!(v, i32),
+            other => return Err(super::mac::wrong_codes(other)),
+        }
+        Ok(outputs)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Kernels between reals and codes, and between codes of two encodings.
 
-use super::arguments::required;
 use super::environment::{add_code_input, add_encoding, add_output};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes, storage};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
+use crate::num::FloatType;
+use crate::ops::closure::input;
 use crate::ops::{Fact, Kernel, RunContext};
-use crate::program::{Compiled, Env, FloatType, Lanes, Scratch, TileProgram};
+use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -16,9 +17,7 @@ fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
     let rule = spec.require(rule)?;
     match &rule.resolve(env)?.action {
         Action::Program { program, .. } => program.compile(env),
-        Action::Unsupported(reason) => {
-            Err(Error::new(Kind::UnsupportedByTarget, "rule_unsupported", reason.clone()))
-        }
+        Action::Unsupported(reason) => Err(Error::new(Kind::UnsupportedByTarget, "rule_unsupported", reason.clone())),
         other => Err(Error::invalid("rule_action", format!("rule '{}' must be a program", rule.name))
             .at(Location::File(rule.origin.clone()))
             .help(format!("found: {}", other.label()))),
@@ -106,8 +105,9 @@ pub fn requantize_kernel(spec: &Spec, name: &str, from: &Encoding, to: &Encoding
     add_output(&mut env, to, None);
     let compiled = compile(spec, names::REQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
     if compiled.channels() > 1 {
-        return Err(Error::unsupported("requantize_channels", "requantization between per-channel encodings")
-            .at_tensor(name));
+        return Err(
+            Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)
+        );
     }
     Ok(Box::new(Requantize { tile: compiled.tile(), dtype: storage(to) }))
 }
@@ -118,7 +118,9 @@ pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> 
         return Ok(codes.clone());
     }
     let (Some(constant), Some(encoding)) = (&fact.constant, &fact.encoding) else {
-        return Err(Error::invalid("constant_encoding", "a constant without encoding has no codes").at_tensor(&fact.name));
+        return Err(
+            Error::invalid("constant_encoding", "a constant without encoding has no codes").at_tensor(&fact.name)
+        );
     };
     let rule = if spec.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE };
     let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
@@ -135,15 +137,14 @@ impl Quantize {
         }
         self.map.segments(start..start + len, |range, channels| {
             let to = &mut out[range.start - start..range.end - start];
-            self.tile.run(&[Lanes::F32(&x[range])], channels, scratch, to);
-            Ok(())
+            self.tile.run(&[Lanes::F32(&x[range])], channels, scratch, to)
         })
     }
 }
 
 impl Kernel for Quantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.name))?;
         let data = compute_codes(context, self.dtype, values.len(), |start, out| {
             self.codes(values, start, &mut Scratch::default(), out)
@@ -156,15 +157,14 @@ impl Dequantize {
     fn reals(&self, codes: &[i32], start: usize, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
         self.map.segments(start..start + out.len(), |range, channels| {
             let part = range.start - start..range.end - start;
-            self.tile.run_f32(&[Lanes::I32(&codes[part.clone()])], channels, scratch, &mut out[part]);
-            Ok(())
+            self.tile.run_f32(&[Lanes::I32(&codes[part.clone()])], channels, scratch, &mut out[part])
         })
     }
 }
 
 impl Kernel for Dequantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let mut out = vec![0f32; x.len()];
         for_chunks(context, &mut out, |start, chunk| {
             let mut codes = [0i32; CHUNK];
@@ -178,7 +178,7 @@ impl Kernel for Dequantize {
 
 impl Kernel for FakeQuant {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.quantize.name))?;
         let mut out = vec![0f32; values.len()];
         for_chunks(context, &mut out, |start, chunk| {
@@ -194,26 +194,19 @@ impl Kernel for FakeQuant {
 
 impl Kernel for Requantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let data = compute_codes(context, self.dtype, x.len(), |start, out| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..out.len()];
             read_codes(x.data(), start, codes)?;
-            self.tile.run(&[Lanes::I32(codes)], crate::program::Channels::Uniform(0), &mut Scratch::default(), out);
-            Ok(())
+            self.tile.run(&[Lanes::I32(codes)], crate::program::Channels::Uniform(0), &mut Scratch::default(), out)
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
 }
 
 /// Integers of a real bias by the rule `bias`: one per channel, in units of `scale_x · scale_w`.
-pub fn quantize_bias(
-    spec: &Spec,
-    name: &str,
-    x: &Encoding,
-    w: &Encoding,
-    reals: &Tensor,
-) -> Result<Vec<i64>> {
+pub fn quantize_bias(spec: &Spec, name: &str, x: &Encoding, w: &Encoding, reals: &Tensor) -> Result<Vec<i64>> {
     let mut env = Env::new();
     env.input_float("b", FloatType::F32);
     add_encoding(&mut env, "x", x);
@@ -229,6 +222,6 @@ pub fn quantize_bias(
     }
     let mut out = vec![0i32; values.len()];
     let channels = crate::program::Channels::Cyclic { start: 0 };
-    compiled.tile().run(&[Lanes::F32(values)], channels, &mut Scratch::default(), &mut out);
+    compiled.tile().run(&[Lanes::F32(values)], channels, &mut Scratch::default(), &mut out)?;
     Ok(out.into_iter().map(i64::from).collect())
 }

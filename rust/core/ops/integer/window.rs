@@ -1,10 +1,10 @@
 //! Pools and reductions: a sum over a window, and a program from sum and count to code.
 
-use super::arguments::required;
 use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, compute_codes, storage};
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::window::Window as WindowShape;
 use crate::ops::{Explanation, Facts, Kernel, RunContext, axis};
 use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
@@ -56,7 +56,8 @@ fn reduce(shape: &[usize], axes: &[usize]) -> Kind {
     let steps = strides(shape);
     let mut offsets = vec![0];
     for i in (0..shape.len()).filter(|i| axes.contains(i)) {
-        offsets = offsets.iter().flat_map(|&o| (0..shape[i]).map(move |k| (o, k))).map(|(o, k)| o + k * steps[i]).collect();
+        offsets =
+            offsets.iter().flat_map(|&o| (0..shape[i]).map(move |k| (o, k))).map(|(o, k)| o + k * steps[i]).collect();
     }
     let kept = (0..shape.len()).filter(|i| !axes.contains(i)).map(|i| (shape[i], steps[i])).collect();
     Kind::Reduce { kept, offsets }
@@ -127,7 +128,11 @@ impl PoolGeometry {
                         true => (0..window.kernel[i]).filter(|&k| at(k) < padded).count(),
                         false => inside.len(),
                     };
-                    taps = taps.iter().flat_map(|&t| inside.iter().map(move |&p| (t, p))).map(|(t, p)| t + p * steps[i]).collect();
+                    taps = taps
+                        .iter()
+                        .flat_map(|&t| inside.iter().map(move |&p| (t, p)))
+                        .map(|(t, p)| t + p * steps[i])
+                        .collect();
                 }
                 taps.into_iter().for_each(&mut visit);
                 count
@@ -245,7 +250,7 @@ impl<'a> Codes<'a> {
 
 impl Kernel for WindowKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let codes = Codes::new(x)?;
         let counts_vary = self.geometry.constant_count().is_none();
         let data = compute_codes(context, self.dtype, self.geometry.outputs(), |start, out| {
@@ -259,14 +264,13 @@ impl Kernel for WindowKernel {
             if counts_vary {
                 lanes.push(Lanes::I32(&counts[..out.len()]));
             }
-            self.tile.run(&lanes, Channels::Uniform(0), &mut Scratch::default(), out);
-            Ok(())
+            self.tile.run(&lanes, Channels::Uniform(0), &mut Scratch::default(), out)
         })?;
         Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
     }
 
     fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
-        let codes = Codes::new(required(inputs, 0)?)?;
+        let codes = Codes::new(input(inputs, 0)?)?;
         let (sum, count) = self.sum(&codes, index);
         let mut values = vec![Value::Int(sum.into())];
         if self.geometry.constant_count().is_none() {

@@ -1,6 +1,6 @@
 //! Graph to passes: lane types, conversions, constants, registers.
 
-use super::super::graph::{Graph, Node, NodeId, Op};
+use super::super::graph::{Comparison, Graph, Node, NodeId, Op};
 use super::super::simplify::aliases;
 use super::super::types::{Datum, Interval, Type, Value};
 use super::super::{Compiled, env};
@@ -99,6 +99,13 @@ impl Build<'_> {
     }
 
     fn emit(&mut self, action: Action, sources: &[Source], class: Class) -> Source {
+        // Passes take a constant on the right without spreading it. (The order of float minima is their meaning.)
+        let swapped;
+        let mut sources = sources;
+        if let (Action::Add | Action::Mul | Action::MulWide, [a @ Source::Constant(..), b]) = (&action, sources) {
+            swapped = [*b, *a];
+            sources = &swapped;
+        }
         let destination = self.counts[class as usize] as u16;
         self.counts[class as usize] += 1;
         let at = |i: usize| sources.get(i).copied().unwrap_or(Source::None);
@@ -179,8 +186,7 @@ impl Build<'_> {
                     Op::Abs => Action::Abs,
                     _ => Action::Clamp,
                 };
-                let direct = matches!(action, Action::Clamp) && (widest, own) == (Class::I64, Class::I32);
-                self.int_action(action, &args, widest, own, direct)
+                self.int_action(action, &args, widest, own)
             }
             (Op::Mul, Type::Int) => {
                 let narrow = args.iter().all(|&arg| self.class(arg) == Class::I32);
@@ -188,19 +194,18 @@ impl Build<'_> {
                     let sources = self.operands(&args, Class::I32);
                     self.emit(Action::MulWide, &sources, Class::I64)
                 } else {
-                    self.int_action(Action::Mul, &args, widest, own, false)
+                    self.int_action(Action::Mul, &args, widest, own)
                 }
             }
-            (Op::DivInt(mode), _) => self.int_action(Action::DivInt(mode), &args, widest, own, false),
+            (Op::DivInt(mode), _) => self.int_action(Action::DivInt(mode), &args, widest, own),
             (Op::Shl, _) if self.graph.nodes[args[1]].range.int().1 < 126 => {
                 let class = self.at_least_count(own.max(self.class(args[0])), args[1]);
-                self.int_action(Action::Shl, &args, class, own, false)
+                self.int_action(Action::Shl, &args, class, own)
             }
             (Op::Shr(mode), _) if self.graph.nodes[args[1]].range.int().1 < 126 => {
                 let class = self.at_least_count(self.class(args[0]), args[1]);
                 let shift = self.shift_of(mode, args[0], args[1], class);
-                let direct = (class, own) == (Class::I64, Class::I32);
-                self.int_action(Action::Shr(shift), &args, class.max(own), own, direct)
+                self.int_action(Action::Shr(shift), &args, class.max(own), own)
             }
             (Op::Wrap { bits, signed }, _) => {
                 // The low bits are all that counts.
@@ -222,21 +227,51 @@ impl Build<'_> {
             }
             (Op::Compare(how), _) => {
                 let class = args.iter().map(|&arg| self.class(arg)).fold(Class::I32, Class::max);
-                let sources = self.operands(&args, class);
-                self.emit(Action::Compare(how), &sources, Class::I32)
+                let mut sources = self.operands(&args, class);
+                let (how, swap) = match how {
+                    Comparison::Greater => (Comparison::Less, true),
+                    Comparison::GreaterEqual => (Comparison::LessEqual, true),
+                    Comparison::NotEqual => (Comparison::Equal, false),
+                    how => (how, false),
+                };
+                if swap {
+                    sources.reverse();
+                }
+                let found = self.emit(Action::Compare(how), &sources, Class::I32);
+                if node.op == Op::Compare(Comparison::NotEqual) {
+                    self.emit(Action::Not, &[found], Class::I32)
+                } else {
+                    found
+                }
             }
             (Op::And, _) => self.same(Action::And, &args, Class::I32),
             (Op::Or, _) => self.same(Action::Or, &args, Class::I32),
             (Op::Not, _) => self.same(Action::Not, &args, Class::I32),
-            (Op::ToFloat(format), _) => self.to_float(args[0], format),
+            (Op::Clz(bits), _) if self.class(args[0]) <= Class::I64 => {
+                let source = self.operand(args[0], Class::I64);
+                self.emit(Action::Clz(bits), &[source], Class::I32)
+            }
+            (Op::FloorLog2, _) if self.class(args[0]) <= Class::I64 => {
+                let source = self.operand(args[0], Class::I64);
+                self.emit(Action::FloorLog2, &[source], Class::I32)
+            }
+            (Op::ToFloat(format), _) => self.cast(args[0], format),
             (Op::ToInt(_), _) if self.graph.nodes[args[0]].ty == Type::Bool => self.operand(args[0], Class::I32),
             (Op::ToInt(mode), _) => {
                 let class = self.class(args[0]);
                 let source = self.operand(args[0], class);
                 let (lo, hi) = node.range.int();
                 let nan = self.graph.nodes[args[0]].range.float().2;
-                let bounds = (nan && !(lo <= 0 && hi >= 0)).then_some((lo as i64, hi as i64));
-                self.emit(Action::ToInt(mode, bounds), &[source], own.min(Class::I64))
+                let rounded = self.emit(Action::Round(mode), &[source], class);
+                if !nan || (lo <= 0 && hi >= 0) {
+                    self.emit(Action::Convert, &[rounded], own)
+                } else {
+                    // NaN becomes 0, which the bounds exclude.
+                    let wide = self.emit(Action::Convert, &[rounded], Class::I64);
+                    let (lo, hi) = (self.constants.add(vec![lo as i64]), self.constants.add(vec![hi as i64]));
+                    let clamped = self.emit(Action::Clamp, &[wide, lo, hi], Class::I64);
+                    self.narrowed(clamped, Class::I64, own)
+                }
             }
             (Op::At, _) if cells(&self.graph.nodes[args[0]]).count() == 1 => {
                 let Some(Some(Datum::Table(table))) = cells(&self.graph.nodes[args[0]]).next() else {
@@ -277,12 +312,9 @@ impl Build<'_> {
         self.emit(action, &sources, class)
     }
 
-    /// An action in lanes of `class`, its result in lanes of `own`: `direct`ly, or by a conversion.
-    fn int_action(&mut self, action: Action, args: &[NodeId], class: Class, own: Class, direct: bool) -> Source {
+    /// An action in lanes of `class`, its result in lanes of `own`.
+    fn int_action(&mut self, action: Action, args: &[NodeId], class: Class, own: Class) -> Source {
         let sources = self.operands(args, class);
-        if direct {
-            return self.emit(action, &sources, own);
-        }
         let wide = self.emit(action, &sources, class);
         self.narrowed(wide, class, own)
     }
@@ -319,7 +351,7 @@ impl Build<'_> {
         }
     }
 
-    fn to_float(&mut self, arg: NodeId, format: FloatType) -> Source {
+    fn cast(&mut self, arg: NodeId, format: FloatType) -> Source {
         let node = &self.graph.nodes[arg];
         let (ty, range) = (node.ty, node.range);
         match (ty, format) {

@@ -4,6 +4,7 @@ use super::super::eval;
 use super::super::graph::{Cell, Comparison, Math};
 use super::super::types::{Datum, Type, Value};
 use super::lanes::{LANES, Lane, Scratch, View};
+use super::loops::{self, Level};
 use super::{Action, AnyView, Argument, Channels, Class, Instruction, Lanes, Reference, Shift, Source, TileProgram};
 use crate::num::float::{fma_half, round_to};
 use crate::num::{Rounding, div_round, shr_round};
@@ -17,6 +18,7 @@ pub(super) struct Tile<'a, 'r> {
     /// Elements in the tile, at most [`LANES`].
     pub length: usize,
     pub scratch: &'r mut Scratch,
+    pub level: Level,
 }
 
 /// Integer lanes.
@@ -100,41 +102,21 @@ int!(i32);
 int!(i64);
 int!(i128);
 
-impl Tile<'_, '_> {
-    pub fn execute(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if std::arch::is_x86_feature_detected!("avx512f")
-                && std::arch::is_x86_feature_detected!("avx512dq")
-                && std::arch::is_x86_feature_detected!("avx512vl")
-                && std::arch::is_x86_feature_detected!("avx512bw")
-                && std::arch::is_x86_feature_detected!("fma")
-            {
-                // SAFETY: the features are present.
-                return unsafe { self.execute_avx512() };
-            }
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                // SAFETY: the features are present.
-                return unsafe { self.execute_avx2() };
+/// The lanes of a view; a scalar is spread into `$spread` first.
+macro_rules! lanes {
+    ($view:expr, $spread:ident, $length:expr) => {
+        match $view {
+            View::Lanes(lanes) => lanes,
+            View::Scalar(v) => {
+                $spread = [v; LANES];
+                &$spread[..$length]
             }
         }
-        self.execute_here();
-    }
+    };
+}
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
-    fn execute_avx512(&mut self) {
-        self.execute_here();
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    fn execute_avx2(&mut self) {
-        self.execute_here();
-    }
-
-    #[inline(always)]
-    fn execute_here(&mut self) {
+impl Tile<'_, '_> {
+    pub fn execute(&mut self) {
         let program = self.program;
         for instruction in &program.instructions {
             self.step(instruction);
@@ -192,57 +174,44 @@ impl Tile<'_, '_> {
         R::registers_mut(self.scratch)[i.destination as usize] = lanes;
     }
 
-    #[inline(always)]
     fn map1<A: Lane, R: Lane>(&mut self, i: &Instruction, f: impl Fn(A) -> R) {
         let mut buffer = self.take::<R>(i);
         let out = &mut buffer[..self.lanes()];
         match self.operand::<A>(i.a) {
             View::Scalar(a) => out.fill(f(a)),
-            View::Lanes(a) => out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a)),
+            View::Lanes(a) => loops::one(self.level, f, out, a),
         }
         self.put(i, buffer);
     }
 
-    #[inline(always)]
     fn map2<A: Lane, B: Lane, R: Lane>(&mut self, i: &Instruction, f: impl Fn(A, B) -> R) {
         let mut buffer = self.take::<R>(i);
         let out = &mut buffer[..self.lanes()];
-        match (self.operand::<A>(i.a), self.operand::<B>(i.b)) {
-            (View::Lanes(a), View::Lanes(b)) => {
-                out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b));
-            }
-            (View::Lanes(a), View::Scalar(b)) => out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a, b)),
-            (View::Scalar(a), View::Lanes(b)) => out.iter_mut().zip(b).for_each(|(out, b)| *out = f(a, *b)),
-            (View::Scalar(a), View::Scalar(b)) => out.fill(f(a, b)),
+        let spread_a;
+        let a = lanes!(self.operand::<A>(i.a), spread_a, out.len());
+        match self.operand::<B>(i.b) {
+            View::Scalar(b) => loops::two_scalar(self.level, f, out, a, b),
+            View::Lanes(b) => loops::two(self.level, f, out, a, b),
         }
         self.put(i, buffer);
     }
 
-    #[inline(always)]
     fn map3<A: Lane, B: Lane, C: Lane, R: Lane>(&mut self, i: &Instruction, f: impl Fn(A, B, C) -> R) {
         let mut buffer = self.take::<R>(i);
         let out = &mut buffer[..self.lanes()];
-        match (self.operand::<A>(i.a), self.operand::<B>(i.b), self.operand::<C>(i.c)) {
-            (View::Lanes(a), View::Scalar(b), View::Scalar(c)) => {
-                out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a, b, c));
-            }
-            (View::Lanes(a), View::Scalar(b), View::Lanes(c)) => {
-                out.iter_mut().zip(a).zip(c).for_each(|((out, a), c)| *out = f(*a, b, *c));
-            }
-            (a, b, c) => {
-                let (mut spread_a, mut spread_b, mut spread_c) =
-                    ([A::default(); LANES], [B::default(); LANES], [C::default(); LANES]);
-                let length = out.len();
-                let a = spread(a, &mut spread_a[..length]);
-                let b = spread(b, &mut spread_b[..length]);
-                let c = spread(c, &mut spread_c[..length]);
-                out.iter_mut().zip(a).zip(b).zip(c).for_each(|(((out, a), b), c)| *out = f(*a, *b, *c));
+        let spread_a;
+        let a = lanes!(self.operand::<A>(i.a), spread_a, out.len());
+        match (self.operand::<B>(i.b), self.operand::<C>(i.c)) {
+            (View::Scalar(b), View::Scalar(c)) => loops::three_scalar(self.level, f, out, a, b, c),
+            (b, c) => {
+                let (spread_b, spread_c);
+                let (b, c) = (lanes!(b, spread_b, out.len()), lanes!(c, spread_c, out.len()));
+                loops::three(self.level, f, out, a, b, c);
             }
         }
         self.put(i, buffer);
     }
 
-    #[inline(always)]
     fn step(&mut self, i: &Instruction) {
         match &i.action {
             Action::Load(position) => self.load(i, *position),
@@ -309,13 +278,12 @@ impl Tile<'_, '_> {
                 Class::F32 => self.map2(i, greatest::<f32>),
                 Class::F64 => self.map2(i, greatest::<f64>),
             },
-            Action::Clamp => match (class_of(i.a), i.class) {
-                (Class::I64, Class::I32) => self.map3(i, |v: i64, lo: i64, hi: i64| clamp(v, lo, hi) as i32),
-                (_, Class::I32) => self.map3(i, clamp::<i32>),
-                (_, Class::I64) => self.map3(i, clamp::<i64>),
-                (_, Class::I128) => self.map3(i, clamp::<i128>),
-                (_, Class::F32) => self.map3(i, clamp::<f32>),
-                (_, Class::F64) => self.map3(i, clamp::<f64>),
+            Action::Clamp => match i.class {
+                Class::I32 => self.map3(i, clamp::<i32>),
+                Class::I64 => self.map3(i, clamp::<i64>),
+                Class::I128 => self.map3(i, clamp::<i128>),
+                Class::F32 => self.map3(i, clamp::<f32>),
+                Class::F64 => self.map3(i, clamp::<f64>),
             },
             Action::Fma => match i.class {
                 Class::F32 => self.map3(i, |a: f32, b: f32, c: f32| a.mul_add(b, c)),
@@ -371,10 +339,14 @@ impl Tile<'_, '_> {
                 Class::F32 => self.bucket::<f32>(i, *edges),
                 Class::F64 => self.bucket::<f64>(i, *edges),
             },
-            Action::ToInt(mode, bounds) => self.to_int(i, *mode, *bounds),
+            Action::Clz(bits) => {
+                let unused = 64 - *bits as i32;
+                self.map1(i, |v: i64| v.leading_zeros() as i32 - unused);
+            }
+            Action::FloorLog2 => self.map1(i, |v: i64| 63 - v.leading_zeros() as i32),
             Action::Round(mode) => match i.class {
-                Class::F32 => self.round_f32(i, *mode, |v| v),
-                _ => self.round_f64(i, *mode, |v| v),
+                Class::F32 => self.round_f32(i, *mode),
+                _ => self.round_f64(i, *mode),
             },
             Action::Math(Math::Pow) => self.map2(i, |x: f64, y: f64| eval::math(Math::Pow, x, y)),
             Action::Math(function) => {
@@ -385,7 +357,6 @@ impl Tile<'_, '_> {
         }
     }
 
-    #[inline(always)]
     fn load(&mut self, i: &Instruction, position: usize) {
         match (i.class, self.inputs[position]) {
             (Class::I32, Lanes::I32(v)) => self.fill(i, v, |v| v),
@@ -399,7 +370,6 @@ impl Tile<'_, '_> {
         }
     }
 
-    #[inline(always)]
     fn fill<T: Copy, R: Lane>(&mut self, i: &Instruction, values: &[T], f: impl Fn(T) -> R) {
         let (first, length) = (self.first, self.length);
         let out = &mut R::registers_mut(self.scratch)[i.destination as usize];
@@ -410,7 +380,6 @@ impl Tile<'_, '_> {
         }
     }
 
-    #[inline(always)]
     fn convert(&mut self, i: &Instruction) {
         match (class_of(i.a), i.class) {
             (Class::I32, Class::I64) => self.map1(i, |v: i32| i64::from(v)),
@@ -427,30 +396,31 @@ impl Tile<'_, '_> {
             (Class::I128, Class::F64) => self.map1(i, |v: i128| v as f64),
             (Class::F32, Class::F64) => self.map1(i, |v: f32| f64::from(v)),
             (Class::F64, Class::F32) => self.map1(i, |v: f64| v as f32),
-            // Conversions to the same class and from floats to ints are never emitted.
+            // Saturating; NaN becomes 0.
+            (Class::F32, Class::I32) => self.map1(i, |v: f32| v as i32),
+            (Class::F32, Class::I64) => self.map1(i, |v: f32| v as i64),
+            (Class::F64, Class::I32) => self.map1(i, |v: f64| v as i32),
+            (Class::F64, Class::I64) => self.map1(i, |v: f64| v as i64),
+            // Conversions to the same class are never emitted.
             _ => {}
         }
     }
 
-    #[inline(always)]
     fn compare<T: Lane>(&mut self, i: &Instruction, how: Comparison) {
         match how {
             Comparison::Less => self.map2(i, |a: T, b: T| i32::from(a < b)),
             Comparison::LessEqual => self.map2(i, |a: T, b: T| i32::from(a <= b)),
-            Comparison::Greater => self.map2(i, |a: T, b: T| i32::from(a > b)),
-            Comparison::GreaterEqual => self.map2(i, |a: T, b: T| i32::from(a >= b)),
             Comparison::Equal => self.map2(i, |a: T, b: T| i32::from(a == b)),
-            Comparison::NotEqual => self.map2(i, |a: T, b: T| i32::from(a != b)),
+            // The rest is brought to these three when the program is built.
+            Comparison::Greater | Comparison::GreaterEqual | Comparison::NotEqual => {}
         }
     }
 
-    #[inline(always)]
     fn shift(&mut self, i: &Instruction, shift: Shift) {
-        match (class_of(i.a), i.class, shift) {
-            (Class::I32, _, shift) => self.shift_as::<i32, i32>(i, shift, |v| v),
-            (Class::I64, Class::I32, shift) => self.shift_as::<i64, i32>(i, shift, |v| v as i32),
-            (Class::I64, _, shift) => self.shift_as::<i64, i64>(i, shift, |v| v),
-            (_, _, shift) => {
+        match i.class {
+            Class::I32 => self.shift_as::<i32>(i, shift),
+            Class::I64 => self.shift_as::<i64>(i, shift),
+            _ => {
                 let mode = match shift {
                     Shift::Floor => Rounding::Floor,
                     Shift::AddHalfUp => Rounding::HalfUp,
@@ -462,53 +432,41 @@ impl Tile<'_, '_> {
         }
     }
 
-    #[inline(always)]
-    fn shift_as<T: Int, R: Lane>(&mut self, i: &Instruction, shift: Shift, narrow: impl Fn(T) -> R + Copy) {
+    fn shift_as<T: Int>(&mut self, i: &Instruction, shift: Shift) {
         let one = T::bit(true);
         match shift {
-            Shift::Floor => self.map2(i, |v: T, n: T| narrow(v.sar(n))),
-            Shift::AddHalfUp => self.map2(i, |v: T, n: T| narrow(v.add(one.shl(n).sar(one)).sar(n))),
+            Shift::Floor | Shift::Threshold(Rounding::Floor) => self.map2(i, |v: T, n: T| v.sar(n)),
+            Shift::AddHalfUp => self.map2(i, |v: T, n: T| v.add(one.shl(n).sar(one)).sar(n)),
             Shift::AddHalfAway => self.map2(i, |v: T, n: T| {
                 let half = one.shl(n).sar(one);
                 let some = T::ZERO.sub(T::bit(half != T::ZERO));
                 let minus = T::ZERO.sub(T::bit(v < T::ZERO)).and(some);
-                narrow(v.add(half).add(minus).sar(n))
+                v.add(half).add(minus).sar(n)
             }),
             Shift::Threshold(mode) => match mode {
-                Rounding::Floor => self.map2(i, |v: T, n: T| narrow(v.sar(n))),
-                Rounding::Ceil => self.threshold(i, narrow, |_, _, _| T::ZERO),
-                // One more than any rest where nothing may be added.
-                Rounding::Trunc => {
-                    self.threshold(i, narrow, |v, _, mask| if v < T::ZERO { T::ZERO } else { mask });
-                }
-                Rounding::HalfUp => self.threshold(i, narrow, |_, _, mask| mask.sar(T::bit(true))),
-                Rounding::HalfDown => self.threshold(i, narrow, |_, _, mask| mask.sar(one).add(one)),
-                Rounding::HalfAway => {
-                    self.threshold(i, narrow, |v, _, mask| mask.sar(one).add(T::bit(v < T::ZERO)));
-                }
-                Rounding::HalfToZero => {
-                    self.threshold(i, narrow, |v, _, mask| mask.sar(one).add(T::bit(v >= T::ZERO)));
-                }
-                Rounding::HalfEven => {
-                    self.threshold(i, narrow, |_, q, mask| mask.sar(one).add(one).sub(q.and(one)));
-                }
-                Rounding::HalfOdd => self.threshold(i, narrow, |_, q, mask| mask.sar(one).add(q.and(one))),
+                Rounding::Floor | Rounding::Ceil => self.threshold(i, |_: T, _, _| T::ZERO),
+                // No rest exceeds the mask.
+                Rounding::Trunc => self.threshold(i, |v: T, _, mask| if v < T::ZERO { T::ZERO } else { mask }),
+                Rounding::HalfUp => self.threshold(i, |_: T, _, mask| mask.sar(one)),
+                Rounding::HalfDown => self.threshold(i, |_: T, _, mask| mask.sar(one).add(one)),
+                Rounding::HalfAway => self.threshold(i, |v: T, _, mask| mask.sar(one).add(T::bit(v < T::ZERO))),
+                Rounding::HalfToZero => self.threshold(i, |v: T, _, mask| mask.sar(one).add(T::bit(v >= T::ZERO))),
+                Rounding::HalfEven => self.threshold(i, |_: T, q, mask| mask.sar(one).add(one).sub(q.and(one))),
+                Rounding::HalfOdd => self.threshold(i, |_: T, q, mask| mask.sar(one).add(q.and(one))),
             },
         }
     }
 
     /// `floor(v / 2^n)`, and one more where the rest exceeds the threshold, which is given the value, the floor and
     /// `2^n - 1`. With `n = 0` the rest is zero and no threshold is below it.
-    #[inline(always)]
-    fn threshold<T: Int, R: Lane>(&mut self, i: &Instruction, narrow: impl Fn(T) -> R, f: impl Fn(T, T, T) -> T) {
+    fn threshold<T: Int>(&mut self, i: &Instruction, f: impl Fn(T, T, T) -> T) {
         self.map2(i, |v: T, n: T| {
             let mask = T::bit(true).shl(n).sub(T::bit(true));
             let floor = v.sar(n);
-            narrow(floor.add(T::bit(v.and(mask) > f(v, floor, mask))))
+            floor.add(T::bit(v.and(mask) > f(v, floor, mask)))
         });
     }
 
-    #[inline(always)]
     fn wrap<T: Int>(&mut self, i: &Instruction, bits: u32, signed: bool) {
         let unused = (0..T::BITS - bits).fold(T::ZERO, |n, _| n.add(T::bit(true)));
         if signed {
@@ -520,7 +478,6 @@ impl Tile<'_, '_> {
         }
     }
 
-    #[inline(always)]
     fn at<R: Lane>(&mut self, i: &Instruction, table: u16) {
         let table = &R::constants(&self.program.constants)[table as usize];
         let last = table.len() - 1;
@@ -531,24 +488,9 @@ impl Tile<'_, '_> {
         }
     }
 
-    #[inline(always)]
     fn bucket<T: Lane>(&mut self, i: &Instruction, edges: u16) {
         let edges = &T::constants(&self.program.constants)[edges as usize];
         self.map1(i, |v: T| edges.iter().map(|e| i32::from(*e <= v)).sum::<i32>());
-    }
-
-    #[inline(always)]
-    fn to_int(&mut self, i: &Instruction, mode: Rounding, bounds: Option<(i64, i64)>) {
-        match (class_of(i.a), i.class, bounds) {
-            (Class::F32, Class::I32, None) => self.round_f32(i, mode, |v| v as i32),
-            (Class::F32, Class::I32, Some((lo, hi))) => self.round_f32(i, mode, |v| (v as i64).max(lo).min(hi) as i32),
-            (Class::F32, _, None) => self.round_f32(i, mode, |v| v as i64),
-            (Class::F32, _, Some((lo, hi))) => self.round_f32(i, mode, |v| (v as i64).max(lo).min(hi)),
-            (_, Class::I32, None) => self.round_f64(i, mode, |v| v as i32),
-            (_, Class::I32, Some((lo, hi))) => self.round_f64(i, mode, |v| (v as i64).max(lo).min(hi) as i32),
-            (_, _, None) => self.round_f64(i, mode, |v| v as i64),
-            (_, _, Some((lo, hi))) => self.round_f64(i, mode, |v| (v as i64).max(lo).min(hi)),
-        }
     }
 
     fn reference(&mut self, i: &Instruction, reference: &Reference) {
@@ -604,38 +546,37 @@ impl Tile<'_, '_> {
 macro_rules! rounding {
     ($name:ident, $type:ident) => {
         impl Tile<'_, '_> {
-            /// Rounds to an integral float and goes on with `f`. The nearest even integer differs from the value by an
-            /// exactly known rest; the half modes correct it at ties.
-            #[inline(always)]
-            fn $name<R: Lane>(&mut self, i: &Instruction, mode: Rounding, f: impl Fn($type) -> R + Copy) {
+            /// Rounds to an integral float. The nearest even integer differs from the value by an exactly known rest;
+            /// the half modes correct it at ties.
+            fn $name(&mut self, i: &Instruction, mode: Rounding) {
                 let near = |v: $type| {
                     let even = v.round_ties_even();
                     (even, v - even)
                 };
                 match mode {
-                    Rounding::Floor => self.map1(i, |v: $type| f(v.floor())),
-                    Rounding::Ceil => self.map1(i, |v: $type| f(v.ceil())),
-                    Rounding::Trunc => self.map1(i, |v: $type| f(v.trunc())),
-                    Rounding::HalfEven => self.map1(i, |v: $type| f(v.round_ties_even())),
+                    Rounding::Floor => self.map1(i, $type::floor),
+                    Rounding::Ceil => self.map1(i, $type::ceil),
+                    Rounding::Trunc => self.map1(i, $type::trunc),
+                    Rounding::HalfEven => self.map1(i, $type::round_ties_even),
                     Rounding::HalfUp => self.map1(i, |v: $type| {
                         let (even, rest) = near(v);
-                        f(if rest == 0.5 { even + 1.0 } else { even })
+                        if rest == 0.5 { even + 1.0 } else { even }
                     }),
                     Rounding::HalfDown => self.map1(i, |v: $type| {
                         let (even, rest) = near(v);
-                        f(if rest == -0.5 { even - 1.0 } else { even })
+                        if rest == -0.5 { even - 1.0 } else { even }
                     }),
                     Rounding::HalfAway => self.map1(i, |v: $type| {
                         let (even, rest) = near(v);
-                        f(if rest == (0.5 as $type).copysign(v) { even + (1.0 as $type).copysign(v) } else { even })
+                        if rest == (0.5 as $type).copysign(v) { even + (1.0 as $type).copysign(v) } else { even }
                     }),
                     Rounding::HalfToZero => self.map1(i, |v: $type| {
                         let (even, rest) = near(v);
-                        f(if rest == (-0.5 as $type).copysign(-v) { even - (1.0 as $type).copysign(v) } else { even })
+                        if rest == (-0.5 as $type).copysign(-v) { even - (1.0 as $type).copysign(v) } else { even }
                     }),
                     Rounding::HalfOdd => self.map1(i, |v: $type| {
                         let (even, rest) = near(v);
-                        f(if rest.abs() == 0.5 { even + rest + rest } else { even })
+                        if rest.abs() == 0.5 { even + rest + rest } else { even }
                     }),
                 }
             }
@@ -650,17 +591,6 @@ fn class_of(source: Source) -> Class {
     match source {
         Source::Register(class, _) | Source::Constant(class, _) => class,
         Source::None => Class::I32,
-    }
-}
-
-#[inline(always)]
-fn spread<'v, T: Lane>(view: View<'v, T>, buffer: &'v mut [T]) -> &'v [T] {
-    match view {
-        View::Lanes(lanes) => lanes,
-        View::Scalar(v) => {
-            buffer.fill(v);
-            buffer
-        }
     }
 }
 

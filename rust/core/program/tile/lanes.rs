@@ -49,6 +49,8 @@ pub(super) struct Consts {
 /// A type of lane.
 pub(super) trait Lane: Copy + Default + PartialOrd + 'static {
     const CLASS: Class;
+    /// Whether vector instructions exist for it.
+    const VECTORS: bool;
     fn registers(scratch: &Scratch) -> &[Vec<Self>];
     fn registers_mut(scratch: &mut Scratch) -> &mut [Vec<Self>];
     fn constants(consts: &Consts) -> &[Vec<Self>];
@@ -59,6 +61,7 @@ macro_rules! lane {
     ($type:ident, $class:ident) => {
         impl Lane for $type {
             const CLASS: Class = Class::$class;
+            const VECTORS: bool = size_of::<$type>() <= 8;
             fn registers(scratch: &Scratch) -> &[Vec<Self>] {
                 &scratch.$type
             }

@@ -7,6 +7,7 @@
 mod build;
 mod kernels;
 mod lanes;
+mod loops;
 #[cfg(test)]
 mod tests;
 
@@ -109,13 +110,17 @@ enum Action {
     Select,
     Shl,
     Shr(Shift),
-    Wrap { bits: u32, signed: bool },
+    Wrap {
+        bits: u32,
+        signed: bool,
+    },
     /// Entry of a table; the index of the table's constants.
     At(u16),
     /// Edges at most the value; the index of the edges' constants.
     Bucket(u16),
-    /// Rounded, clamped to the bounds where they are given.
-    ToInt(Rounding, Option<(i64, i64)>),
+    /// Leading zeros of 64-bit lanes, less those beyond the width; the result in 32-bit lanes.
+    Clz(u32),
+    FloorLog2,
     Round(Rounding),
     Math(Math),
     /// Lane by lane through the reference evaluator.
@@ -279,9 +284,17 @@ impl TileProgram {
     ) -> Result<()> {
         self.check(inputs, channels, out.len())?;
         scratch.reserve(self.registers);
+        let level = loops::Level::of_this_machine();
         for (tile, out) in out.chunks_mut(LANES).enumerate() {
-            let mut tile =
-                kernels::Tile { program: self, inputs, channels, first: tile * LANES, length: out.len(), scratch };
+            let mut tile = kernels::Tile {
+                program: self,
+                inputs,
+                channels,
+                first: tile * LANES,
+                length: out.len(),
+                scratch,
+                level,
+            };
             tile.execute();
             write(tile.view(self.result), out);
         }

@@ -57,7 +57,9 @@ fn elements(sample: &Sample, env: &Env) -> Vec<Vec<Value>> {
                 })
                 .collect();
             let other = values.len() / 2 + 13;
-            (0..values.len() * 3).map(|i| vec![values[i % values.len()], values[(i * 7 + other) % values.len()]]).collect()
+            (0..values.len() * 3)
+                .map(|i| vec![values[i % values.len()], values[(i * 7 + other) % values.len()]])
+                .collect()
         }
     }
 }
@@ -146,7 +148,9 @@ fn narrow_lanes_and_lengths() {
 fn float_roundings_equal_the_definition() {
     for mode in Rounding::ALL {
         for wide in [false, true] {
-            for body in ["round(v, MODE)", "int(v, MODE)", "int(clamp(v, -3.0, 1000.0), MODE)", "int(max(5.5, v), MODE)"] {
+            for body in
+                ["round(v, MODE)", "int(v, MODE)", "int(clamp(v, -3.0, 1000.0), MODE)", "int(max(5.5, v), MODE)"]
+            {
                 let body = body.replace("MODE", mode.name());
                 let mut env = Env::new();
                 env.input_float("v", if wide { FloatType::F64 } else { FloatType::F32 });
@@ -154,7 +158,14 @@ fn float_roundings_equal_the_definition() {
                 let compiled = Program::parse(&[], &text, &Functions::new()).unwrap().compile(&env).unwrap();
                 let tile = compiled.tile();
                 let mut values = floats();
-                values.extend([0.49999997, -0.49999997, 0.499_999_999_999_999_94, 8_388_607.5, -8_388_607.5, 4_503_599_627_370_495.5]);
+                values.extend([
+                    0.49999997,
+                    -0.49999997,
+                    0.499_999_999_999_999_94,
+                    8_388_607.5,
+                    -8_388_607.5,
+                    4_503_599_627_370_495.5,
+                ]);
                 let singles: Vec<f32> = values.iter().map(|v| *v as f32).collect();
                 let lanes = [if wide { Lanes::F64(&values) } else { Lanes::F32(&singles) }];
                 let mut scratch = Scratch::new();

@@ -4,11 +4,11 @@
 //! step rounded to float32; `y = rint_half_even(mean / scale_y + zp_y)`, the zero point added before rounding.
 //! Source: microsoft/onnxruntime@07d59c09 onnxruntime/contrib_ops/cpu/quantization/qlinear_pool.cc.
 
-use super::super::arguments::required;
 use super::super::lanes::{compute_codes, storage};
 use super::super::window::{PoolGeometry, geometry};
 use super::Context;
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::tensor::{DType, Tensor};
 
@@ -34,9 +34,8 @@ pub(super) fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Box<dy
 
 impl Kernel for AveragePool {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
-        let reals: Vec<f32> =
-            x.to_i64()?.iter().map(|&q| self.x.0 * (q - self.x.1) as i32 as f32).collect();
+        let x = input(inputs, 0)?;
+        let reals: Vec<f32> = x.to_i64()?.iter().map(|&q| self.x.0 * (q - self.x.1) as i32 as f32).collect();
         let (scale, zero_point) = (self.y.0, self.y.1 as f32);
         let data = compute_codes(context, self.dtype, self.geometry.outputs(), |start, out| {
             for (i, code) in out.iter_mut().enumerate() {

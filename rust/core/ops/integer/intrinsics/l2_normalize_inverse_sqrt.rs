@@ -4,11 +4,11 @@
 //! zero point 0. Source: tensorflow/tflite-micro@90b983c2
 //! tensorflow/lite/kernels/internal/reference/integer_ops/l2normalization.h.
 
-use super::super::arguments::required;
+use super::Context;
 use super::fixed_point::{inverse_sqrt, scale};
 use super::rows::{Rows, narrow};
-use super::Context;
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::{Facts, Kernel, RunContext, axis};
 use crate::tensor::Tensor;
 
@@ -33,7 +33,7 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
 
 impl Kernel for Normalize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let out = self.rows.map(context, &x.to_i64()?, |row| {
             let centred: Vec<i32> = row.iter().map(|&c| (c - self.zero_point) as i32).collect();
             let squares = centred.iter().fold(0i32, |sum, &c| sum.wrapping_add(c.wrapping_mul(c)));

@@ -4,11 +4,11 @@
 //! four codes is divided by 2^20, half away from zero (at -0.5: -1). Input and output share an encoding.
 //! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/reference/resize_bilinear.h.
 
-use super::super::arguments::required;
-use super::rows::narrow;
 use super::Context;
+use super::rows::narrow;
 use crate::error::Result;
 use crate::num::{Rounding, shr_round};
+use crate::ops::closure::input;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::tensor::Tensor;
 
@@ -68,7 +68,7 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
 
 impl Kernel for Resize {
     fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let codes = required(inputs, 0)?.to_i64()?;
+        let codes = input(inputs, 0)?.to_i64()?;
         let [height, width] = self.input;
         let mut out = Vec::with_capacity(self.shape.iter().product());
         for plane in codes.chunks_exact((height * width).max(1)) {

@@ -3,14 +3,14 @@
 //! With `top` the largest code of the type and `D` the length of a row, entry `i` of the table is
 //! `exp((i - top + shift) · scale_x)` in float64, cast to float32, where `shift = max(0, ln(f32::MAX / D) - 5) / scale_x`.
 //! Codes are moved so that the row's largest meets the last entry. The sum runs in float32 from first to last;
-//! `y = rint_half_even(entry · floor(1 / scale_y) / sum) + zp_y`. Unsigned results saturate; signed ones wrap, as the
-//! original does.
+//! `y = rint_half_even(entry · floor(1 / scale_y) / sum) + zp_y`, saturated. Where the product overflows float32 (a row
+//! of one element), the original converts an infinity to an integer: that gives 127 for int8 and the zero point for uint8.
 //! Source: microsoft/onnxruntime@07d59c09 onnxruntime/contrib_ops/cpu/quantization/qlinear_softmax.cc.
 
-use super::super::arguments::required;
 use super::Context;
 use super::rows::{Rows, narrow};
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::tensor::Tensor;
 
@@ -45,8 +45,13 @@ impl Softmax {
         codes
             .iter()
             .map(|&code| {
-                let v = (entry(code) * self.factor / sum).round_ties_even() as i64 + self.zero_point;
-                if self.signed { i64::from(v.min(255) as i8) } else { v.min(255) }
+                let quotient = (entry(code) * self.factor / sum).round_ties_even();
+                match (quotient.is_finite(), self.signed) {
+                    (true, true) => (quotient as i64 + self.zero_point).min(127),
+                    (true, false) => (quotient as i64 + self.zero_point).min(255),
+                    (false, true) => 127,
+                    (false, false) => self.zero_point,
+                }
             })
             .collect()
     }
@@ -54,7 +59,7 @@ impl Softmax {
 
 impl Kernel for Softmax {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
         Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, self.signed))?])
     }

@@ -5,11 +5,11 @@
 //! encoding is scale 1/256, zero point at the smallest code.
 //! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/reference/softmax.h.
 
-use super::super::arguments::required;
+use super::Context;
 use super::fixed_point::{exp_negative_q5, high_mul, multiplier, one_over_one_plus_x, shift_away};
 use super::rows::{Rows, narrow};
-use super::Context;
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::tensor::Tensor;
 
@@ -26,7 +26,9 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
     let (x, y) = super::unary_encodings(facts)?;
     super::require_8_bits(facts, [x, y])?;
     if y.scale[0] != 1.0 / 256.0 || y.zero_point[0] != y.qmin() {
-        return Err(facts.unsupported("an output encoding other than scale 1/256 with the zero point at the smallest code"));
+        return Err(
+            facts.unsupported("an output encoding other than scale 1/256 with the zero point at the smallest code")
+        );
     }
     let real = (x.scale[0] * f64::from(1u32 << 26)).min(f64::from(i32::MAX));
     let (m, e) = multiplier(real);
@@ -70,7 +72,7 @@ impl Softmax {
 
 impl Kernel for Softmax {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
         Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, self.signed))?])
     }

@@ -4,11 +4,11 @@
 //! interpolation is halved. The output encoding is scale 1/32768, zero point 0.
 //! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/{common.h, reference/softmax.h}.
 
-use super::super::arguments::required;
+use super::Context;
 use super::fixed_point::{multiplier, scale};
 use super::rows::{Rows, narrow};
-use super::Context;
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::tensor::Tensor;
 
@@ -19,21 +19,25 @@ struct Softmax {
     reciprocal: Vec<i32>,
 }
 
-/// 513 samples of `f` over `[from, to]`, for codes of 16 bits that stand for that range, as codes of `[low, high]`.
-fn table(f: impl Fn(f64) -> f64, (from, to): (f64, f64), (low, high): (f64, f64)) -> Vec<i32> {
+/// 513 samples of `f`, whose argument is `in_scale · (code - in_zero)`, in codes of `out_scale`; every step in float32.
+fn table(f: impl Fn(f32) -> f32, in_scale: f32, in_zero: i32, out_scale: f32) -> Vec<i32> {
+    let from = in_scale * (-32768 - in_zero) as f32;
+    let to = in_scale * (32767 - in_zero) as f32;
     let step = (to - from) / 512.0;
-    let unit = 65536.0 / (high - low);
-    let clamp = |v: f64| v.clamp(-32768.0, 32767.0) as i32;
-    let mut out: Vec<i32> = (0..512)
+    let half = step / 2.0;
+    let unit = 65536.0 / (out_scale * 32767.0 - out_scale * -32768.0);
+    let clamp = |v: f32| v.clamp(-32768.0, 32767.0) as i32;
+    let mut out: Vec<i32> = (0..512u16)
         .map(|i| {
-            let at = from + f64::from(i) * step;
-            let sample = libm::round(f(at) * unit);
-            let interpolated = libm::round((f(from + f64::from(i + 1) * step) * unit + sample) / 2.0);
-            let middle = libm::round(f(at + step / 2.0) * unit);
-            clamp(sample - libm::round((interpolated - middle) / 2.0))
+            let at = from + f32::from(i) * step;
+            let next = f(from + f32::from(i + 1) * step);
+            let sample = (f(at) * unit).round();
+            let interpolated = ((next * unit + sample) / 2.0).round();
+            let middle = (f(at + half) * unit).round();
+            clamp(sample - ((interpolated - middle) / 2.0).round())
         })
         .collect();
-    out.push(clamp(libm::round(f(to) * unit)));
+    out.push(clamp((f(to) * unit).round()));
     out
 }
 
@@ -49,15 +53,11 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
     if !plain(x) || !plain(y) || y.zero_point[0] != 0 || y.scale[0] != 1.0 / 32768.0 {
         return Err(facts.unsupported("encodings other than int16 with an output scale of 1/32768 and zero point 0"));
     }
-    let unit = |range: f64| (-range * 32768.0 / 65535.0, range * 32767.0 / 65535.0);
-    let exp_range = { let (a, b) = unit(10.0); (a - 10.0 * 32767.0 / 65535.0, b - 10.0 * 32767.0 / 65535.0) };
-    let one_range = { let (a, b) = unit(1.0); (a + 32768.0 / 65535.0, b + 32768.0 / 65535.0) };
-    let out = unit(2.0);
     Ok(Box::new(Softmax {
         rows: Rows::of_softmax(facts)?,
         multiplier: multiplier(x.scale[0] / (10.0 / 65535.0)),
-        exp: table(libm::exp, exp_range, out),
-        reciprocal: table(|v| 1.0 / (1.0 + v), one_range, out),
+        exp: table(|v| libm::exp(v.into()) as f32, 10.0 / 65535.0, 32767, 2.0 / 65535.0),
+        reciprocal: table(|v| 1.0 / (1.0 + v), 1.0 / 65535.0, -32768, 2.0 / 65535.0),
     }))
 }
 
@@ -83,7 +83,7 @@ impl Softmax {
 
 impl Kernel for Softmax {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
         Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 16, true))?])
     }

@@ -147,7 +147,7 @@ impl Arithmetic {
             operands.push(("bias".into(), bias.to_string()));
         }
         operands.push(("acc".into(), acc.to_string()));
-        let trace = self.compiled.trace(channel, &[Value::Int(acc.into())])?;
+        let trace = self.compiled.trace(channel % self.compiled.channels(), &[Value::Int(acc.into())])?;
         Ok(Explanation { operands, trace: Some(trace), ..Explanation::default() })
     }
 }

@@ -1,12 +1,12 @@
 //! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
 
-use super::super::arguments::required;
 use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, ConvWeights, Engine, WideWeights, conv2d, conv2d_wide};
+use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
 use crate::program::Env;
@@ -64,8 +64,12 @@ impl IntegerOp for Conv {
         let dtype = storage(y);
         let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
         let form = match (is_narrow, codes.data()) {
-            (true, Data::I8(v)) => Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?,
-            (true, Data::U8(v)) => Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?,
+            (true, Data::I8(v)) => {
+                Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
+            }
+            (true, Data::U8(v)) => {
+                Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
+            }
             _ => {
                 let values: Vec<i32> = codes.to_i64()?.iter().map(|&v| v as i32).collect();
                 Form::wide(WideWeights::new(&shape, &values, &w_zero), &arithmetic, x_zero, dtype)
@@ -152,7 +156,7 @@ impl ConvKernel {
 
 impl Kernel for ConvKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let engine = Engine::new(context.pool);
         let shape = &self.shape;
         let len = shape.output_len();
@@ -180,7 +184,7 @@ impl Kernel for ConvKernel {
     }
 
     fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
-        let x = required(inputs, 0)?.to_i64()?;
+        let x = input(inputs, 0)?.to_i64()?;
         let w = self.codes.to_i64()?;
         let shape = &self.shape;
         let [oh, ow] = shape.output();

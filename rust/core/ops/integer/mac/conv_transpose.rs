@@ -1,10 +1,10 @@
 //! ConvTranspose on codes: each input element adds its products to a window of the output. Sums are 64 bits wide and exact.
 
-use super::super::arguments::required;
 use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use crate::error::Result;
+use crate::ops::closure::input;
 use crate::ops::conv_transpose::ConvTransposeShape;
 use crate::ops::window::{Window, lift};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
@@ -48,7 +48,8 @@ impl IntegerOp for ConvTranspose {
         }
         let codes = mac.w.codes.clone().ok_or_else(|| facts.unsupported("weights that are not constant"))?;
         let shape = ConvTransposeShape::from_node(facts)?;
-        let (Some(window), Some(input), Some(output)) = (shape.window.lifted(), lift(&shape.input), lift(&shape.output))
+        let (Some(window), Some(input), Some(output)) =
+            (shape.window.lifted(), lift(&shape.input), lift(&shape.output))
         else {
             return Err(facts.unsupported("more than three spatial axes"));
         };
@@ -115,7 +116,7 @@ impl ConvTransposeKernel {
         }
     }
 
-    fn plane(&self, codes: &[i64], plane: usize) -> Vec<i32> {
+    fn plane(&self, codes: &[i64], plane: usize) -> Result<Vec<i32>> {
         let filter = plane % self.shape.filters;
         let bias = self.arithmetic.bias.get(filter).copied().unwrap_or(0);
         let mut acc = vec![bias; self.output.iter().product()];
@@ -124,17 +125,19 @@ impl ConvTransposeKernel {
             acc.iter_mut().for_each(|a| *a = i64::from(*a as i32));
         }
         let mut out = vec![0; acc.len()];
-        self.tile.run(&[Lanes::I64(&acc)], Channels::Uniform(filter), &mut Scratch::default(), &mut out);
-        out
+        let channel = Channels::Uniform(filter % self.arithmetic.compiled.channels());
+        self.tile.run(&[Lanes::I64(&acc)], channel, &mut Scratch::default(), &mut out)?;
+        Ok(out)
     }
 }
 
 impl Kernel for ConvTransposeKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let codes = Arc::new(required(inputs, 0)?.to_i64()?);
+        let codes = Arc::new(input(inputs, 0)?.to_i64()?);
         let planes = self.shape.batch * self.shape.filters;
-        let all: Vec<Vec<i32>> =
-            context.pool.install(|| (0..planes).into_par_iter().map(|p| self.plane(&codes, p)).collect());
+        let all: Vec<Vec<i32>> = context
+            .pool
+            .install(|| (0..planes).into_par_iter().map(|p| self.plane(&codes, p)).collect::<Result<_>>())?;
         let flat = all.iter().flatten();
         let data = match self.dtype {
             DType::U8 => Data::U8(flat.map(|&v| v as u8).collect()),
@@ -147,7 +150,7 @@ impl Kernel for ConvTransposeKernel {
     }
 
     fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
-        let codes = required(inputs, 0)?.to_i64()?;
+        let codes = input(inputs, 0)?.to_i64()?;
         let size: usize = self.output.iter().product();
         let (plane, position) = (index / size, index % size);
         let mut terms = Vec::new();

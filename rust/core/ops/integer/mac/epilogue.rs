@@ -86,15 +86,22 @@ fn spread<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
 fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     Some(match form {
-        NormalForm::FloatScale { scale, lo, hi, zero_point, qmin, qmax } => Box::new(FloatScale::<O>::new(
-            spread(&scale, channels),
-            lo,
-            hi,
-            narrow(zero_point)?,
-            narrow(qmin)?,
-            narrow(qmax)?,
-        )?),
-        NormalForm::DoubleRounding { left, mantissa, right, zero_point, qmin, qmax } => {
+        NormalForm::FloatScale {
+            scale,
+            clamp: Some((lo, hi)),
+            rounding: Rounding::HalfEven,
+            zero_point,
+            qmin,
+            qmax,
+        } => {
+            let scale = spread(&scale, channels);
+            Box::new(FloatScale::<O>::new(scale, lo, hi, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
+        }
+        NormalForm::FloatScale { .. } => return None,
+        NormalForm::DoubleRounding { left, mantissa, mid, right, last, zero_point, qmin, qmax } => {
+            if (mid, last) != (Rounding::HalfUp, Rounding::HalfAway) {
+                return None;
+            }
             let shifts = |s: &[u32]| spread(s, channels).iter().map(|&s| i32::try_from(s).ok()).collect::<Option<_>>();
             Box::new(DoubleRounding::<O>::new(
                 shifts(&left)?,
@@ -106,7 +113,7 @@ fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epi
             )?)
         }
         NormalForm::MulShift { drop, mantissa, shift, rounding, offset, zero_point, qmin, qmax } => {
-            if drop.is_some() {
+            if drop.0 != 0 {
                 return None;
             }
             let mantissa: Option<Vec<i32>> = spread(&mantissa, channels).iter().map(|&m| narrow(m)).collect();
@@ -164,7 +171,9 @@ impl<A: TileInput, O: Code> Epilogue<A> for TileEpilogue<O> {
             codes.resize(tile.cols, 0);
             for r in 0..tile.rows {
                 let channels = Channels::Cyclic { start: tile.channel };
-                self.tile.run(&[A::lanes(tile.line(r))], channels, scratch, codes);
+                self.tile
+                    .run(&[A::lanes(tile.line(r))], channels, scratch, codes)
+                    .expect("lanes and channels are those that the program was compiled for");
                 for (to, &code) in out.line(r, tile.cols).iter_mut().zip(codes.iter()) {
                     *to = O::wrap(code.into());
                 }

@@ -1,6 +1,5 @@
 //! Gemm and MatMul on codes. A product of wide codes is a 1×1 convolution over its rows.
 
-use super::super::arguments::required;
 use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
@@ -9,6 +8,7 @@ use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, Engine, PackedWeights, WideWeights, gemm, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
+use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
 use crate::program::Env;
 use crate::tensor::{DType, Data, Tensor};
@@ -183,7 +183,8 @@ impl MatrixKernel {
             _ => {
                 let v = &codes.to_i64()?[range];
                 let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
-                let by_channel: Vec<i32> = (0..n).flat_map(|c| (0..k).map(move |r| (r, c))).map(|(r, c)| v[at(r, c)] as i32).collect();
+                let by_channel: Vec<i32> =
+                    (0..n).flat_map(|c| (0..k).map(move |r| (r, c))).map(|(r, c)| v[at(r, c)] as i32).collect();
                 let packed = WideWeights::new(&ConvShape::new(1, [1, 1], k, n, [1, 1]), &by_channel, &self.w_zero);
                 let init = packed.centred_init(&self.arithmetic.bias, self.x_zero as i32);
                 Ok(Right::Wide(packed, init))
@@ -196,8 +197,12 @@ impl MatrixKernel {
         let len = rows * self.channels;
         Ok(match (&self.epilogue, right) {
             (Epilogues::Narrow(epilogue), Right::Narrow(packed, init)) => match x {
-                Data::U8(v) => with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out)),
-                Data::I8(v) => with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out)),
+                Data::U8(v) => {
+                    with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
+                }
+                Data::I8(v) => {
+                    with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
+                }
                 other => return Err(wrong_codes(other)),
             },
             (Epilogues::Wide32(epilogue), Right::Wide(packed, init)) => {
@@ -238,14 +243,14 @@ impl MatrixKernel {
 
 impl Kernel for MatrixKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = required(inputs, 0)?;
+        let x = input(inputs, 0)?;
         let engine = Engine::new(context.pool);
         if let Some((_, right)) = &self.constant {
             let rows = x.len() / self.depth.max(1);
             let data = self.multiply(engine, x.data(), 0, rows, right)?;
             return Ok(vec![Tensor::new(self.shape.clone(), data)?]);
         }
-        let w = required(inputs, 1)?;
+        let w = input(inputs, 1)?;
         let rows = self.rows();
         let mut parts = Vec::new();
         let mut packed: Option<(usize, Right)> = None;
@@ -260,14 +265,14 @@ impl Kernel for MatrixKernel {
     }
 
     fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
-        let x = required(inputs, 0)?.to_i64()?;
+        let x = input(inputs, 0)?.to_i64()?;
         let (n, k) = (self.channels, self.depth);
         let (row, channel) = (index / n, index % n);
         let (left, right, w) = match &self.constant {
             Some((codes, _)) => (row, 0, codes.to_i64()?),
             None => {
                 let (left, right) = self.batches()?[row / self.rows()];
-                (left * self.rows() + row % self.rows(), right, required(inputs, 1)?.to_i64()?)
+                (left * self.rows() + row % self.rows(), right, input(inputs, 1)?.to_i64()?)
             }
         };
         let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));

@@ -6,6 +6,6 @@ mod conv_transpose;
 mod epilogue;
 mod matrix;
 
-pub use conv::Conv;
+pub use conv::{Conv, wrong_codes};
 pub use conv_transpose::ConvTranspose;
 pub use matrix::{Gemm, MatMul};

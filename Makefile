@@ -1,0 +1,121 @@
+# `make` alone lists the targets. All set-up goes into $(VENV) and target/; nothing else on the machine is touched.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# Set NPUTWIN_VENV to use a virtual environment that exists already.
+VENV := $(abspath $(or $(NPUTWIN_VENV),.venv))
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/.nputwin
+export VIRTUAL_ENV := $(VENV)
+export PYO3_PYTHON := $(PY)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+CARGO ?= cargo
+
+.PHONY: help
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## (.*)/\1\t\2/' | while IFS=$$'\t' read -r target text; do
+		printf '  \033[36m%-12s\033[0m %s\n' "$$target" "$$text"
+	done
+
+$(PY):
+	@for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+			echo "creating $(VENV) with $$candidate"
+			"$$candidate" -m venv "$(VENV)"
+			exit
+		fi
+	done
+	echo "no Python 3.11 or newer found: install one, or name it with PYTHON=/path/to/python" >&2
+	exit 2
+
+# Requirements are read from pyproject.toml, so they stand in one place.
+define REQUIREMENTS
+import re, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+extras = project["optional-dependencies"]
+def expand(names):
+    for requirement in (r for name in names for r in extras[name]):
+        inner = re.fullmatch(r"nputwin\[(.*)\]", requirement)
+        yield from expand(inner[1].split(",")) if inner else [requirement]
+print(*project["dependencies"], *expand(["dev"]), sep="\n")
+endef
+export REQUIREMENTS
+
+$(STAMPS)/maturin: pyproject.toml | $(PY)
+	@mkdir -p $(STAMPS)
+	$(PY) -m pip install --quiet "$$($(PY) -c "$$REQUIREMENTS" | grep '^maturin')"
+	touch $@
+
+$(STAMPS)/setup: pyproject.toml | $(PY)
+	@mkdir -p $(STAMPS)
+	$(PY) -c "$$REQUIREMENTS" > $(STAMPS)/requirements.txt
+	echo "installing $$(wc -l < $(STAMPS)/requirements.txt) requirements into $(VENV) (torch and its libraries are large)"
+	$(PY) -m pip install --quiet --requirement $(STAMPS)/requirements.txt
+	touch $@
+
+.PHONY: setup
+setup: $(STAMPS)/setup  ## Create the virtual environment with everything that the tests need
+
+.PHONY: cli
+cli:  ## Build the command line: target/release/nputwin
+	@$(CARGO) build --release --locked --package nputwin-cli --bin nputwin
+
+.PHONY: develop
+develop: $(STAMPS)/setup  ## Build the Python package in place, optimised
+	@$(VENV)/bin/maturin develop --release --quiet
+
+.PHONY: build
+build: $(STAMPS)/maturin cli  ## Build the command line and the wheel (dist/)
+	@$(VENV)/bin/maturin build --release --quiet --out dist
+	ls -l dist/*.whl
+
+.PHONY: demo
+demo: cli  ## Run the demo: simulation against emulation of a residual network
+	@target/release/nputwin demo
+
+.PHONY: test
+test: lint-rust test-rust lint-python test-python  ## Everything that CI runs
+
+.PHONY: lint
+lint: lint-rust lint-python  ## Formatting, clippy, ruff, mypy, stubs
+
+.PHONY: lint-rust
+lint-rust: $(PY)  ## Formatting and clippy
+	@$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-python
+lint-python: develop  ## ruff, mypy, and the stubs against the compiled module
+	@$(VENV)/bin/ruff check python tests
+	$(VENV)/bin/ruff format --check python tests
+	$(VENV)/bin/mypy
+	$(PY) -m mypy.stubtest nputwin._native
+
+.PHONY: test-rust
+test-rust:  ## Rust unit, integration and documentation tests
+	@$(CARGO) test --locked
+
+.PHONY: test-python
+test-python: develop  ## pytest: package, torch, live comparison with onnxruntime
+	@$(PY) -m pytest
+
+.PHONY: fmt
+fmt: $(STAMPS)/setup  ## Format all sources
+	@$(CARGO) fmt --all
+	$(VENV)/bin/ruff format python tests
+	$(VENV)/bin/ruff check --fix python tests
+
+.PHONY: bench
+bench: cli  ## Latency of the networks in MODELS (default: ../shared/models/*.onnx)
+	@for model in $(or $(MODELS),$(wildcard ../shared/models/*.onnx)); do
+		target/release/nputwin bench "$$model" --target onnxruntime_cpu
+	done
+
+.PHONY: clean
+clean:  ## Remove build results and the virtual environment that make created
+	@$(CARGO) clean --quiet
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache python/nputwin/*.so

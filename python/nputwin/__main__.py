@@ -1,0 +1,7 @@
+"""`python -m nputwin`."""
+
+import sys
+
+from nputwin._cli import main
+
+sys.exit(main())

@@ -1,0 +1,117 @@
+//! The loops of all passes, compiled for each instruction set that matters and chosen at run time.
+
+use super::lanes::Lane;
+
+/// Instruction set that the machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// What every machine of the architecture has.
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    pub fn of_this_machine() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+            let avx512 = std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512dq")
+                && std::arch::is_x86_feature_detected!("avx512vl");
+            match (avx2, avx512) {
+                (true, true) => return Level::Avx512,
+                (true, false) => return Level::Avx2,
+                _ => {}
+            }
+        }
+        Level::Plain
+    }
+}
+
+/// Defines a loop `$plain`, the same for each level, and `$name`, which chooses among them.
+macro_rules! pass {
+    (
+        $(#[$doc:meta])*
+        $name:ident, $plain:ident, $avx2:ident, $avx512:ident;
+        [$($lane:ident),+] ($($type:ident),+) ($f:ident, $out:ident, $($arg:ident: $of:ty),+) $body:block
+    ) => {
+        #[inline(always)]
+        fn $plain<$($lane: Lane,)+ R: Lane>($f: impl Fn($($type),+) -> R, $out: &mut [R], $($arg: $of),+) $body
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn $avx2<$($lane: Lane,)+ R: Lane>($f: impl Fn($($type),+) -> R, $out: &mut [R], $($arg: $of),+) {
+            $plain($f, $out, $($arg),+);
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn $avx512<$($lane: Lane,)+ R: Lane>($f: impl Fn($($type),+) -> R, $out: &mut [R], $($arg: $of),+) {
+            $plain($f, $out, $($arg),+);
+        }
+
+        $(#[$doc])*
+        pub(super) fn $name<$($lane: Lane,)+ R: Lane>(
+            level: Level,
+            $f: impl Fn($($type),+) -> R,
+            $out: &mut [R],
+            $($arg: $of),+
+        ) {
+            // 128-bit lanes have no vectors.
+            let vectors = R::VECTORS $(&& $lane::VECTORS)+;
+            match level {
+                // SAFETY: `Level::of_this_machine` found the features.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 if vectors => unsafe { $avx512($f, $out, $($arg),+) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 if vectors => unsafe { $avx2($f, $out, $($arg),+) },
+                _ => $plain($f, $out, $($arg),+),
+            }
+        }
+    };
+}
+
+pass! {
+    /// `out[i] = f(a[i])`.
+    one, one_plain, one_avx2, one_avx512;
+    [A] (A) (f, out, a: &[A]) {
+        out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a));
+    }
+}
+
+pass! {
+    /// `out[i] = f(a[i], b[i])`.
+    two, two_plain, two_avx2, two_avx512;
+    [A, B] (A, B) (f, out, a: &[A], b: &[B]) {
+        out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b));
+    }
+}
+
+pass! {
+    /// `out[i] = f(a[i], b)`.
+    two_scalar, two_scalar_plain, two_scalar_avx2, two_scalar_avx512;
+    [A, B] (A, B) (f, out, a: &[A], b: B) {
+        out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a, b));
+    }
+}
+
+pass! {
+    /// `out[i] = f(a[i], b[i], c[i])`.
+    three, three_plain, three_avx2, three_avx512;
+    [A, B, C] (A, B, C) (f, out, a: &[A], b: &[B], c: &[C]) {
+        out.iter_mut().zip(a).zip(b).zip(c).for_each(|(((out, a), b), c)| *out = f(*a, *b, *c));
+    }
+}
+
+pass! {
+    /// `out[i] = f(a[i], b, c)`.
+    three_scalar, three_scalar_plain, three_scalar_avx2, three_scalar_avx512;
+    [A, B, C] (A, B, C) (f, out, a: &[A], b: B, c: C) {
+        out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a, b, c));
+    }
+}
