@@ -58,7 +58,10 @@ fn header_length(bytes: &[u8]) -> Result<usize> {
 
 fn element_type(dtype: &npyz::DType) -> Result<(DType, bool)> {
     let refuse = || {
-        Error::invalid("npy_dtype", format!("elements of type {} are not numbers that a tensor can hold", dtype.descr()))
+        Error::invalid(
+            "npy_dtype",
+            format!("elements of type {} are not numbers that a tensor can hold", dtype.descr()),
+        )
     };
     let npyz::DType::Plain(plain) = dtype else { return Err(refuse()) };
     let found = match (plain.type_char(), plain.size_field()) {
@@ -88,8 +91,7 @@ fn from_fortran<T: Copy>(data: &[T], shape: &[usize]) -> Vec<T> {
     let row_strides = strides(shape);
     (0..data.len())
         .map(|flat| {
-            let place: usize =
-                (0..shape.len()).map(|a| flat / row_strides[a] % shape[a] * column_strides[a]).sum();
+            let place: usize = (0..shape.len()).map(|a| flat / row_strides[a] % shape[a] * column_strides[a]).sum();
             data[place]
         })
         .collect()
