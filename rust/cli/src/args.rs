@@ -25,7 +25,7 @@ pub struct ModelArgs {
 }
 
 /// How to run.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// Choose among a rule's alternatives, such as Add=A1; may be repeated
     #[arg(long, value_name = "RULE=ALTERNATIVE")]
