@@ -138,7 +138,6 @@ pub fn report_json(report: &Report) -> Value {
         })
     };
     json!({
-        "status": report.status.to_string(),
         "nodes": report.nodes.iter().map(node).collect::<Vec<_>>(),
         "notes": report.notes.iter().map(|n| json!({ "place": n.place, "text": n.text })).collect::<Vec<_>>(),
     })
