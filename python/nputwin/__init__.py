@@ -8,6 +8,7 @@ Example:
 The package needs numpy only; `nputwin.torch` also needs torch.
 """
 
+from nputwin._calibration import calibrate
 from nputwin._comparison import Comparison, FirstDifference, TensorDifference, compare
 from nputwin._native import Encoding, __version__, dequantize, quantize
 from nputwin._results import Dumped, Explanation, Node, Note, Port, Report, Target
@@ -41,6 +42,7 @@ __all__ = [
     "UnspecifiedError",
     "UnsupportedError",
     "__version__",
+    "calibrate",
     "compare",
     "dequantize",
     "quantize",

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -75,6 +75,7 @@ class Session:
         threads: int = 0,
         strict: bool = False,
         assume: Sequence[tuple[str, str]] | None = None,
+        allow_unmatched: bool = False,
     ) -> Session: ...
     @property
     def target(self) -> tuple[str, str]: ...
@@ -109,5 +110,18 @@ def dequantize(codes: npt.NDArray[Any], encoding: Encoding) -> npt.NDArray[np.fl
 def fake_quantize(
     x: npt.NDArray[np.float32], encoding: Encoding
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]: ...
+def calibrate(
+    model: str | bytes,
+    samples: Iterator[dict[str, npt.NDArray[Any]]],
+    target: str,
+    *,
+    percentile: float | None,
+    formula: str,
+    activation_bits: int,
+    weight_bits: int,
+    per_channel: bool,
+    threads: int,
+    version: str,
+) -> str: ...
 def targets() -> list[dict[str, Any]]: ...
 def run_cli(arguments: Sequence[str]) -> int: ...

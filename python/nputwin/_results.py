@@ -171,5 +171,3 @@ def trace_lines(trace: Any) -> list[str]:
         return []
     steps = trace.get("steps", []) if isinstance(trace, dict) else trace
     return [" ".join(f"{key}={value}" for key, value in step.items() if value is not None) for step in steps]
-
-

@@ -74,6 +74,7 @@ class Session:
         threads: 0 for as many as the machine has.
         strict: Refuse models that use rules which are only assumed.
         assume: Alternatives to choose among a rule's hypotheses, such as `{"Add.rule": "A1"}`.
+        allow_unmatched: Accept encodings that name no tensor of the model.
 
     Raises:
         InvalidError: The model, the encodings or an option is wrong.
@@ -94,6 +95,7 @@ class Session:
         threads: int = 0,
         strict: bool = False,
         assume: Mapping[str, str] | None = None,
+        allow_unmatched: bool = False,
     ) -> None:
         self._native = _native.Session(
             model_argument(model),
@@ -102,6 +104,7 @@ class Session:
             threads=threads,
             strict=strict,
             assume=list(assume.items()) if assume else None,
+            allow_unmatched=allow_unmatched,
         )
 
     @property
@@ -201,10 +204,11 @@ class Session:
             shapes = {t["name"]: t["value"].shape for t in self._native.dump(arrays)}
             if tensor not in shapes:
                 raise invalid("tensor_unknown", f"the model has no tensor '{tensor}'")
+            place = tuple(index)
             try:
-                index = int(np.ravel_multi_index(tuple(index), shapes[tensor]))
+                index = int(np.ravel_multi_index(place, shapes[tensor]))
             except ValueError as error:
-                raise invalid("explain_index", f"element {tuple(index)} of shape {shapes[tensor]}") from error
+                raise invalid("explain_index", f"element {place} of shape {shapes[tensor]}") from error
         if index < 0:
             raise invalid("explain_index", f"element {index} does not exist")
         explained = json.loads(self._native.explain(arrays, tensor, index))

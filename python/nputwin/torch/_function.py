@@ -51,7 +51,7 @@ def simulate(
     axis: int | None,
     block_size: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """The kernel in torch operations, one rounding each, for devices that the core does not reach: equal in every bit."""
+    """The kernel in torch operations, one rounding each, for devices that the core does not reach; the same bits."""
     lowest = (-(1 << (bitwidth - 1)) if signed else 0) + int(narrow_range)
     highest = (1 << (bitwidth - int(signed))) - 1
     # Sums of steps and zero point are exact in float32 for all codes of such grids.
@@ -93,7 +93,9 @@ def _save_mask(ctx: torch.autograd.function.FunctionCtx, inputs: object, output:
     ctx.save_for_backward(output[1])
 
 
-def _straight_through(ctx: torch.autograd.function.BackwardCFunction, gradient: Tensor, _: object) -> tuple[object, ...]:
+def _straight_through(
+    ctx: torch.autograd.function.BackwardCFunction, gradient: Tensor, _: object
+) -> tuple[object, ...]:
     (inside,) = ctx.saved_tensors
     return gradient * inside, None, None, None, None, None, None, None
 
@@ -135,6 +137,7 @@ def fake_quantize(x: Tensor, encoding: Encoding) -> Tensor:
     x = checked(x)
     scale = torch.from_numpy(encoding.scale).to(x.device)
     zero_point = torch.from_numpy(encoding.zero_point).to(x.device)
+    values: Tensor
     values, _ = fake_quantize_op(
         x,
         scale,

@@ -126,7 +126,7 @@ class FakeQuantize(nn.Module):
         self.scale = torch.from_numpy(encoding.scale).to(device)
         self.zero_point = torch.from_numpy(encoding.zero_point).to(device)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Widens the range to the values of `x` and moves the grid.
@@ -168,6 +168,7 @@ class FakeQuantize(nn.Module):
             if x.numel() == 0:
                 return x
             raise invalid("observer_empty", "no range was observed", "run calibration data through the module first")
+        values: Tensor
         values, _ = fake_quantize_op(
             checked(x),
             self.scale,
@@ -201,7 +202,7 @@ class FakeQuantize(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `.half()` and `.to(dtype)` are for weights: range and grid follow the device only.
         kept = {name: getattr(self, name) for name in _BUFFERS}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self

@@ -84,18 +84,7 @@ pub fn assumed(target: &str, assumptions: &[String]) -> Result<Spec> {
 
 /// Applies encodings and says what did not match.
 pub fn apply_encodings(graph: &mut Graph, file: &EncodingsFile, allow_unmatched: bool) -> Result<Vec<String>> {
-    let report = apply(graph, file, ApplyOptions { allow_unmatched })?;
-    let mut notes = Vec::new();
-    let mut list = |names: Vec<String>, what: &str| {
-        if !names.is_empty() {
-            notes.push(format!("{} {what}: {}", names.len(), names.join(", ")));
-        }
-    };
-    list(report.unmatched, "entries name no tensor of the model");
-    list(report.contradicted_axis, "tensors have their scales on another axis than their operator implies");
-    list(report.float.into_iter().map(|(name, _)| name).collect(), "tensors stay in float");
-    list(report.without_entry, "tensors have no entry");
-    Ok(notes)
+    Ok(apply(graph, file, ApplyOptions { allow_unmatched })?.notes())
 }
 
 impl RunOptions {

@@ -27,6 +27,23 @@ pub struct Report {
     pub contradicted_axis: Vec<String>,
 }
 
+impl Report {
+    /// What a user should look at, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let float: Vec<String> = self.float.iter().map(|(name, _)| name.clone()).collect();
+        [
+            (&self.unmatched, "entries name no tensor of the model"),
+            (&self.contradicted_axis, "tensors have their scales on another axis than their operator implies"),
+            (&float, "tensors stay in float"),
+            (&self.without_entry, "tensors have no entry"),
+        ]
+        .into_iter()
+        .filter(|(names, _)| !names.is_empty())
+        .map(|(names, what)| format!("{} {what}: {}", names.len(), names.join(", ")))
+        .collect()
+    }
+}
+
 /// Sets the encoding of every tensor that `file` names. Tensors are found by name and by alias; axes that the file leaves
 /// out follow from the operator that reads the tensor.
 ///

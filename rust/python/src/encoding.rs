@@ -284,7 +284,8 @@ impl PyEncoding {
     }
 }
 
-const FORMULAS: [(&str, Formula); 5] = [
+/// Formulas by name.
+pub const FORMULAS: [(&str, Formula); 5] = [
     ("aimet_torch", Formula::AimetTorch),
     ("aimet_onnx", Formula::AimetOnnx),
     ("aimet_cpp_2024", Formula::AimetCpp2024),
@@ -317,7 +318,7 @@ const ZERO_POINT_ORDERS: [(&str, ZeroPointOrder); 3] = [
 ];
 
 /// The value that `given` names.
-fn word<T: Copy>(py: Python<'_>, option: &str, given: &str, known: &[(&str, T)]) -> PyResult<T> {
+pub fn word<T: Copy>(py: Python<'_>, option: &str, given: &str, known: &[(&str, T)]) -> PyResult<T> {
     let found = known.iter().find(|(name, _)| *name == given).map(|(_, value)| *value);
     found
         .ok_or_else(|| {

@@ -1,6 +1,7 @@
 //! Python module `nputwin._native`: conversions only. What it computes, the core crate computes.
 
 mod array;
+mod calibrate;
 mod compare;
 mod encoding;
 mod error;
@@ -18,6 +19,8 @@ fn run_cli(py: Python<'_>, arguments: Vec<String>) -> u8 {
 /// Compiled half of the package `nputwin`.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::calibrate::calibrate;
     #[pymodule_export]
     use super::compare::PyComparison;
     #[pymodule_export]

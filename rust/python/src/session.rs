@@ -5,6 +5,7 @@ use crate::encoding::PyEncoding;
 use crate::error::OrRaise;
 use nputwin::encoding::file::EncodingsFile;
 use nputwin::exec::{Captured, Options, PortInfo, Report, Session};
+use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::graph::{Dim, Graph};
 use nputwin::spec::{Execution, Spec};
 use nputwin::tensor::Tensor;
@@ -110,11 +111,6 @@ pub fn borrowed(feeds: &Feeds) -> Vec<(&str, &Tensor)> {
     feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
-/// Feeds of several samples.
-pub fn samples(list: &Bound<'_, PyList>) -> PyResult<Vec<Feeds>> {
-    list.iter().map(|sample| feeds(sample.cast::<PyDict>()?)).collect()
-}
-
 impl PySession {
     fn port<'py>(py: Python<'py>, port: PortInfo) -> PyResult<Bound<'py, PyDict>> {
         let out = PyDict::new(py);
@@ -184,7 +180,8 @@ impl PySession {
 #[pymethods]
 impl PySession {
     #[new]
-    #[pyo3(signature = (model, target, *, encodings=None, threads=0, strict=false, assume=None))]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (model, target, *, encodings=None, threads=0, strict=false, assume=None, allow_unmatched=false))]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, PyAny>,
@@ -193,13 +190,15 @@ impl PySession {
         threads: usize,
         strict: bool,
         assume: Option<Vec<(String, String)>>,
+        allow_unmatched: bool,
     ) -> PyResult<Self> {
         let mut graph = read_model(model)?;
         let spec = read_spec(py, target, assume)?;
         let notes = match encodings {
             None => Vec::new(),
             Some(encodings) => {
-                nputwin::graph::encodings::apply(&mut graph, &read_encodings(encodings)?).or_raise(py)?
+                let options = ApplyOptions { allow_unmatched };
+                apply(&mut graph, &read_encodings(encodings)?, options).or_raise(py)?.notes()
             }
         };
         let options = Options { threads, strict };
