@@ -42,7 +42,7 @@ Arrays of a --weights file (.npz, float32):
   cumulative_add   [1]            0: no Add; read with calibration only";
 
 /// Arguments of `demo`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(long_about = LONG_HELP)]
 pub struct Args {
     /// Numbers of layers to report [default: 1,9,19,29; with --weights: all layers of each file]
