@@ -78,11 +78,14 @@ fn emulation_stays_near_simulation_and_is_not_it() {
     for target in ["onnxruntime_cpu", "htp_v75"] {
         let emulated = capture(&session(&graph, target, 1), &input);
         let mut differs = false;
-        for (e, s) in emulated.iter().filter(|e| e.codes.is_some()).filter_map(|e| {
-            simulated.iter().find(|s| s.name == e.name).map(|s| (e, s))
-        }) {
+        for (e, s) in emulated
+            .iter()
+            .filter(|e| e.codes.is_some())
+            .filter_map(|e| simulated.iter().find(|s| s.name == e.name).map(|s| (e, s)))
+        {
             let scale = e.encoding.as_ref().unwrap().scale[0];
-            let worst = e.value.to_f64().iter().zip(s.value.to_f64()).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f64::max);
+            let worst =
+                e.value.to_f64().iter().zip(s.value.to_f64()).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f64::max);
             assert!(worst < 4.5, "{target}: '{}' is {worst} codes from the simulation", e.name);
             differs |= worst > 0.5;
         }

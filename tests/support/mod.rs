@@ -73,8 +73,7 @@ impl Builder {
         let half = 1i64 << (bitwidth - 1);
         let len: usize = shape.iter().product();
         let codes: Vec<i8> = (0..len).map(|_| (self.numbers.below(2 * half as u64) as i64 - half) as i8).collect();
-        let granularity =
-            if scales.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis } };
+        let granularity = if scales.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis } };
         let encoding = Encoding {
             scale: scales.to_vec(),
             zero_point: vec![0; scales.len()],
