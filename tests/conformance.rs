@@ -15,10 +15,16 @@ fn roots() -> Vec<PathBuf> {
     [Some(here.join("tests/vectors")), full].into_iter().flatten().collect()
 }
 
+/// Cases of a family that a target does not claim, each with the reason.
+type Except = &'static [(&'static str, &'static str)];
+
 /// Runs a family under a target on 1, 2 and 7 threads and prints exact counts per file.
-fn family_equals(family: &str, target: &str) {
+fn family_equals(family: &str, target: &str, except: Except) {
     let spec = Spec::load(target).unwrap();
     let mut found = false;
+    for (id, reason) in except {
+        println!("{family:>20} {id} is left out: {reason}");
+    }
     for root in roots() {
         let dir = root.join(family);
         if !dir.is_dir() {
@@ -27,7 +33,7 @@ fn family_equals(family: &str, target: &str) {
         found = true;
         let mut faults = Vec::new();
         for threads in [1, 2, 7] {
-            let rows = run_family(&dir, &spec, threads, |_| true).unwrap();
+            let rows = run_family(&dir, &spec, threads, |case| except.iter().all(|(id, _)| *id != case.id)).unwrap();
             for (file, row) in &rows {
                 if threads == 1 {
                     println!("{family:>20} {file:<32} {:>4} of {:>4} cases equal", row.equal, row.cases);
@@ -47,16 +53,25 @@ fn family_equals(family: &str, target: &str) {
 }
 
 #[test]
-fn cmsis_nn_equals_tflite_micro() {
-    family_equals("cmsis-nn", "tflite_micro");
+fn cmsis_nn_equals_its_spec() {
+    family_equals("cmsis-nn", "cmsis_nn", &[]);
+}
+
+#[test]
+fn cmsis_nn_equals_tflite_micro_where_the_two_agree() {
+    let except: Except = &[
+        ("cmsis-nn/Gemm_int4w/10", "its multiplier was derived in float64, the other runtime's in float32"),
+        ("cmsis-nn/Softmax_int16/3", "a row of one element: 32768 wraps here and saturates there"),
+    ];
+    family_equals("cmsis-nn", "tflite_micro", except);
 }
 
 #[test]
 fn tflite_reference_equals_tflite_micro() {
-    family_equals("tflite-ref", "tflite_micro");
+    family_equals("tflite-ref", "tflite_micro", &[]);
 }
 
 #[test]
 fn onnxruntime_equals_onnxruntime_cpu() {
-    family_equals("onnxruntime-cpu", "onnxruntime_cpu");
+    family_equals("onnxruntime-cpu", "onnxruntime_cpu", &[]);
 }

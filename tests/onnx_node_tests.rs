@@ -64,6 +64,7 @@ fn run(case: &Value, node: &Value, values: &mut HashMap<String, Tensor>, context
         node["attributes"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), attribute(v))).collect();
     let (op_type, domain) = (node["op_type"].as_str().unwrap(), node["domain"].as_str().unwrap());
     let described = Node {
+        code_clamp: None,
         name: case["name"].as_str().unwrap().into(),
         op_type: op_type.into(),
         domain: domain.into(),

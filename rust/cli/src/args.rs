@@ -25,7 +25,7 @@ pub struct ModelArgs {
 }
 
 /// How to run.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// Choose among a rule's alternatives, such as Add=A1; may be repeated
     #[arg(long, value_name = "RULE=ALTERNATIVE")]
@@ -72,6 +72,16 @@ impl ModelArgs {
     }
 }
 
+/// A target with chosen alternatives, each `RULE=ALTERNATIVE`.
+pub fn assumed(target: &str, assumptions: &[String]) -> Result<Spec> {
+    let mut spec = Spec::load(target)?;
+    for assumption in assumptions {
+        let (rule, alternative) = split_pair(assumption, "assume_form", "--assume Add=A1")?;
+        spec.assume(rule, alternative)?;
+    }
+    Ok(spec)
+}
+
 /// Applies encodings and says what did not match.
 pub fn apply_encodings(graph: &mut Graph, file: &EncodingsFile, allow_unmatched: bool) -> Result<Vec<String>> {
     Ok(apply(graph, file, ApplyOptions { allow_unmatched })?.notes())
@@ -80,12 +90,7 @@ pub fn apply_encodings(graph: &mut Graph, file: &EncodingsFile, allow_unmatched:
 impl RunOptions {
     /// The target with its assumptions. One that does not have an assumed rule refuses it.
     pub fn spec(&self, target: &str) -> Result<Spec> {
-        let mut spec = Spec::load(target)?;
-        for assumption in &self.assume {
-            let (rule, alternative) = split_pair(assumption, "assume_form", "--assume Add=A1")?;
-            spec.assume(rule, alternative)?;
-        }
-        Ok(spec)
+        assumed(target, &self.assume)
     }
 
     /// A model under a target.

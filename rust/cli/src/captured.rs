@@ -144,7 +144,11 @@ fn read_place(place: &Place, ours: &Captured, order: CapturedLayout) -> Result<T
             format!("the captured tensor has shape {:?}, ours {shape:?}", tensor.shape()),
         );
         let other_order = tensor.shape() == channels_last_shape(shape);
-        return Err(if other_order { error.help("it seems to be channels-last: --captured-layout nhwc") } else { error });
+        return Err(if other_order {
+            error.help("it seems to be channels-last: --captured-layout nhwc")
+        } else {
+            error
+        });
     }
     let tensor = tensor.reshaped(file_shape)?;
     if channels_last { layout::convert(&tensor, Layout::RowMajor) } else { Ok(tensor) }
@@ -164,9 +168,7 @@ fn codes(read: &Tensor, ours: &Captured) -> Result<Tensor> {
     let mut out = Vec::with_capacity(read.len());
     for code in read.to_i64()? {
         let small = i32::try_from(code).ok().filter(|_| range.contains(&code));
-        out.push(small.ok_or_else(|| {
-            Error::invalid("captured_code", format!("code {code} is outside {range:?}"))
-        })?);
+        out.push(small.ok_or_else(|| Error::invalid("captured_code", format!("code {code} is outside {range:?}")))?);
     }
     encoding.codes_to_tensor(read.shape(), out)
 }

@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn a_list_has_comments_names_positions_and_wanted_tensors() {
-        let (samples, wanted) = list("# comment\n\n%conv1 relu1\nx:=a.raw y:=b.raw\r\n b.raw a.raw \n", &["x", "y"]).unwrap();
+        let (samples, wanted) =
+            list("# comment\n\n%conv1 relu1\nx:=a.raw y:=b.raw\r\n b.raw a.raw \n", &["x", "y"]).unwrap();
         assert_eq!(wanted, ["conv1", "relu1"]);
         let names: Vec<Vec<(&str, &str)>> = samples
             .iter()

@@ -7,6 +7,7 @@
 mod args;
 mod captured;
 mod commands;
+mod demo;
 mod files;
 mod inputs;
 mod output;
@@ -48,6 +49,8 @@ enum Command {
     Info(commands::info::Args),
     /// Measure latency
     Bench(commands::bench::Args),
+    /// Reproduce the complaint that simulation and device drift apart with depth
+    Demo(demo::Args),
     /// List, show, check and document targets
     #[command(subcommand)]
     Spec(commands::spec::Command),
@@ -69,6 +72,7 @@ pub fn run(args: Vec<String>) -> u8 {
         Command::Explain(args) => commands::explain::execute(args),
         Command::Info(args) => commands::info::execute(args),
         Command::Bench(args) => commands::bench::execute(args, context),
+        Command::Demo(args) => demo::execute(args, context),
         Command::Spec(command) => commands::spec::execute(command),
     };
     match outcome {

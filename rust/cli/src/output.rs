@@ -138,7 +138,6 @@ pub fn report_json(report: &Report) -> Value {
         })
     };
     json!({
-        "status": report.status.to_string(),
         "nodes": report.nodes.iter().map(node).collect::<Vec<_>>(),
         "notes": report.notes.iter().map(|n| json!({ "place": n.place, "text": n.text })).collect::<Vec<_>>(),
     })
@@ -173,7 +172,9 @@ impl Table {
         let cells = |c: usize| self.rows.iter().filter_map(move |r| r.get(c));
         let widths: Vec<usize> = (0..columns).map(|c| cells(c).map(|s| s.chars().count()).max().unwrap_or(0)).collect();
         let numeric: Vec<bool> = (0..columns)
-            .map(|c| cells(c).skip(1).all(|s| s.is_empty() || s == "-" || s.trim_end_matches('%').parse::<f64>().is_ok()))
+            .map(|c| {
+                cells(c).skip(1).all(|s| s.is_empty() || s == "-" || s.trim_end_matches('%').parse::<f64>().is_ok())
+            })
             .collect();
         let mut out = String::new();
         for (i, row) in self.rows.iter().enumerate() {
@@ -210,7 +211,8 @@ mod tests {
 
     #[test]
     fn an_error_in_a_text_has_line_and_column() {
-        let error = Error::invalid("x", "m").at(Location::Text { origin: "a".into(), text: "1\n23".into(), span: 3..4 });
+        let error =
+            Error::invalid("x", "m").at(Location::Text { origin: "a".into(), text: "1\n23".into(), span: 3..4 });
         assert_eq!(error_json(&error)["location"]["line"], 2);
         assert_eq!(error_json(&error)["location"]["column"], 2);
     }

@@ -24,7 +24,9 @@ fn succeeded(output: &Output) -> String {
 fn tables_show_both_networks_the_advice_and_the_published_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let text = succeeded(&demo(folder.path(), &[]));
-    for words in ["With the cumulative Add", "Without the cumulative Add", "published", "Advice", "5.639e-5", "demo.svg"] {
+    for words in
+        ["With the cumulative Add", "Without the cumulative Add", "published", "Advice", "5.639e-5", "demo.svg"]
+    {
         assert!(text.contains(words), "no '{words}' in:\n{text}");
     }
 }

@@ -47,6 +47,9 @@ pub struct Case {
     /// Fused activation.
     #[serde(default)]
     pub activation: Option<Activation>,
+    /// Which of several kernels of the runtime was run.
+    #[serde(default)]
+    pub kernel_variant: Option<String>,
     /// Marks such as `tie_pt` and `exhaustive`.
     #[serde(default)]
     pub tags: Vec<String>,

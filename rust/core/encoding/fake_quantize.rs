@@ -97,9 +97,15 @@ mod tests {
     fn one_pass_equals_two_on_every_tie() {
         let mut reciprocal_matters = 0;
         for scale in [1.0, 0.5, 0.1, 0.3, 0.007_843_138, 1.0 / 255.0, 3.7e-5, 812.3] {
-            for (bits, signed, zero_point) in
-                [(2, true, 0), (4, true, 0), (4, false, 7), (8, true, -3), (8, false, 128), (8, false, 0), (16, true, 0)]
-            {
+            for (bits, signed, zero_point) in [
+                (2, true, 0),
+                (4, true, 0),
+                (4, false, 7),
+                (8, true, -3),
+                (8, false, 128),
+                (8, false, 0),
+                (16, true, 0),
+            ] {
                 let encoding = Encoding::per_tensor(scale, zero_point, bits, signed).unwrap();
                 let data = ties(&encoding);
                 for rule in [SIMULATION, QuantizeRule::default()] {

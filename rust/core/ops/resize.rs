@@ -238,6 +238,10 @@ impl Op for Resize {
         }
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &shape)?;
+            if let (Data::F32(v), Some((rows, columns))) = (x.data(), planar(&taps)) {
+                let out = bilinear(context.pool, v, &shape, rows, columns, plan.extrapolation);
+                return Ok(vec![Tensor::new(plan.output.clone(), Data::F32(out))?]);
+            }
             let data = by_class!(x.data(), v =>
                 real interpolate(context.pool, v, &shape, &taps, plan.extrapolation.into()),
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
@@ -265,6 +269,41 @@ fn nearest_kernel(shape: Vec<usize>, plan: ResizePlan, taps: &[Option<Taps>]) ->
             pick(context.pool, &shape, &sources, v, fill_value(v, plan.extrapolation)));
         Ok(vec![Tensor::new(plan.output.clone(), data)?])
     })
+}
+
+/// The taps of the last two axes, where they alone are resized with at most two taps each.
+fn planar(taps: &[Option<Taps>]) -> Option<(&Taps, &Taps)> {
+    let [outer @ .., Some(rows), Some(columns)] = taps else { return None };
+    let linear = |taps: &Taps| taps.iter().flatten().all(|t| t.len() <= 2);
+    (outer.iter().all(Option::is_none) && linear(rows) && linear(columns)).then_some((rows, columns))
+}
+
+/// Bilinear interpolation as runtimes do it in float32: the four products `(w_x · w_y) · x`, summed along x first.
+fn bilinear(
+    pool: &rayon::ThreadPool,
+    x: &[f32],
+    shape: &[usize],
+    rows: &Taps,
+    columns: &Taps,
+    extrapolation: f32,
+) -> Vec<f32> {
+    let (height, width) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+    let plane = rows.len() * columns.len();
+    let mut out = vec![0f32; x.len() / (height * width).max(1) * plane];
+    fill(pool, &mut out, plane.max(1), |start, part| {
+        let source = &x[start / plane * height * width..][..height * width];
+        for (line, row) in part.chunks_exact_mut(columns.len()).zip(rows) {
+            for (o, column) in line.iter_mut().zip(columns) {
+                let (Some(row), Some(column)) = (row, column) else {
+                    *o = extrapolation;
+                    continue;
+                };
+                let terms = row.iter().flat_map(|&(r, wy)| column.iter().map(move |&(c, wx)| (r * width + c, wx * wy)));
+                *o = terms.map(|(i, w)| w * source[i]).reduce(|a, b| a + b).unwrap_or(0.0);
+            }
+        }
+    });
+    out
 }
 
 fn interpolate<T: Real>(

@@ -13,6 +13,7 @@ embed! {
     "base/movement.toml",
     "base/q31.toml",
     "base/placement_htp.toml",
+    "cmsis_nn.toml",
     "float.toml",
     "fake_quant.toml",
     "onnxruntime_cpu.toml",

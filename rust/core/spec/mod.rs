@@ -27,6 +27,8 @@ pub mod names {
     pub const BIAS: &str = "bias";
     /// Weight code → code that the kernel multiplies (`w'`), where the target re-encodes weights.
     pub const WEIGHTS: &str = "weights";
+    /// Scale of the codes that [`WEIGHTS`] gives.
+    pub const WEIGHTS_SCALE: &str = "weights_scale";
     /// Code → real.
     pub const DEQUANTIZE: &str = "dequantize";
     /// Every operator that has no rule of its own.
@@ -34,8 +36,8 @@ pub mod names {
     /// Code → code of another encoding.
     pub const REQUANTIZE: &str = "Requantize";
     /// All of the above.
-    pub const ALL: [&str; 8] =
-        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, DEQUANTIZE, OTHER, REQUANTIZE];
+    pub const ALL: [&str; 9] =
+        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, WEIGHTS_SCALE, DEQUANTIZE, OTHER, REQUANTIZE];
 }
 
 /// How one operator computes, in one situation.

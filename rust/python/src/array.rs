@@ -4,12 +4,10 @@
 
 use crate::error::OrRaise;
 use half::{bf16, f16};
-use numpy::ndarray::{ArrayD, IxDyn};
-use numpy::{
-    Element, PyArray, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
-};
 use nputwin::Error;
 use nputwin::tensor::{Data, Tensor};
+use numpy::ndarray::{ArrayD, IxDyn};
+use numpy::{Element, PyArray, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 /// Elements of an array in row-major order, whatever its strides.

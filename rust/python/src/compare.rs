@@ -76,9 +76,8 @@ impl PyComparison {
         reference: &PySession,
     ) -> PyResult<()> {
         let feeds = feeds(values)?;
-        let run = |which: &PySession| {
-            interruptible(py, |between| which.session.run_with(&borrowed(&feeds), true, between))
-        };
+        let run =
+            |which: &PySession| interruptible(py, |between| which.session.run_with(&borrowed(&feeds), true, between));
         let (left, right) = (run(session)?.captured, run(reference)?.captured);
         self.0.add(&left, &right).or_raise(py)
     }

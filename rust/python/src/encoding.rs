@@ -2,11 +2,11 @@
 
 use crate::array::{array, elements, to_numpy, to_tensor};
 use crate::error::OrRaise;
-use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use nputwin::Error;
 use nputwin::encoding::{
     self as core, Formula, FormulaOptions, Granularity, QuantizeRule, Rounding, Scaling, ZeroPointOrder,
 };
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::fmt::Write;
@@ -401,9 +401,8 @@ pub fn dequantize<'py>(
                 .at(nputwin::Location::Tensor { name: "codes".into(), index: Some(i) }));
         }
         let narrow: Result<Vec<i32>, _> = wide.iter().map(|&c| i32::try_from(c)).collect();
-        let narrow = narrow.map_err(|_| {
-            Error::unsupported("encoding_codes", "codes of an unsigned 32-bit grid do not fit int32")
-        })?;
+        let narrow = narrow
+            .map_err(|_| Error::unsupported("encoding_codes", "codes of an unsigned 32-bit grid do not fit int32"))?;
         core::dequantize(&narrow, codes.shape(), &encoding)
     });
     array(py, codes.shape().to_vec(), reals.or_raise(py)?)

@@ -261,9 +261,7 @@ impl PySession {
     fn explain(&self, py: Python<'_>, values: &Bound<'_, PyDict>, tensor: &str, index: usize) -> PyResult<String> {
         let feeds = feeds(values)?;
         let explanation = py.detach(|| self.session.explain(&borrowed(&feeds), tensor, index)).or_raise(py)?;
-        serde_json::to_string(&explanation)
-            .map_err(|e| Error::unsupported("explain_json", e.to_string()))
-            .or_raise(py)
+        serde_json::to_string(&explanation).map_err(|e| Error::unsupported("explain_json", e.to_string())).or_raise(py)
     }
 
     /// How each node runs for inputs of these shapes (the declared ones, with 1 for open dimensions, where None).

@@ -1,14 +1,14 @@
 //! `nputwin compare`: two targets, or a target and tensors that were captured elsewhere.
 
 use crate::Context;
-use crate::args::{ModelArgs, RunOptions};
+use crate::args::{ModelArgs, RunOptions, assumed};
 use crate::captured::CapturedLayout;
 use crate::inputs::InputArgs;
 use crate::output::{Outcome, Table, target_json};
 use crate::progress;
 use nputwin::Result;
 use nputwin::diff::{Basis, Comparison, TensorDiff};
-use nputwin::exec::Captured;
+use nputwin::exec::{Captured, Session};
 use nputwin::tensor::Tensor;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -40,6 +40,9 @@ pub struct Args {
     /// Largest difference of tensors without an encoding that is no mismatch
     #[arg(long, default_value_t = 0.0, value_name = "REAL")]
     float_tolerance: f64,
+    /// As --assume, for the reference
+    #[arg(long, value_name = "RULE=ALTERNATIVE", requires = "with")]
+    with_assume: Vec<String>,
     #[command(flatten)]
     options: RunOptions,
 }
@@ -50,7 +53,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     let mut graph = model.graph;
     args.inputs.apply_native(&mut graph);
     let reference = match &args.with {
-        Some(target) => Some(args.options.session(graph.clone(), target)?),
+        Some(target) => Some(Session::new(graph.clone(), assumed(target, &args.with_assume)?, args.options.options())?),
         None => None,
     };
     let session = args.options.session(graph, &args.target)?;

@@ -73,8 +73,9 @@ fn flat_index(text: &str, session: &Session, feeds: &[(&str, &Tensor)], name: &s
     let found = found.ok_or_else(|| Error::invalid("tensor_unknown", "the run has no such tensor").at_tensor(name))?;
     let shape = found.value.shape();
     if shape.len() != numbers.len() || numbers.iter().zip(shape).any(|(i, d)| i >= d) {
-        return Err(Error::invalid("index_range", format!("{numbers:?} is no element of shape {shape:?}"))
-            .at_tensor(name));
+        return Err(
+            Error::invalid("index_range", format!("{numbers:?} is no element of shape {shape:?}")).at_tensor(name)
+        );
     }
     Ok(numbers.iter().zip(strides(shape)).map(|(i, s)| i * s).sum())
 }

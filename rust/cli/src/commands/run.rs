@@ -87,7 +87,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     if let (Value::Object(manifest), Value::Object(provenance)) = (&mut manifest, model.provenance) {
         manifest.extend(provenance);
         manifest.insert("encodings_notes".into(), json!(model.notes));
-        manifest.insert("evidence_status".into(), json!(report.status.to_string()));
+        manifest.insert("evidence_status".into(), json!(status(&report)));
         manifest.insert("report".into(), report_json(&report));
         manifest.insert("results".into(), Value::Array(results));
     }
@@ -244,6 +244,15 @@ pub fn evidence(report: &Report) -> String {
     for note in &report.notes {
         let _ = writeln!(text, "note: {}: {}", note.place, note.text);
     }
-    let _ = writeln!(text, "weakest evidence among the rules used: {}", report.status);
+    let _ = match status(report) {
+        Some(status) => writeln!(text, "weakest evidence among the rules used: {status}"),
+        None => writeln!(text, "no node used a rule of the target: operators have ONNX's own meaning, in float"),
+    };
     text
+}
+
+/// The weakest evidence among the rules that nodes use; `None` where they use none.
+fn status(report: &Report) -> Option<String> {
+    let used = report.nodes.iter().any(|n| n.evidence.is_some());
+    used.then(|| report.status.to_string())
 }

@@ -194,11 +194,8 @@ mod tests {
     fn points_stay_inside_the_axes_and_text_is_escaped() {
         let text = svg("title", "x", &[panel(vec![(1.0, 1e-9), (29.0, 0.1), (3.0, 0.0)])]);
         assert!(text.contains("a &lt; b") && text.contains("y &amp; z"));
-        let centres: Vec<f64> = text
-            .split("cy=\"")
-            .skip(1)
-            .map(|rest| rest[..rest.find('"').unwrap()].parse().unwrap())
-            .collect();
+        let centres: Vec<f64> =
+            text.split("cy=\"").skip(1).map(|rest| rest[..rest.find('"').unwrap()].parse().unwrap()).collect();
         // Two points of the series and two of the legend: the zero has no place.
         assert_eq!(centres.len(), 4);
         assert!(centres[..2].iter().all(|&y| (TOP..=TOP + PLOT).contains(&y)), "{centres:?}");

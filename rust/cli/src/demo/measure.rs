@@ -1,7 +1,7 @@
 //! Calibration, and the distance between simulation and emulation.
 
-use crate::args::RunOptions;
 use super::network::{INPUT, Network, Ranges};
+use crate::args::RunOptions;
 use nputwin::calibrate::{MinMax, Observer};
 use nputwin::exec::{Captured, Options, RunResult, Session};
 use nputwin::spec::Spec;
@@ -188,7 +188,10 @@ impl Targets {
             let (Some(a), Some(b)) = (find(&simulated), find(&emulated)) else { continue };
             let Some(encoding) = b.encoding else { continue };
             let (a, b) = (a.value.as_f32()?, b.value.as_f32()?);
-            let steps = a.iter().zip(b).map(|(&a, &b)| ((f64::from(a) - f64::from(b)).abs() / encoding.scale[0]).round() as u64);
+            let steps = a
+                .iter()
+                .zip(b)
+                .map(|(&a, &b)| ((f64::from(a) - f64::from(b)).abs() / encoding.scale[0]).round() as u64);
             let (count, largest) = steps.fold((0usize, 0), |(n, m), d| (n + usize::from(d > 0), m.max(d)));
             if count > 0 {
                 let share = count as f64 / a.len() as f64;

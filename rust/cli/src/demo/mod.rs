@@ -42,7 +42,7 @@ Arrays of a --weights file (.npz, float32):
   cumulative_add   [1]            0: no Add; read with calibration only";
 
 /// Arguments of `demo`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(long_about = LONG_HELP)]
 pub struct Args {
     /// Numbers of layers to report [default: 1,9,19,29; with --weights: all layers of each file]
@@ -299,7 +299,8 @@ fn run_job(targets: &Targets, job: &Job, bar: &ProgressBar) -> Result<(First, Ve
 /// Everything that the demo says.
 fn report(outcome: &Outcome) -> String {
     let mut out = String::new();
-    let rows = |add: bool| -> Vec<&Row> { outcome.rows.iter().filter(|r| r.reported && r.cumulative_add == add).collect() };
+    let rows =
+        |add: bool| -> Vec<&Row> { outcome.rows.iter().filter(|r| r.reported && r.cumulative_add == add).collect() };
     let kinds = [(true, "With the cumulative Add"), (false, "Without the cumulative Add")];
     let _ = writeln!(
         out,
@@ -328,8 +329,13 @@ fn report(outcome: &Outcome) -> String {
     let _ = writeln!(out, "First tensor that differs from the simulation");
     for first in &outcome.first_differences {
         let kind = if first.cumulative_add { "with the Add" } else { "without the Add" };
-        let _ = writeln!(out, "  {kind}, input quantized on the device: {}", table::first_difference(first.device.as_ref()));
-        let _ = writeln!(out, "  {kind}, input quantized on the host:   {}", table::first_difference(first.host.as_ref()));
+        let _ = writeln!(
+            out,
+            "  {kind}, input quantized on the device: {}",
+            table::first_difference(first.device.as_ref())
+        );
+        let _ =
+            writeln!(out, "  {kind}, input quantized on the host:   {}", table::first_difference(first.host.as_ref()));
     }
     let _ = writeln!(
         out,
@@ -354,7 +360,12 @@ fn picture(rows: &[Row]) -> String {
         let inside = tables.iter().copied().flatten().filter(|p| p.depth <= deepest);
         inside.filter_map(|p| Some((p.depth as f64, value(p)?))).collect()
     };
-    let series = |label: &str, colour, mark, points: Vec<(f64, f64)>| chart::Series { label: label.into(), colour, mark, points };
+    let series = |label: &str, colour, mark, points: Vec<(f64, f64)>| chart::Series {
+        label: label.into(),
+        colour,
+        mark,
+        points,
+    };
     let mut panels = Vec::new();
     let raw = |p: &Published| Some(p.mse);
     let normalized = |p: &Published| p.mse_normalized;
@@ -378,7 +389,12 @@ fn picture(rows: &[Row]) -> String {
             drawn.push(series(&format!("published, {kind}"), colour, chart::Mark::Published, known(tables, shown)));
             drawn.push(series(&format!("emulated, {kind}"), colour, chart::Mark::Line, here));
             let host = of(add, &|r| row_value(&r.host));
-            drawn.push(series(&format!("emulated, {kind}, input quantized on the host"), colour, chart::Mark::Dashed, host));
+            drawn.push(series(
+                &format!("emulated, {kind}, input quantized on the host"),
+                colour,
+                chart::Mark::Dashed,
+                host,
+            ));
         }
         panels.push(chart::Panel { title: title.into(), y_label: y_label.into(), series: drawn });
     }

@@ -134,9 +134,9 @@ impl Network {
             };
         }
         for name in outputs {
-            let tensor = graph.find(name).ok_or_else(|| {
-                Error::invalid("demo_output", "the network has no such tensor").at_tensor(name)
-            })?;
+            let tensor = graph
+                .find(name)
+                .ok_or_else(|| Error::invalid("demo_output", "the network has no such tensor").at_tensor(name))?;
             graph.outputs.push(Port { name: name.clone(), tensor, quantized: false });
         }
         Ok(graph)

@@ -103,7 +103,8 @@ mod tests {
         assert!(moment(1).abs() < 0.01, "{}", moment(1));
         assert!((moment(2) - 1.0).abs() < 0.02, "{}", moment(2));
         assert!((moment(4) - 3.0).abs() < 0.1, "{}", moment(4));
-        for (bound, share) in [(0.5, 0.617_075), (1.0, 0.317_311), (1.5, 0.133_614), (2.0, 0.045_500), (3.0, 0.002_700)] {
+        for (bound, share) in [(0.5, 0.617_075), (1.0, 0.317_311), (1.5, 0.133_614), (2.0, 0.045_500), (3.0, 0.002_700)]
+        {
             let beyond = sample.iter().filter(|v| f64::from(v.abs()) > bound).count() as f64 / count as f64;
             let sigma = (share * (1.0 - share) / count as f64).sqrt();
             assert!((beyond - share).abs() < 5.0 * sigma, "beyond {bound}: {beyond} instead of {share}");

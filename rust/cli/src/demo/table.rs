@@ -62,13 +62,14 @@ fn optional(value: Option<f64>) -> String {
 
 /// The seed's table: published numbers beside the ones computed here.
 pub fn comparison(rows: &[&Row]) -> String {
-    let groups =
-        [("", 1), ("MSE", 2), ("MSE (normalized)", 2), ("L1", 2), ("L1 (normalized)", 2), ("off by N", 2)];
+    let groups = [("", 1), ("MSE", 2), ("MSE (normalized)", 2), ("L1", 2), ("L1 (normalized)", 2), ("off by N", 2)];
     let mut headings = vec!["layers"];
     headings.extend(["published", "here"].repeat(5));
     let cells = |row: &&Row| {
         let published = row.published;
-        let pair = |get: fn(&super::Published) -> Option<f64>, here: f64| [optional(published.as_ref().and_then(get)), number(here)];
+        let pair = |get: fn(&super::Published) -> Option<f64>, here: f64| {
+            [optional(published.as_ref().and_then(get)), number(here)]
+        };
         let d = &row.device;
         let mut cells = vec![row.depth.to_string()];
         cells.extend(pair(|p| Some(p.mse), d.mse));

@@ -15,8 +15,8 @@
 //!
 //! Ranges come from a run with quantized weights and unquantized activations, as AIMET calibrates.
 
-use crate::tensors::Npz;
 use super::network::{INPUT, Layer, Network, Ranges, add_name, relu6_name};
+use crate::tensors::Npz;
 use nputwin::calibrate::{MinMax, Observer};
 use nputwin::error::Location;
 use nputwin::tensor::Tensor;
@@ -70,10 +70,10 @@ fn interpret(mut arrays: BTreeMap<String, Tensor>) -> Result<Given> {
         layers.push(Layer { weight: Arc::new(weight), bias: Arc::new(bias) });
     }
     let input = take(&mut arrays, "input")?;
-    let shape: [usize; 4] = <[usize; 4]>::try_from(input.shape())
-        .ok()
-        .filter(|s| s[0] == 1 && s.iter().all(|&d| d > 0))
-        .ok_or_else(|| Error::invalid("demo_shape", format!("shape {:?}, not [1, C, H, W]", input.shape())).at_tensor("input"))?;
+    let shape: [usize; 4] =
+        <[usize; 4]>::try_from(input.shape()).ok().filter(|s| s[0] == 1 && s.iter().all(|&d| d > 0)).ok_or_else(
+            || Error::invalid("demo_shape", format!("shape {:?}, not [1, C, H, W]", input.shape())).at_tensor("input"),
+        )?;
     if layers.is_empty() {
         return Err(Error::invalid("demo_weights", "the file has no array 'weight.0'"));
     }
@@ -96,11 +96,18 @@ fn interpret(mut arrays: BTreeMap<String, Tensor>) -> Result<Given> {
         let cumulative_add = match arrays.remove("cumulative_add") {
             None => true,
             Some(flag) if flag.len() == 1 => flag.as_f32()?[0] != 0.0,
-            Some(flag) => return Err(Error::invalid("demo_shape", format!("shape {:?}, not one number", flag.shape())).at_tensor("cumulative_add")),
+            Some(flag) => {
+                return Err(Error::invalid("demo_shape", format!("shape {:?}, not one number", flag.shape()))
+                    .at_tensor("cumulative_add"));
+            }
         };
         let inputs = take(&mut arrays, "calibration")?;
         if inputs.shape().len() != 4 || inputs.shape()[0] == 0 || inputs.shape()[1..] != shape[1..] {
-            return Err(Error::invalid("demo_shape", format!("shape {:?} does not fit the input {shape:?}", inputs.shape())).at_tensor("calibration"));
+            return Err(Error::invalid(
+                "demo_shape",
+                format!("shape {:?} does not fit the input {shape:?}", inputs.shape()),
+            )
+            .at_tensor("calibration"));
         }
         let size = shape.iter().product();
         let inputs = inputs.as_f32()?.chunks_exact(size).map(|v| Tensor::f32(&shape, v.to_vec())).collect();

@@ -6,7 +6,7 @@ mod raw;
 
 pub use npy::{decode as decode_npy, encode as encode_npy};
 pub use npz::{Npz, NpzWriter};
-pub use raw::{decode as decode_raw, encode as encode_raw, element_from_le};
+pub use raw::{decode as decode_raw, element_from_le, encode as encode_raw};
 
 use nputwin::{Error, Result};
 use std::path::Path;

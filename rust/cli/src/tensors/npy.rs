@@ -3,7 +3,6 @@
 use super::raw;
 use nputwin::tensor::{DType, Data, Tensor, element_count, strides};
 use nputwin::{Error, Location, Result, map_data};
-use npyz::{Endianness, NpyHeader, Order, TypeChar};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
@@ -17,13 +16,7 @@ pub fn decode(bytes: &[u8], origin: &str) -> Result<Tensor> {
 
 fn decode_unplaced(bytes: &[u8]) -> Result<Tensor> {
     let data_start = header_length(bytes)?;
-    let header = NpyHeader::from_reader(bytes).map_err(|e| Error::invalid("npy_header", e.to_string()))?;
-    let (dtype, swap) = element_type(&header.dtype())?;
-    let shape: Vec<usize> = header
-        .shape()
-        .iter()
-        .map(|&d| usize::try_from(d).map_err(|_| Error::invalid("npy_header", format!("dimension {d}"))))
-        .collect::<Result<_>>()?;
+    let Header { dtype, swap, fortran, shape } = header(&bytes[..data_start])?;
     let (count, data) = (element_count(&shape)?, &bytes[data_start..]);
     if data.len() != count * dtype.size() {
         return Err(Error::invalid(
@@ -33,7 +26,7 @@ fn decode_unplaced(bytes: &[u8]) -> Result<Tensor> {
         .help("the file is cut short or has something behind its data"));
     }
     let data = raw::element_from_le(dtype, data, swap)?;
-    let data = if header.order() == Order::Fortran { map_data!(data, v => from_fortran(&v, &shape)) } else { data };
+    let data = if fortran { map_data!(data, v => from_fortran(&v, &shape)) } else { data };
     Tensor::new(shape, data)
 }
 
@@ -56,27 +49,100 @@ fn header_length(bytes: &[u8]) -> Result<usize> {
     Ok(end)
 }
 
-fn element_type(dtype: &npyz::DType) -> Result<(DType, bool)> {
-    let refuse = || {
-        Error::invalid("npy_dtype", format!("elements of type {} are not numbers that a tensor can hold", dtype.descr()))
+/// What the header says of the data.
+struct Header {
+    dtype: DType,
+    /// Big endian.
+    swap: bool,
+    /// Column-major.
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+/// Parses the dictionary `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, keys in any order.
+fn header(bytes: &[u8]) -> Result<Header> {
+    let fault = |what: &str| Error::invalid("npy_header", format!("the header {what}"));
+    let start = bytes.iter().position(|b| *b == b'{').ok_or_else(|| fault("holds no dictionary"))?;
+    let text = std::str::from_utf8(&bytes[start..]).map_err(|_| fault("is not UTF-8"))?;
+    let (mut descr, mut fortran, mut shape) = (None, None, None);
+    let mut rest = text[1..].trim_start();
+    while !rest.starts_with('}') {
+        let (key, after) = quoted(rest).ok_or_else(|| fault("has a key without quotes"))?;
+        let after =
+            after.trim_start().strip_prefix(':').ok_or_else(|| fault("has a key without a value"))?.trim_start();
+        rest = match key {
+            "descr" => {
+                let Some((value, after)) = quoted(after) else {
+                    return Err(Error::invalid("npy_dtype", "elements of a structured type are not numbers"));
+                };
+                descr = Some(element_type(value)?);
+                after
+            }
+            "fortran_order" => {
+                let order = [("True", true), ("False", false)].into_iter();
+                let found = order.filter_map(|(word, v)| Some((v, after.strip_prefix(word)?))).next();
+                let (value, after) = found.ok_or_else(|| fault("has an order that is neither True nor False"))?;
+                fortran = Some(value);
+                after
+            }
+            "shape" => {
+                let inside = after.strip_prefix('(').and_then(|r| r.split_once(')'));
+                let (dims, after) = inside.ok_or_else(|| fault("has a shape without parentheses"))?;
+                let dims = dims.split(',').map(str::trim).filter(|d| !d.is_empty());
+                let dims =
+                    dims.map(|d| d.trim_end_matches('L').parse().map_err(|_| fault(&format!("has dimension '{d}'"))));
+                shape = Some(dims.collect::<Result<Vec<usize>>>()?);
+                after
+            }
+            other => return Err(fault(&format!("has an unknown key '{other}'"))),
+        }
+        .trim_start();
+        rest = match rest.strip_prefix(',') {
+            Some(after) => after.trim_start(),
+            None if rest.starts_with('}') => rest,
+            None => return Err(fault("is not a dictionary of key and value")),
+        };
+    }
+    let (dtype, swap) = descr.ok_or_else(|| fault("has no descr"))?;
+    Ok(Header {
+        dtype,
+        swap,
+        fortran: fortran.ok_or_else(|| fault("has no fortran_order"))?,
+        shape: shape.ok_or_else(|| fault("has no shape"))?,
+    })
+}
+
+/// A quoted word and what follows it.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+    text[1..].split_once(quote)
+}
+
+/// Type and endianness (`true` for big) of numpy's short name.
+fn element_type(descr: &str) -> Result<(DType, bool)> {
+    let (order, kind) = match descr.chars().next() {
+        Some(order @ ('<' | '>' | '|' | '=')) => (order, &descr[1..]),
+        _ => ('=', descr),
     };
-    let npyz::DType::Plain(plain) = dtype else { return Err(refuse()) };
-    let found = match (plain.type_char(), plain.size_field()) {
-        (TypeChar::Float, 8) => DType::F64,
-        (TypeChar::Float, 4) => DType::F32,
-        (TypeChar::Float, 2) => DType::F16,
-        (TypeChar::Int, 8) => DType::I64,
-        (TypeChar::Int, 4) => DType::I32,
-        (TypeChar::Int, 2) => DType::I16,
-        (TypeChar::Int, 1) => DType::I8,
-        (TypeChar::Uint, 8) => DType::U64,
-        (TypeChar::Uint, 4) => DType::U32,
-        (TypeChar::Uint, 2) => DType::U16,
-        (TypeChar::Uint, 1) => DType::U8,
-        (TypeChar::Bool, 1) => DType::Bool,
-        _ => return Err(refuse()),
+    let dtype = match kind {
+        "f8" => DType::F64,
+        "f4" => DType::F32,
+        "f2" => DType::F16,
+        "i8" => DType::I64,
+        "i4" => DType::I32,
+        "i2" => DType::I16,
+        "i1" => DType::I8,
+        "u8" => DType::U64,
+        "u4" => DType::U32,
+        "u2" => DType::U16,
+        "u1" => DType::U8,
+        "b1" => DType::Bool,
+        _ => {
+            let message = format!("elements of type '{descr}' are not numbers that a tensor can hold");
+            return Err(Error::invalid("npy_dtype", message));
+        }
     };
-    Ok((found, plain.endianness() == Endianness::Big))
+    Ok((dtype, order == '>' || (order == '=' && cfg!(target_endian = "big"))))
 }
 
 /// From column-major to row-major order.
@@ -88,8 +154,7 @@ fn from_fortran<T: Copy>(data: &[T], shape: &[usize]) -> Vec<T> {
     let row_strides = strides(shape);
     (0..data.len())
         .map(|flat| {
-            let place: usize =
-                (0..shape.len()).map(|a| flat / row_strides[a] % shape[a] * column_strides[a]).sum();
+            let place: usize = (0..shape.len()).map(|a| flat / row_strides[a] % shape[a] * column_strides[a]).sum();
             data[place]
         })
         .collect()
@@ -190,6 +255,23 @@ mod tests {
         assert_eq!(code(&file("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }\n", &[0; 16])), "npy_dtype");
         assert_eq!(code(&file("{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }\n", &[0; 16])), "npy_dtype");
         let huge = "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999999), }\n";
-        assert!(matches!(code(&file(huge, &[])), "tensor_too_large" | "npy_header"));
+        assert_eq!(code(&file(huge, &[])), "tensor_too_large");
+        for broken in [
+            "{",
+            "{}",
+            "{'descr'}",
+            "{'descr': '<f4'",
+            "{'descr': '<f4' 'shape': ()}",
+            "{'colour': 1}",
+            "no dictionary",
+            "{'descr': '<f4', 'fortran_order': Maybe, 'shape': (2,), }",
+            "{'descr': '<f4', 'fortran_order': False}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }",
+            "{'shape': (2,), 'fortran_order': False}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': 2, }",
+        ] {
+            assert_eq!(code(&file(broken, &[0; 8])), "npy_header", "{broken}");
+        }
+        assert_eq!(code(&file("{'descr': [('a', '<f4')], 'shape': (2,)}", &[0; 8])), "npy_dtype");
     }
 }

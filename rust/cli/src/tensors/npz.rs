@@ -37,7 +37,7 @@ impl Npz {
     /// Names of the arrays.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> =
-            self.archive.file_names().filter_map(npyz::npz::array_name_from_file_name).map(String::from).collect();
+            self.archive.file_names().filter_map(|n| n.strip_suffix(".npy")).map(String::from).collect();
         names.sort();
         names
     }

@@ -58,11 +58,15 @@ pub fn decode(bytes: &[u8], dtype: DType, dims: &[Option<usize>]) -> Result<Tens
         dims.join("x")
     };
     if unknown > 1 {
-        return Err(Error::invalid("raw_shape", format!("a raw file cannot tell {unknown} dimensions of {}", described()))
-            .help("give them: --shape NAME=1,3,224,224"));
+        return Err(Error::invalid(
+            "raw_shape",
+            format!("a raw file cannot tell {unknown} dimensions of {}", described()),
+        )
+        .help("give them: --shape NAME=1,3,224,224"));
     }
     let row = product * width(dtype);
-    let fits = if unknown == 0 { bytes.len() == row } else { row > 0 && bytes.len().is_multiple_of(row) };
+    let fits =
+        if unknown == 0 { bytes.len() == row } else { row > 0 && !bytes.is_empty() && bytes.len().is_multiple_of(row) };
     if !fits {
         let whole = if unknown == 0 { "" } else { "a multiple of " };
         return Err(Error::invalid(
@@ -111,6 +115,7 @@ mod tests {
         assert_eq!(encode(&tensor), bytes);
         assert_eq!(decode(&bytes, DType::F32, &[Some(3)]).unwrap_err().code(), "raw_size");
         assert_eq!(decode(&bytes, DType::F32, &[None, Some(3)]).unwrap_err().code(), "raw_size");
+        assert_eq!(decode(&[], DType::F32, &[None, Some(2)]).unwrap_err().code(), "raw_size");
         assert_eq!(decode(&bytes, DType::F32, &[None, Some(0)]).unwrap_err().code(), "raw_size");
         assert_eq!(decode(&bytes, DType::F32, &[None, None]).unwrap_err().code(), "raw_shape");
         assert_eq!(decode(&bytes, DType::F32, &[Some(1 << 40), None]).unwrap_err().code(), "tensor_too_large");

@@ -4,10 +4,10 @@ use super::environment::{add_attributes, add_code_input, add_encoding, add_outpu
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes, storage};
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
 use crate::encoding::Granularity;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
-use crate::ops::{Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, RunContext};
 use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
@@ -79,7 +79,7 @@ impl IntegerOp for Elementwise {
             let layout = context.layouts[0];
             let argument = vec![Argument { input: 0, layout }];
             if compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
-                let table = Table::build(&compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
+                let table = Table::build(compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
         }
@@ -104,7 +104,9 @@ impl IntegerOp for Elementwise {
                 layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor },
             })
             .collect();
-        let kernel = ElementwiseKernel { tile: compiled.tile(), map, dtype, shape: y.shape.clone(), plain };
+        let names = arity(&facts.node.op_type).unwrap_or_default();
+        let kernel =
+            ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
     }
 }
@@ -148,14 +150,35 @@ fn channel_map(facts: &Facts<'_>, operands: usize, shape: &[usize]) -> Result<Sc
     ScaleMap::new(any, shape)
 }
 
+/// The trace of one element, from the operands' codes.
+fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) -> Result<Explanation> {
+    let values: Vec<Value> = operands.iter().map(|(_, code)| Value::Int((*code).into())).collect();
+    Ok(Explanation {
+        operands: operands.iter().map(|(name, code)| (name.to_string(), code.to_string())).collect(),
+        trace: Some(compiled.trace(channel % compiled.channels(), &values)?),
+        ..Explanation::default()
+    })
+}
+
+/// Code `index` of a tensor in memory order.
+fn code_at(x: &Tensor, index: usize) -> Result<i64> {
+    if index >= x.len() {
+        return Err(Error::invalid("explain_index", format!("element {index} of {}", x.len())));
+    }
+    let mut code = [0i32];
+    read_codes(x.data(), index, &mut code)?;
+    Ok(code[0].into())
+}
+
 /// A unary operator as a table from code to code.
 struct Table {
+    compiled: Compiled,
     first: i32,
     entries: Data,
 }
 
 impl Table {
-    fn build(compiled: &Compiled, first: i32, last: i32, dtype: DType) -> Result<Self> {
+    fn build(compiled: Compiled, first: i32, last: i32, dtype: DType) -> Result<Self> {
         let codes: Vec<i32> = (first..=last).collect();
         let mut out = vec![0i32; codes.len()];
         compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
@@ -166,7 +189,7 @@ impl Table {
             DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
             _ => Data::I32(out),
         };
-        Ok(Table { first, entries })
+        Ok(Table { compiled, first, entries })
     }
 }
 
@@ -189,10 +212,17 @@ impl Kernel for Table {
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let code = code_at(crate::ops::closure::input(inputs, 0)?, index)?;
+        explain_codes(&self.compiled, 0, &[("x", code)])
+    }
 }
 
 struct ElementwiseKernel {
     tile: TileProgram,
+    compiled: Compiled,
+    names: &'static [&'static str],
     map: Option<ScaleMap>,
     dtype: DType,
     shape: Vec<usize>,
@@ -239,5 +269,30 @@ impl Kernel for ElementwiseKernel {
             }
         })?;
         Ok(vec![Tensor::new(shape, data)?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (i, name) in self.names.iter().enumerate() {
+            let x = crate::ops::closure::input(inputs, i)?;
+            let code = if x.len() == 1 {
+                code_at(x, 0)?
+            } else if self.plain || x.shape() == self.shape.as_slice() {
+                code_at(x, index)?
+            } else {
+                code_at(&spread(x, &self.shape)?, index)?
+            };
+            operands.push((*name, code));
+        }
+        let mut channel = 0;
+        if let Some(map) = &self.map {
+            map.segments(index..index + 1, |_, channels| {
+                channel = match channels {
+                    Channels::Uniform(c) | Channels::Cyclic { start: c } => c,
+                };
+                Ok(())
+            })?;
+        }
+        explain_codes(&self.compiled, channel, &operands)
     }
 }

@@ -13,7 +13,7 @@ use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
 /// Compiles the program of a rule that is not an operator.
-fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
+pub fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
     let rule = spec.require(rule)?;
     match &rule.resolve(env)?.action {
         Action::Program { program, .. } => program.compile(env),

@@ -1,12 +1,12 @@
 //! `nputwin spec coverage`: how each integer operator is known, by data type and target.
 
 use crate::output::{Outcome, Table};
+use nputwin::Result;
 use nputwin::encoding::Encoding;
 use nputwin::ops::integer::{self, environment};
 use nputwin::ops::registry;
 use nputwin::program::{Env, Value as Constant};
 use nputwin::spec::{Action, Body, Execution, Rule, Spec, embedded_names, names};
-use nputwin::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

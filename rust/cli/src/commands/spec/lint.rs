@@ -40,10 +40,8 @@ pub fn execute(args: Args) -> Result<Outcome> {
             let _ = writeln!(text, "{file}: {} [{}]: {}", finding.place, finding.code, finding.message);
         }
         total += findings.len();
-        let findings: Vec<Value> = findings
-            .iter()
-            .map(|f| json!({ "code": f.code, "place": f.place, "message": f.message }))
-            .collect();
+        let findings: Vec<Value> =
+            findings.iter().map(|f| json!({ "code": f.code, "place": f.place, "message": f.message })).collect();
         reports.push(json!({ "file": file, "error": null, "findings": findings }));
     }
     let _ = writeln!(text, "{} file(s), {total} finding(s)", args.files.len());

@@ -27,6 +27,7 @@ const INTRINSICS: &[(&str, Prepare)] = &[
     ("softmax_exp_table_f32", softmax_exp_table_f32::prepare),
     ("softmax_q5_26", softmax_q5_26::prepare),
     ("softmax_table_513", softmax_table_513::prepare),
+    ("softmax_table_513_wrapped", softmax_table_513::prepare_wrapped),
 ];
 
 /// Names of all intrinsics.

@@ -1,7 +1,8 @@
 //! Softmax over 16-bit codes by two interpolated tables of 513 entries.
 //!
 //! One table holds `exp` over `[-10, 0]`, the other `1 / (1 + x)` over `[0, 1]`, both sampled so that the error of the linear
-//! interpolation is halved. The output encoding is scale 1/32768, zero point 0.
+//! interpolation is halved. The output encoding is scale 1/32768, zero point 0. A row of one element gives 32768: the plain
+//! form saturates it, the wrapped form stores it in 16 bits as it is.
 //! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/{common.h, reference/softmax.h}.
 
 use super::Context;
@@ -17,6 +18,7 @@ struct Softmax {
     multiplier: (i32, i32),
     exp: Vec<i32>,
     reciprocal: Vec<i32>,
+    wraps: bool,
 }
 
 /// 513 samples of `f`, whose argument is `in_scale · (code - in_zero)`, in codes of `out_scale`; every step in float32.
@@ -48,12 +50,21 @@ fn look_up(table: &[i32], code: i64) -> i64 {
 }
 
 pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    softmax(facts, false)
+}
+
+pub(super) fn prepare_wrapped(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    softmax(facts, true)
+}
+
+fn softmax(facts: &Facts<'_>, wraps: bool) -> Result<Box<dyn Kernel>> {
     let (x, y) = super::unary_encodings(facts)?;
     let plain = |e: &crate::encoding::Encoding| e.bitwidth == 16 && e.signed;
     if !plain(x) || !plain(y) || y.zero_point[0] != 0 || y.scale[0] != 1.0 / 32768.0 {
         return Err(facts.unsupported("encodings other than int16 with an output scale of 1/32768 and zero point 0"));
     }
     Ok(Box::new(Softmax {
+        wraps,
         rows: Rows::of_softmax(facts)?,
         multiplier: multiplier(x.scale[0] / (10.0 / 65535.0)),
         exp: table(|v| libm::exp(v.into()) as f32, 10.0 / 65535.0, 32767, 2.0 / 65535.0),
@@ -77,7 +88,8 @@ impl Softmax {
         let reciprocal = look_up(&self.reciprocal, (shifted - (1 << 15) - (1 << 16)).clamp(-32768, 32767));
         let right = 31 - headroom;
         let half = (1i64 << right) >> 1;
-        terms.into_iter().map(|t| ((t * reciprocal + half) >> right).clamp(0, 32767)).collect()
+        let quotients = terms.into_iter().map(|t| (t * reciprocal + half) >> right);
+        quotients.map(|q| if self.wraps { q } else { q.clamp(0, 32767) }).collect()
     }
 }
 

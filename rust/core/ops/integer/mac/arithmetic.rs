@@ -2,11 +2,12 @@
 
 use super::super::environment::{add_attributes, add_encoding, add_output, encoding_of};
 use super::super::{Context, quantizers};
+use super::weights;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
 use crate::ops::{Explanation, Fact, Facts};
 use crate::program::{Compiled, Env, Value};
-use crate::spec::{Accumulator, Action, Terms};
+use crate::spec::{Accumulator, Action, Spec, Terms};
 
 /// A multiply-accumulate node, apart from how its elements meet.
 pub struct Mac<'a> {
@@ -24,6 +25,8 @@ pub struct Mac<'a> {
     pub channels: usize,
     /// Axis of `w` that runs over output channels.
     pub channel_axis: usize,
+    /// Whether `w` has another scale than in the file, so that the file's integers of a bias are in other units.
+    pub rescaled: bool,
 }
 
 /// The frozen arithmetic of a node.
@@ -36,7 +39,21 @@ pub struct Arithmetic {
     pub accumulator: Accumulator,
 }
 
-impl Mac<'_> {
+impl<'a> Mac<'a> {
+    /// The weights in the encoding in which the target multiplies them, where that is not the file's.
+    pub fn reencoded(&self, facts: &Facts<'_>, spec: &Spec) -> Result<Option<Fact>> {
+        let (x, ..) = self.encodings(facts)?;
+        weights::reencode(spec, x, self.w).map_err(|e| e.at_tensor(&self.w.name))
+    }
+
+    /// The same node with other weights.
+    pub fn with_weights(self, weights: Option<&'a Fact>) -> Self {
+        match weights {
+            Some(w) => Mac { w, rescaled: true, ..self },
+            None => self,
+        }
+    }
+
     /// Encodings of activation, weights and output.
     pub fn encodings(&self, facts: &Facts<'_>) -> Result<(&Encoding, &Encoding, &Encoding)> {
         let x = encoding_of(facts, self.x)?;
@@ -80,12 +97,12 @@ impl Mac<'_> {
     fn bias_codes(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Vec<i64>> {
         let Some(bias) = self.bias else { return Ok(Vec::new()) };
         let values = match (&bias.codes, &bias.constant) {
-            (Some(codes), _) => codes.to_i64()?,
-            (None, Some(reals)) => {
+            (Some(codes), _) if !self.rescaled => codes.to_i64()?,
+            (_, Some(reals)) => {
                 let (x, w, _) = self.encodings(facts)?;
                 quantizers::quantize_bias(context.spec, &bias.name, x, w, reals)?
             }
-            (None, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
+            (_, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
         };
         match values.len() {
             1 => Ok(vec![values[0]; self.channels]),

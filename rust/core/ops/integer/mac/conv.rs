@@ -20,7 +20,7 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
     let (x, w) = (facts.input(0)?, facts.input(1)?);
     let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
     let depth = w.shape[1..].iter().product();
-    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0 })
+    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, rescaled: false })
 }
 
 /// The geometry; one-dimensional convolutions get a height of one.
@@ -52,7 +52,8 @@ impl IntegerOp for Conv {
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
-        let mac = mac(facts)?;
+        let weights = mac(facts)?.reencoded(facts, context.spec)?;
+        let mac = mac(facts)?.with_weights(weights.as_ref());
         let arithmetic = mac.arithmetic(facts, context)?;
         let (x, w, y) = mac.encodings(facts)?;
         let Some(codes) = mac.w.codes.clone() else {
@@ -198,7 +199,7 @@ impl Kernel for ConvKernel {
             for tap in 0..taps {
                 let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
                 let Some(source) = shape.source(image, at, place) else { continue };
-                let x = x[source + group * group_in + c] - self.x_zero;
+                let x = x[source * shape.in_channels + group * group_in + c] - self.x_zero;
                 terms.push((x, w[(channel * group_in + c) * taps + tap] - w_zero));
             }
         }

@@ -28,6 +28,7 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
         depth: w.shape[0] / groups * taps,
         channels: w.shape[1] * groups,
         channel_axis: 1,
+        rescaled: false,
     })
 }
 
@@ -41,7 +42,8 @@ impl IntegerOp for ConvTranspose {
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
-        let mac = mac(facts)?;
+        let weights = mac(facts)?.reencoded(facts, context.spec)?;
+        let mac = mac(facts)?.with_weights(weights.as_ref());
         let (x, w, y) = mac.encodings(facts)?;
         if w.scale.len() > 1 && facts.node.int("group", 1)? != 1 {
             return Err(facts.unsupported("per-channel weights of a grouped ConvTranspose"));

@@ -41,6 +41,7 @@ fn gemm_mac<'a>(facts: &Facts<'a>) -> Result<(Mac<'a>, bool)> {
         depth: x.shape[1],
         channels: w.shape[channel_axis],
         channel_axis,
+        rescaled: false,
     };
     Ok((mac, transposed))
 }
@@ -59,6 +60,7 @@ fn matmul_mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
         depth: w.shape[channel_axis - 1],
         channels: w.shape[channel_axis],
         channel_axis,
+        rescaled: false,
     })
 }
 
@@ -73,7 +75,7 @@ impl IntegerOp for Gemm {
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
         let (mac, transposed) = gemm_mac(facts)?;
-        prepare(facts, context, &mac, transposed)
+        prepare(facts, context, mac, transposed)
     }
 }
 
@@ -87,11 +89,13 @@ impl IntegerOp for MatMul {
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
-        prepare(facts, context, &matmul_mac(facts)?, false)
+        prepare(facts, context, matmul_mac(facts)?, false)
     }
 }
 
-fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: &Mac<'_>, transposed: bool) -> Result<Prepared> {
+fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: bool) -> Result<Prepared> {
+    let weights = mac.reencoded(facts, context.spec)?;
+    let mac = mac.with_weights(weights.as_ref());
     let arithmetic = mac.arithmetic(facts, context)?;
     let (x, w, y) = mac.encodings(facts)?;
     let dtype = storage(y);
@@ -111,6 +115,7 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: &Mac<'_>, transposed: 
         bias,
         epilogue,
         constant: None,
+        batched: None,
         shape: mac.y.shape.clone(),
         x_batch: mac.x.shape[..mac.x.shape.len() - 2].to_vec(),
         w_batch: mac.w.shape[..mac.w.shape.len() - 2].to_vec(),
@@ -121,7 +126,8 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: &Mac<'_>, transposed: 
         Some(codes) if mac.w.shape.len() == 2 => {
             kernel.constant = Some((codes.clone(), kernel.right(facts, codes, 0)?));
         }
-        _ => arguments.push(Argument { input: 1, layout: Layout::RowMajor }),
+        Some(codes) => kernel.batched = Some(codes.clone()),
+        None => arguments.push(Argument { input: 1, layout: Layout::RowMajor }),
     }
     Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })
 }
@@ -150,6 +156,8 @@ struct MatrixKernel {
     bias: Vec<i32>,
     epilogue: Epilogues,
     constant: Option<(Arc<Tensor>, Right)>,
+    /// Codes of a constant right operand of several matrices.
+    batched: Option<Arc<Tensor>>,
     shape: Vec<usize>,
     x_batch: Vec<usize>,
     w_batch: Vec<usize>,
@@ -235,6 +243,14 @@ impl MatrixKernel {
         Ok((0..count).map(|i| (number(&self.x_batch, i), number(&self.w_batch, i))).collect())
     }
 
+    /// The right operand, where it is more than one constant matrix.
+    fn variable<'a>(&'a self, inputs: &[Option<&'a Tensor>]) -> Result<&'a Tensor> {
+        match &self.batched {
+            Some(codes) => Ok(codes),
+            None => input(inputs, 1),
+        }
+    }
+
     /// Rows of one left matrix.
     fn rows(&self) -> usize {
         self.shape[self.shape.len() - 2]
@@ -250,7 +266,7 @@ impl Kernel for MatrixKernel {
             let data = self.multiply(engine, x.data(), 0, rows, right)?;
             return Ok(vec![Tensor::new(self.shape.clone(), data)?]);
         }
-        let w = input(inputs, 1)?;
+        let w = self.variable(inputs)?;
         let rows = self.rows();
         let mut parts = Vec::new();
         let mut packed: Option<(usize, Right)> = None;
@@ -272,7 +288,7 @@ impl Kernel for MatrixKernel {
             Some((codes, _)) => (row, 0, codes.to_i64()?),
             None => {
                 let (left, right) = self.batches()?[row / self.rows()];
-                (left * self.rows() + row % self.rows(), right, input(inputs, 1)?.to_i64()?)
+                (left * self.rows() + row % self.rows(), right, self.variable(inputs)?.to_i64()?)
             }
         };
         let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));

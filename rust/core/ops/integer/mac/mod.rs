@@ -5,6 +5,7 @@ mod conv;
 mod conv_transpose;
 mod epilogue;
 mod matrix;
+mod weights;
 
 pub use conv::{Conv, wrong_codes};
 pub use conv_transpose::ConvTranspose;

@@ -1,0 +1,159 @@
+//! Weights that the target holds in another encoding than the file: the rules `weights` and `weights_scale`.
+
+use super::super::environment::add_encoding;
+use super::super::lanes::{CHUNK, ScaleMap, read_codes};
+use super::super::quantizers;
+use crate::encoding::Encoding;
+use crate::error::{Error, Result};
+use crate::ops::Fact;
+use crate::program::{Channels, Env, Lanes, Scratch, Value};
+use crate::spec::{Action, Spec, names};
+use crate::tensor::{Data, Tensor};
+use std::sync::Arc;
+
+/// The fact of constant weights as the kernel multiplies them: signed 8-bit codes around zero. `None` where the spec leaves
+/// the file's codes alone, or where the weights are not constant.
+///
+/// # Errors
+/// Those of the rules; `weights_scale` where the new scale is not a positive number.
+pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
+    let (Some(codes), Some(from)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
+    let Some(rule) = spec.rule(names::WEIGHTS) else { return Ok(None) };
+    let map = ScaleMap::new(from, &w.shape)?;
+    let mut wide = vec![0i32; codes.len()];
+    read_codes(codes.data(), 0, &mut wide)?;
+    let mut env = environment(x, from, &largest(&map, from, &wide)?);
+    if matches!(rule.resolve(&env)?.action, Action::Move) {
+        return Ok(None);
+    }
+    let scale = scales(spec, &env, from.scale.len())?;
+    env.input_int("w", from.qmin().into(), from.qmax().into());
+    let compiled = quantizers::compile(spec, names::WEIGHTS, &env)?;
+    let (tile, mut scratch) = (compiled.tile(), Scratch::default());
+    let mut out = vec![0i32; wide.len()];
+    for start in (0..wide.len()).step_by(CHUNK) {
+        map.segments(start..(start + CHUNK).min(wide.len()), |range, channels| {
+            tile.run(&[Lanes::I32(&wide[range.clone()])], channels, &mut scratch, &mut out[range])
+        })?;
+    }
+    let encoding = Encoding {
+        zero_point: vec![0; scale.len()],
+        scale,
+        bitwidth: 8,
+        signed: true,
+        symmetric: true,
+        narrow_range: false,
+        granularity: from.granularity.clone(),
+        lpbq: None,
+    };
+    encoding.validate().map_err(|_| Error::invalid("weights_scale", "the rule gives a scale that is not positive"))?;
+    let codes = Tensor::new(w.shape.clone(), Data::I8(out.into_iter().map(|v| v as i8).collect()))?;
+    Ok(Some(Fact { constant: None, codes: Some(Arc::new(codes)), encoding: Some(Arc::new(encoding)), ..w.clone() }))
+}
+
+/// What the rules see: `x.*`, `w.*`, `w.max`, `w.centred`, and the codes of the result as `y`.
+fn environment(x: &Encoding, w: &Encoding, largest: &[i64]) -> Env {
+    let mut env = Env::new();
+    add_encoding(&mut env, "x", x);
+    add_encoding(&mut env, "w", w);
+    env.channel("w.max", largest.iter().map(|&m| Value::Int(m.into())).collect());
+    let centre = if w.signed { 0 } else { 1i64 << (w.bitwidth - 1) };
+    env.constant("w.centred", Value::Bool(w.zero_point.iter().all(|&z| z == centre)));
+    env.output(i8::MIN.into(), i8::MAX.into());
+    env
+}
+
+/// The largest `|w - zero point|` of the data, per tensor or channel.
+fn largest(map: &ScaleMap, encoding: &Encoding, codes: &[i32]) -> Result<Vec<i64>> {
+    let mut out = vec![0i64; encoding.scale.len()];
+    map.segments(0..codes.len(), |range, channels| {
+        for (i, &code) in codes[range].iter().enumerate() {
+            let channel = match channels {
+                Channels::Uniform(channel) => channel,
+                Channels::Cyclic { start } => (start + i) % out.len(),
+            };
+            out[channel] = out[channel].max((i64::from(code) - encoding.zero_point[channel]).abs());
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+fn scales(spec: &Spec, env: &Env, channels: usize) -> Result<Vec<f64>> {
+    let compiled = quantizers::compile(spec, names::WEIGHTS_SCALE, env)?;
+    let scale = |channel: usize| {
+        let value = compiled.eval(channel % compiled.channels(), &[])?;
+        value.as_float().ok_or_else(|| Error::invalid("weights_scale", "the rule must give a real number"))
+    };
+    (0..channels).map(scale).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::Granularity;
+    use crate::tensor::DType;
+
+    const SPEC: &str = r#"
+schema_version = 1
+name = "t"
+[rules.weights]
+move = true
+evidence = { status = "assumed", source = "test" }
+[[rules.weights.cases]]
+when = "!w.centred && x.bits == 16"
+y = "sat(div((w - w.zp) * 127, max(w.max, 1), half_even), y)"
+[rules.weights_scale]
+y = "w.scale * f64(max(w.max, 1)) / 127.0"
+evidence = { status = "assumed", source = "test" }
+"#;
+
+    fn fact(codes: Vec<u8>, scale: Vec<f64>, zero_point: Vec<i64>) -> Fact {
+        let granularity = match scale.len() {
+            1 => Granularity::PerTensor,
+            _ => Granularity::PerChannel { axis: 1 },
+        };
+        let grid = Encoding::per_tensor(1.0, 0, 8, false).unwrap();
+        let encoding = Encoding { scale, zero_point, granularity, ..grid };
+        Fact {
+            name: "w".into(),
+            dtype: DType::F32,
+            shape: vec![2, codes.len() / 2],
+            constant: None,
+            codes: Some(Arc::new(Tensor::new(vec![2, codes.len() / 2], Data::U8(codes)).unwrap())),
+            encoding: Some(Arc::new(encoding)),
+        }
+    }
+
+    fn run(x_bits: u32, w: &Fact) -> Option<(Vec<i64>, Vec<f64>)> {
+        let spec = Spec::parse(SPEC, "test").unwrap();
+        let x = Encoding::per_tensor(0.5, 0, x_bits, false).unwrap();
+        let out = reencode(&spec, &x, w).unwrap()?;
+        let encoding = out.encoding.unwrap();
+        assert_eq!((encoding.signed, encoding.bitwidth), (true, 8));
+        assert!(encoding.zero_point.iter().all(|&z| z == 0));
+        Some((out.codes.unwrap().to_i64().unwrap(), encoding.scale.clone()))
+    }
+
+    #[test]
+    fn the_largest_weight_becomes_127() {
+        let w = fact(vec![0, 10, 20, 210], vec![0.25], vec![10]);
+        let (codes, scale) = run(16, &w).unwrap();
+        // (-10, 0, 10, 200) · 127 / 200 = (-6.35, 0, 6.35, 127)
+        assert_eq!((codes, scale), (vec![-6, 0, 6, 127], vec![0.25 * 200.0 / 127.0]));
+        assert_eq!(run(8, &w), None);
+    }
+
+    #[test]
+    fn channels_have_their_own_largest_weight() {
+        let w = fact(vec![1, 3, 3, 7], vec![1.0, 2.0], vec![2, 3]);
+        let (codes, scale) = run(16, &w).unwrap();
+        assert_eq!((codes, scale), (vec![-127, 0, 127, 127], vec![1.0 / 127.0, 2.0 * 4.0 / 127.0]));
+    }
+
+    #[test]
+    fn centred_and_zero_weights_need_no_division() {
+        assert_eq!(run(16, &fact(vec![128, 129, 3, 255], vec![0.25], vec![128])), None);
+        assert_eq!(run(16, &fact(vec![9; 4], vec![0.25], vec![9])).unwrap().0, [0; 4]);
+    }
+}

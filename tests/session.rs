@@ -1,0 +1,210 @@
+//! Whole graphs: the same bits however they run, errors that say what is wrong, traces that end in the computed code.
+
+mod support;
+
+use nputwin::exec::{Captured, Options, Session};
+use nputwin::graph::Graph;
+use nputwin::spec::{EMBEDDED, Execution, Spec, embedded_names};
+use nputwin::tensor::{Data, Tensor};
+use support::{Builder, network, network_input, per_tensor};
+
+fn session(graph: &Graph, target: &str, threads: usize) -> Session {
+    Session::new(graph.clone(), Spec::load(target).unwrap(), Options { threads, strict: false }).unwrap()
+}
+
+fn capture(session: &Session, input: &Tensor) -> Vec<Captured> {
+    let name = session.inputs()[0].name.clone();
+    session.run_with(&[(&name, input)], true, &mut || Ok(())).unwrap().captured
+}
+
+/// Codes (or bits of reals) of every tensor.
+fn bits(captured: &[Captured]) -> Vec<(String, Vec<u64>)> {
+    captured
+        .iter()
+        .map(|c| {
+            let values = c.codes.as_ref().unwrap_or(&c.value).to_f64();
+            (c.name.clone(), values.iter().map(|v| v.to_bits()).collect())
+        })
+        .collect()
+}
+
+const TARGETS: [&str; 4] = ["float", "fake_quant", "onnxruntime_cpu", "htp_v75"];
+
+#[test]
+fn every_thread_count_and_batch_gives_the_same_bits() {
+    let graph = network(1);
+    let batch = network_input(2, 5);
+    for target in TARGETS {
+        let whole = bits(&capture(&session(&graph, target, 1), &batch));
+        for threads in [2, 7] {
+            assert_eq!(bits(&capture(&session(&graph, target, threads), &batch)), whole, "{target}, {threads} threads");
+        }
+        for image in 0..5 {
+            let Data::F32(values) = batch.data() else { unreachable!() };
+            let one = Tensor::f32(&[1, 3, 11, 13], values[image * 429..][..429].to_vec());
+            for ((name, single), (_, all)) in bits(&capture(&session(&graph, target, 2), &one)).iter().zip(&whole) {
+                let part = &all[image * all.len() / 5..(image + 1) * all.len() / 5];
+                assert_eq!(single, part, "{target}: '{name}' of image {image}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_behaviour_hangs_on_a_targets_name() {
+    let graph = network(3);
+    let input = network_input(4, 1);
+    for target in embedded_names() {
+        let (file, text) = EMBEDDED.iter().find(|(f, _)| *f == format!("{target}.toml")).unwrap();
+        let renamed = text.replace(&format!("name = \"{target}\""), "name = \"somebody_else\"");
+        assert_ne!(renamed, *text, "{file} states its name");
+        let other = Spec::parse(&renamed, "renamed.toml").unwrap();
+        let own = Spec::load(target).unwrap();
+        assert_eq!(own.hash, other.hash);
+        let run = |spec: Spec| {
+            let session = Session::new(graph.clone(), spec, Options { threads: 1, strict: false }).unwrap();
+            let name = session.inputs()[0].name.clone();
+            session.run_with(&[(&name, &input)], true, &mut || Ok(())).map(|r| bits(&r.captured)).map_err(|e| e.code())
+        };
+        assert_eq!(run(own), run(other), "{target}");
+    }
+}
+
+#[test]
+fn emulation_stays_near_simulation_and_is_not_it() {
+    let graph = network(5);
+    let input = network_input(6, 2);
+    let simulated = capture(&session(&graph, "fake_quant", 1), &input);
+    for target in ["onnxruntime_cpu", "htp_v75"] {
+        let emulated = capture(&session(&graph, target, 1), &input);
+        let mut differs = false;
+        for (e, s) in emulated
+            .iter()
+            .filter(|e| e.codes.is_some())
+            .filter_map(|e| simulated.iter().find(|s| s.name == e.name).map(|s| (e, s)))
+        {
+            let scale = e.encoding.as_ref().unwrap().scale[0];
+            let worst =
+                e.value.to_f64().iter().zip(s.value.to_f64()).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f64::max);
+            assert!(worst < 4.5, "{target}: '{}' is {worst} codes from the simulation", e.name);
+            differs |= worst > 0.5;
+        }
+        assert!(differs, "{target} computes something of its own");
+    }
+}
+
+#[test]
+fn a_trace_ends_in_the_code_that_was_computed() {
+    let graph = network(7);
+    let input = network_input(8, 1);
+    for target in ["onnxruntime_cpu", "htp_v75"] {
+        let session = session(&graph, target, 1);
+        let name = session.inputs()[0].name.clone();
+        let mut traced = 0;
+        for tensor in capture(&session, &input).iter().filter(|t| t.codes.is_some()) {
+            let codes = tensor.codes.as_ref().unwrap().to_i64().unwrap();
+            for index in [0, codes.len() / 2, codes.len() - 1] {
+                match session.explain(&[(&name, &input)], &tensor.name, index) {
+                    Ok(explanation) => {
+                        let trace = explanation.trace.expect("explained kernels have traces");
+                        let result: i128 = trace.result.parse().expect("codes are ints");
+                        assert_eq!(result, i128::from(codes[index]), "{target}: '{}' [{index}]", tensor.name);
+                        traced += 1;
+                    }
+                    Err(error) => assert!(error.code().starts_with("explain"), "{error}"),
+                }
+            }
+        }
+        assert!(traced >= 24, "{target}: {traced} elements traced");
+    }
+}
+
+#[test]
+fn a_tensor_without_encoding_runs_in_float_and_is_reported() {
+    let mut b = Builder::new(9);
+    let x = b.input(&[1, 4], Some(per_tensor(0.1, 128, 8, false)));
+    let t = b.node("Sigmoid", &[x], &[], None);
+    let y = b.node("Tanh", &[t], &[], Some(per_tensor(0.01, 128, 8, false)));
+    b.output(y);
+    let session = session(&b.graph, "htp_v75", 1);
+    let report = session.report(vec![vec![1, 4]]).unwrap();
+    assert!(report.nodes.iter().all(|n| n.mode == "float"), "{:?}", report.nodes);
+    assert!(report.notes.iter().any(|n| n.text.contains("has no encoding")), "{:?}", report.notes);
+}
+
+#[test]
+fn strict_refuses_assumed_rules() {
+    let graph = network(10);
+    let strict = Options { threads: 1, strict: true };
+    let session = Session::new(graph, Spec::load("htp_v75").unwrap(), strict).unwrap();
+    let error = session.report(vec![vec![1, 3, 11, 13]]).unwrap_err();
+    assert_eq!(error.code(), "strict_assumed");
+    assert_eq!(error.kind().exit_code(), 3);
+}
+
+#[test]
+fn wrong_feeds_are_named() {
+    let session = session(&network(11), "onnxruntime_cpu", 1);
+    let name = session.inputs()[0].name.clone();
+    let good = network_input(1, 1);
+    let code = |feeds: &[(&str, &Tensor)]| session.run(feeds).unwrap_err().code();
+    assert_eq!(code(&[]), "feed_missing");
+    assert_eq!(code(&[("nobody", &good)]), "feed_unknown");
+    assert_eq!(code(&[(&name, &Tensor::i64(&[1], vec![0]))]), "feed_dtype");
+    assert_eq!(code(&[(&name, &Tensor::f32(&[1, 3, 11, 12], vec![0.0; 396]))]), "feed_shape");
+    assert_eq!(code(&[(&name, &Tensor::f32(&[3, 11, 13], vec![0.0; 429]))]), "feed_shape");
+    let mut values = vec![0.5; 429];
+    values[77] = f32::NAN;
+    let error = session.run(&[(&name, &Tensor::f32(&[1, 3, 11, 13], values))]).unwrap_err();
+    assert_eq!(error.code(), "quantize_nan");
+    assert!(error.to_string().contains("element 77"), "{error}");
+}
+
+#[test]
+fn an_operator_that_the_target_does_not_cover_is_an_error() {
+    let mut b = Builder::new(12);
+    let x = b.input(&[1, 4], Some(per_tensor(0.1, 0, 8, true)));
+    let y = b.node("Erf", &[x], &[], Some(per_tensor(0.01, 0, 8, true)));
+    b.output(y);
+    let session = session(&b.graph, "tflite_micro", 1);
+    let error = session.report(vec![vec![1, 4]]).unwrap_err();
+    assert_eq!(error.code(), "rule_missing");
+    assert_eq!(error.kind(), nputwin::Kind::Unspecified);
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    if std::env::var_os("NPUTWIN_ISA").is_some() {
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let listing = |isa: &str| {
+        let out = std::process::Command::new(&program)
+            .args(["--exact", "prints_all_bits", "--nocapture", "--test-threads", "1"])
+            .env("NPUTWIN_ISA", isa)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{isa}: {}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().filter(|l| l.starts_with("bits ")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let scalar = listing("scalar");
+    assert!(scalar.len() > 40, "{} tensors", scalar.len());
+    for isa in nputwin::kernels::Isa::available() {
+        assert_eq!(listing(isa.name()), scalar, "{}", isa.name());
+    }
+}
+
+#[test]
+fn prints_all_bits() {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    for target in TARGETS {
+        let session = session(&network(13), target, 2);
+        assert!(matches!(session.spec().execution, Execution::Float | Execution::FakeQuant | Execution::Integer));
+        for (name, bits) in bits(&capture(&session, &network_input(14, 2))) {
+            let mut hasher = DefaultHasher::new();
+            bits.hash(&mut hasher);
+            println!("bits {target} {name} {:016x}", hasher.finish());
+        }
+    }
+}
