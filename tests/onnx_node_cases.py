@@ -1,7 +1,7 @@
 """Writes the node test cases of the installed `onnx` package as JSON lines, for tests/onnx_node_tests.rs.
 
-    python tests/onnx_node_cases.py /tmp/onnx_node_cases.jsonl
-    NPUTWIN_ONNX_NODE_CASES=/tmp/onnx_node_cases.jsonl cargo test --test onnx_node_tests -- --nocapture
+python tests/onnx_node_cases.py /tmp/onnx_node_cases.jsonl
+NPUTWIN_ONNX_NODE_CASES=/tmp/onnx_node_cases.jsonl cargo test --test onnx_node_tests -- --nocapture
 """
 
 import json
@@ -21,7 +21,14 @@ def tensor(value):
         value = numpy_helper.to_array(value)
     array = np.asarray(value)
     dtype = array.dtype.name
-    if dtype not in {"float64", "float32", "float16", "bfloat16", "bool", *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64))}:
+    if dtype not in {
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "bool",
+        *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64)),
+    }:
         raise ValueError(f"type {dtype}")
     return {"dtype": dtype, "shape": list(array.shape), "bytes": np.ascontiguousarray(array).tobytes().hex()}
 
@@ -58,19 +65,23 @@ def case(test):
                 value = np.array(value, np.int64 if "int" in a.name else np.float32)
             constants[node.output[0]] = tensor(value)
             continue
-        nodes.append({
-            "op_type": node.op_type,
-            "domain": node.domain,
-            "inputs": list(node.input),
-            "outputs": list(node.output),
-            "attributes": {a.name: attribute(a) for a in node.attribute},
-        })
+        nodes.append(
+            {
+                "op_type": node.op_type,
+                "domain": node.domain,
+                "inputs": list(node.input),
+                "outputs": list(node.output),
+                "attributes": {a.name: attribute(a) for a in node.attribute},
+            }
+        )
     sets = []
     for inputs, outputs in test.data_sets:
-        sets.append({
-            "inputs": {p.name: tensor(v) for p, v in zip(graph.input, inputs)},
-            "outputs": {p.name: tensor(v) for p, v in zip(graph.output, outputs)},
-        })
+        sets.append(
+            {
+                "inputs": {p.name: tensor(v) for p, v in zip(graph.input, inputs)},
+                "outputs": {p.name: tensor(v) for p, v in zip(graph.output, outputs)},
+            }
+        )
     opsets = {o.domain: o.version for o in test.model.opset_import}
     return {"name": test.name, "opsets": opsets, "constants": constants, "nodes": nodes, "sets": sets}
 

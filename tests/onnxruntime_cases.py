@@ -84,7 +84,10 @@ def resize():
     if opset == 10:
         return 10, "Resize", [x, scales], {"mode": mode}
     modes = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
-    attributes = {"mode": mode, "coordinate_transformation_mode": random.choice(modes + (["half_pixel_symmetric"] if opset >= 19 else []))}
+    attributes = {
+        "mode": mode,
+        "coordinate_transformation_mode": random.choice(modes + (["half_pixel_symmetric"] if opset >= 19 else [])),
+    }
     if mode == "nearest":
         # Coordinates of the symmetric mode fall on ties, where the last bit of its offset decides.
         if attributes["coordinate_transformation_mode"] == "half_pixel_symmetric":
@@ -108,7 +111,9 @@ def upsample():
 
 def axes_op():
     axes = sorted(random.sample(range(-3, 0), random.randint(1, 2)))
-    op = random.choice(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceLogSumExp"])
+    op = random.choice(
+        ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceLogSumExp"]
+    )
     x, keep = floats(3, 4, 5), {"keepdims": random.randrange(2)}
     if random.random() < 0.5:
         return 11, op, [x], {"axes": axes, **keep}
@@ -117,51 +122,80 @@ def axes_op():
 
 def movement():
     x = floats(3, 4, 5)
-    return random.choice([
-        (1, "Slice", [x], {"starts": [-3, 1], "ends": [99, -1], "axes": [-1, 0]}),
-        (13, "Slice", [x, ints(4, -9), ints(-99, 9), ints(2, -2), ints(-2, 3)], {}),
-        (11, "Squeeze", [floats(1, 3, 1)], {"axes": [-1]}),
-        (11, "Unsqueeze", [x], {"axes": [-1, 1]}),
-        (11, "Split", [x], {"axis": 1, "split": [1, 3]}),
-        (18, "Split", [x], {"axis": 2, "num_outputs": 3}),
-        (10, "Pad", [x], {"pads": [1, 0, 2, 0, 3, 1], "mode": "reflect"}),
-        (10, "Pad", [x], {"pads": [1, -1, 2, 0, 3, 1], "value": 1.5}),
-        (19, "Pad", [x, ints(1, 2, 0, 3), np.float32(7), ints(-1, 0)], {"mode": random.choice(["constant", "edge", "wrap"])}),
-        (9, "Flatten", [x], {"axis": random.randint(0, 3)}),
-        (13, "Tile", [x, ints(2, 1, 3)], {}),
-        (13, "DepthToSpace", [floats(2, 12, 3, 2)], {"blocksize": 2, "mode": random.choice(["DCR", "CRD"])}),
-        (13, "SpaceToDepth", [floats(2, 3, 4, 6)], {"blocksize": 2}),
-        (13, "Gather", [x, np.array([[0, -1], [1, 1]])], {"axis": random.randint(-3, 2)}),
-        (13, "Transpose", [x], {"perm": random.sample(range(3), 3)}),
-        (14, "Reshape", [x, ints(0, -1, 2)], {}),
-    ])
+    return random.choice(
+        [
+            (1, "Slice", [x], {"starts": [-3, 1], "ends": [99, -1], "axes": [-1, 0]}),
+            (13, "Slice", [x, ints(4, -9), ints(-99, 9), ints(2, -2), ints(-2, 3)], {}),
+            (11, "Squeeze", [floats(1, 3, 1)], {"axes": [-1]}),
+            (11, "Unsqueeze", [x], {"axes": [-1, 1]}),
+            (11, "Split", [x], {"axis": 1, "split": [1, 3]}),
+            (18, "Split", [x], {"axis": 2, "num_outputs": 3}),
+            (10, "Pad", [x], {"pads": [1, 0, 2, 0, 3, 1], "mode": "reflect"}),
+            (10, "Pad", [x], {"pads": [1, -1, 2, 0, 3, 1], "value": 1.5}),
+            (
+                19,
+                "Pad",
+                [x, ints(1, 2, 0, 3), np.float32(7), ints(-1, 0)],
+                {"mode": random.choice(["constant", "edge", "wrap"])},
+            ),
+            (9, "Flatten", [x], {"axis": random.randint(0, 3)}),
+            (13, "Tile", [x, ints(2, 1, 3)], {}),
+            (13, "DepthToSpace", [floats(2, 12, 3, 2)], {"blocksize": 2, "mode": random.choice(["DCR", "CRD"])}),
+            (13, "SpaceToDepth", [floats(2, 3, 4, 6)], {"blocksize": 2}),
+            (13, "Gather", [x, np.array([[0, -1], [1, 1]])], {"axis": random.randint(-3, 2)}),
+            (13, "Transpose", [x], {"perm": random.sample(range(3), 3)}),
+            (14, "Reshape", [x, ints(0, -1, 2)], {}),
+        ]
+    )
 
 
 def numbers():
     x = floats(2, 3, 4)
-    return random.choice([
-        (6, "Clip", [x], {"min": -0.5, "max": 0.25}),
-        (13, "Clip", [x, np.float32(0.5), np.float32(-0.5)], {}),
-        (11, "Softmax", [x], {"axis": random.randint(0, 2)}),
-        (11, "LogSoftmax", [x], {"axis": random.randint(0, 2)}),
-        (13, "Softmax", [x * 20], {"axis": random.randint(-3, 2)}),
-        (13, "Gemm", [floats(4, 3), floats(5, 4), floats(5)], {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0}),
-        (13, "Gemm", [floats(3, 4), floats(4, 5), floats(3, 1)], {"beta": 0.3}),
-        (13, "MatMul", [floats(2, 1, 3, 4), floats(5, 4, 6)], {}),
-        (13, "MatMul", [floats(4), floats(2, 4, 3)], {}),
-        (9, "BatchNormalization", [floats(2, 3, 4), floats(3), floats(3), floats(3), floats(3) ** 2], {"epsilon": 1e-3}),
-        (13, "InstanceNormalization", [floats(2, 3, 4, 2), floats(3), floats(3)], {}),
-        (17, "LayerNormalization", [x, floats(4), floats(4)], {"epsilon": 1e-6}),
-        (17, "LayerNormalization", [x, floats(3, 4)], {"axis": 1}),
-        (20, "Gelu", [x * 3], {"approximate": random.choice(["none", "tanh"])}),
-        (13, "Erf", [x], {}), (14, "HardSwish", [x * 3], {}), (13, "HardSigmoid", [x * 3], {"alpha": 0.3}),
-        (13, "Sigmoid", [x * 9], {}), (13, "Tanh", [x], {}), (13, "Exp", [x], {}), (13, "Elu", [x], {"alpha": 0.7}),
-        (13, "Selu", [x], {}), (13, "Softplus", [x * 9], {}), (13, "Pow", [np.abs(x), floats(4)], {}),
-        (13, "Pow", [x, np.float32(2)], {}), (13, "PRelu", [x, floats(3, 1)], {}), (13, "Mean", [x, floats(4)], {}),
-        (12, "ArgMax", [np.round(x)], {"axis": -1, "select_last_index": random.randrange(2)}),
-        (13, "GlobalAveragePool", [floats(2, 3, 7, 5)], {}), (13, "Round", [np.round(x * 4) / 2], {}),
-        (13, "Div", [x, floats(3, 1)], {}),
-    ])
+    return random.choice(
+        [
+            (6, "Clip", [x], {"min": -0.5, "max": 0.25}),
+            (13, "Clip", [x, np.float32(0.5), np.float32(-0.5)], {}),
+            (11, "Softmax", [x], {"axis": random.randint(0, 2)}),
+            (11, "LogSoftmax", [x], {"axis": random.randint(0, 2)}),
+            (13, "Softmax", [x * 20], {"axis": random.randint(-3, 2)}),
+            (
+                13,
+                "Gemm",
+                [floats(4, 3), floats(5, 4), floats(5)],
+                {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0},
+            ),
+            (13, "Gemm", [floats(3, 4), floats(4, 5), floats(3, 1)], {"beta": 0.3}),
+            (13, "MatMul", [floats(2, 1, 3, 4), floats(5, 4, 6)], {}),
+            (13, "MatMul", [floats(4), floats(2, 4, 3)], {}),
+            (
+                9,
+                "BatchNormalization",
+                [floats(2, 3, 4), floats(3), floats(3), floats(3), floats(3) ** 2],
+                {"epsilon": 1e-3},
+            ),
+            (13, "InstanceNormalization", [floats(2, 3, 4, 2), floats(3), floats(3)], {}),
+            (17, "LayerNormalization", [x, floats(4), floats(4)], {"epsilon": 1e-6}),
+            (17, "LayerNormalization", [x, floats(3, 4)], {"axis": 1}),
+            (20, "Gelu", [x * 3], {"approximate": random.choice(["none", "tanh"])}),
+            (13, "Erf", [x], {}),
+            (14, "HardSwish", [x * 3], {}),
+            (13, "HardSigmoid", [x * 3], {"alpha": 0.3}),
+            (13, "Sigmoid", [x * 9], {}),
+            (13, "Tanh", [x], {}),
+            (13, "Exp", [x], {}),
+            (13, "Elu", [x], {"alpha": 0.7}),
+            (13, "Selu", [x], {}),
+            (13, "Softplus", [x * 9], {}),
+            (13, "Pow", [np.abs(x), floats(4)], {}),
+            (13, "Pow", [x, np.float32(2)], {}),
+            (13, "PRelu", [x, floats(3, 1)], {}),
+            (13, "Mean", [x, floats(4)], {}),
+            (12, "ArgMax", [np.round(x)], {"axis": -1, "select_last_index": random.randrange(2)}),
+            (13, "GlobalAveragePool", [floats(2, 3, 7, 5)], {}),
+            (13, "Round", [np.round(x * 4) / 2], {}),
+            (13, "Div", [x, floats(3, 1)], {}),
+        ]
+    )
 
 
 KINDS = [conv, conv_transpose, pool, resize, resize, upsample, axes_op, movement, numbers, numbers]
@@ -187,11 +221,21 @@ def case(index, kind):
         "name": f"{index} {op_type} opset {opset} {attributes} {[v.shape if v.size > 6 or v.ndim > 1 else v.tolist() for v in inputs]}",
         "opsets": {"": opset},
         "constants": {},
-        "nodes": [{
-            "op_type": op_type, "domain": "", "inputs": names, "outputs": outputs,
-            "attributes": {a.name: attribute(a) for a in node.attribute},
-        }],
-        "sets": [{"inputs": {n: tensor(v) for n, v in given.items()}, "outputs": {n: tensor(v) for n, v in zip(outputs, results)}}],
+        "nodes": [
+            {
+                "op_type": op_type,
+                "domain": "",
+                "inputs": names,
+                "outputs": outputs,
+                "attributes": {a.name: attribute(a) for a in node.attribute},
+            }
+        ],
+        "sets": [
+            {
+                "inputs": {n: tensor(v) for n, v in given.items()},
+                "outputs": {n: tensor(v) for n, v in zip(outputs, results)},
+            }
+        ],
     }
 
 

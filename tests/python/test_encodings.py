@@ -95,7 +95,7 @@ def test_every_code_survives(bitwidth: int, signed: bool) -> None:
 
 def test_division_equals_numpy_and_reciprocal_does_not() -> None:
     scale = np.float32(0.3)
-    x = (np.arange(-120, 120) + np.float32(0.5)) * scale
+    x = (np.arange(-120, 120, dtype=np.float32) + np.float32(0.5)) * scale
     encoding = Encoding(float(scale), signed=True)
     divided = np.round(x / scale).astype(np.int8)
     np.testing.assert_array_equal(quantize(x, encoding), divided)
