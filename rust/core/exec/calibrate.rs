@@ -84,7 +84,8 @@ pub fn calibrate(
             sites.observe(&mut observers, t, &bare, constant, options.method)?;
         }
     }
-    let ids: HashMap<&str, TensorId> = bare.tensors.iter().enumerate().map(|(t, info)| (info.name.as_str(), t)).collect();
+    let ids: HashMap<&str, TensorId> =
+        bare.tensors.iter().enumerate().map(|(t, info)| (info.name.as_str(), t)).collect();
     let float = Spec { execution: Execution::Float, ..spec.clone() };
     let session = Session::new(bare.clone(), float, Options { threads: options.threads, strict: false })?;
     let mut float_tensors: BTreeSet<TensorId> = BTreeSet::new();

@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Elements of one input of the models: 3×6×6.
-pub const INPUT: usize = 108;
+pub(crate) const INPUT: usize = 108;
 
 /// A folder that goes away, and the program run in it.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
 }
 
 /// What the program gave.
-pub struct Finished {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Finished {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Finished {
@@ -34,48 +34,48 @@ impl Finished {
     }
 
     /// Checks for success.
-    pub fn succeeds(&self) {
+    pub(crate) fn succeeds(&self) {
         assert_eq!(self.code, 0, "{}", self.stderr);
     }
 
     /// Checks for success and gives stdout as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}", self.stderr);
         self.json_of(0)
     }
 
     /// Checks the exit code and gives stdout as JSON.
-    pub fn json_of(&self, code: i32) -> Value {
+    pub(crate) fn json_of(&self, code: i32) -> Value {
         assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
         serde_json::from_str(&self.stdout).expect("stdout is one JSON document")
     }
 
     /// The error object on stderr.
-    pub fn error(&self) -> Value {
+    pub(crate) fn error(&self) -> Value {
         assert!(self.stdout.is_empty(), "{}", self.stdout);
         serde_json::from_str(&self.stderr).unwrap_or_else(|_| panic!("stderr is no JSON: {}", self.stderr))
     }
 }
 
 impl Sandbox {
-    pub fn new() -> Sandbox {
+    pub(crate) fn new() -> Sandbox {
         Sandbox { dir: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), bytes).expect("the folder can be written");
     }
 
-    pub fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
     /// Runs the program in the folder; words are separated by blanks, `@name` is a model.
-    pub fn run(&self, line: &str) -> Finished {
+    pub(crate) fn run(&self, line: &str) -> Finished {
         let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
             Some(name) => model(name).display().to_string(),
             None => word.to_string(),
@@ -89,7 +89,7 @@ impl Sandbox {
     }
 
     /// A sandbox with the samples `x0.npy`, `x0.raw`, … and a list of all of them.
-    pub fn with_samples(count: usize) -> Sandbox {
+    pub(crate) fn with_samples(count: usize) -> Sandbox {
         let sandbox = Sandbox::new();
         let mut list = String::from("# samples\n\n");
         for i in 0..count {
@@ -104,12 +104,12 @@ impl Sandbox {
 }
 
 /// Path of a model beside the tests.
-pub fn model(name: &str) -> PathBuf {
+pub(crate) fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
 }
 
 /// The values of sample `i`: a fixed sequence over about -2 to 2.
-pub fn sample(i: usize) -> Vec<f32> {
+pub(crate) fn sample(i: usize) -> Vec<f32> {
     let mut state = 12345u32 + i as u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -119,17 +119,17 @@ pub fn sample(i: usize) -> Vec<f32> {
 }
 
 /// Elements as little-endian bytes.
-pub fn raw(values: &[f32]) -> Vec<u8> {
+pub(crate) fn raw(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 /// A numpy file.
-pub fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
+pub(crate) fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
     npy_of("<f4", shape, &raw(values))
 }
 
 /// A numpy file of any type.
-pub fn npy_of(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
+pub(crate) fn npy_of(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     let dims: String = shape.iter().map(|d| format!("{d},")).collect();
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({dims}), }}\n");
     let mut out = b"\x93NUMPY\x01\x00".to_vec();
