@@ -4,6 +4,19 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "Comparison",
+    "Encoding",
+    "Session",
+    "__version__",
+    "calibrate",
+    "dequantize",
+    "fake_quantize",
+    "quantize",
+    "run_cli",
+    "targets",
+]
+
 __version__: str
 
 @final

@@ -166,8 +166,12 @@ class Explanation:
 
 
 def trace_lines(trace: Any) -> list[str]:
-    """The steps of a trace, one line each."""
-    if trace is None:
-        return []
-    steps = trace.get("steps", []) if isinstance(trace, dict) else trace
-    return [" ".join(f"{key}={value}" for key, value in step.items() if value is not None) for step in steps]
+    """The steps of a trace, one line each, with the exact value before each rounding."""
+    lines = []
+    for step in trace["steps"] if trace else []:
+        name = step.get("name")
+        shown = f"{name} = {step['text']}" if name and name != step["text"] else step["text"]
+        exact = step.get("exact")
+        line = f"{step['kind']:8} {shown} = {step['value']}"
+        lines.append(f"{line} (exactly {exact['decimal']})" if exact else line)
+    return lines

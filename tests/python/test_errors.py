@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 from small_models import constant, model, network, value
 
 import nputwin
@@ -18,9 +18,13 @@ def session(source=None, **options) -> nputwin.Session:
     return nputwin.Session(network() if source is None else source, target=options.pop("target", "float"), **options)
 
 
+def unchecked(graph: onnx.GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
 def unknown_operator() -> onnx.ModelProto:
     nodes = [helper.make_node("Frobnicate", ["x"], ["y"])]
-    return helper.make_model(helper.make_graph(nodes, "g", [value("x", [1])], [value("y", [1])]))
+    return unchecked(helper.make_graph(nodes, "g", [value("x", [1])], [value("y", [1])]))
 
 
 def bad_reshape() -> onnx.ModelProto:
@@ -30,12 +34,7 @@ def bad_reshape() -> onnx.ModelProto:
 
 def cycle() -> onnx.ModelProto:
     nodes = [helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
-    return helper.make_model(helper.make_graph(nodes, "g", [value("x", [1])], [value("b", [1])]))
-
-
-def int_model() -> onnx.ModelProto:
-    nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    return model(nodes, [value("x", [2], TensorProto.FLOAT)], [value("y", [2])])
+    return unchecked(helper.make_graph(nodes, "g", [value("x", [1])], [value("b", [1])]))
 
 
 ENTRY = {
@@ -85,19 +84,12 @@ CASES = {
     "wide bitwidth": (lambda: session(encodings=encodings(bw=77)), nputwin.InvalidError),
     "offset outside": (lambda: session(encodings=encodings(offset=[7])), nputwin.InvalidError),
     "unmatched entry": (lambda: session(encodings=encodings(name="nobody")), nputwin.InvalidError),
-    "no encoding for a kernel": (
-        lambda: session(target="htp_v75", encodings={**encodings()}).run(None, {"x": X}),
-        None,
-    ),
-    "shapes of a report": (lambda: session(int_model()).report([[3]]), None),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_input_gives_an_exception_of_its_kind(case: str) -> None:
     run, kind = CASES[case]
-    if kind is None:
-        return
     with pytest.raises(kind) as caught:
         run()
     error = caught.value
@@ -108,20 +100,18 @@ def test_wrong_input_gives_an_exception_of_its_kind(case: str) -> None:
 
 def test_every_case_has_a_text_of_its_own() -> None:
     texts: dict[str, str] = {}
-    for case, (run, kind) in CASES.items():
-        if kind is None:
-            continue
+    for case, (run, _) in CASES.items():
         with pytest.raises(nputwin.NputwinError) as caught:
             run()
         texts.setdefault(caught.value.message + str(caught.value.location), case)
-    assert len(texts) == sum(kind is not None for _, kind in CASES.values())
+    assert len(texts) == len(CASES)
 
 
 def test_classes_are_those_that_python_programs_expect() -> None:
     assert issubclass(nputwin.InvalidError, ValueError)
     assert issubclass(nputwin.UnsupportedError, NotImplementedError)
     assert issubclass(nputwin.FileError, OSError)
-    with pytest.raises(FileNotFoundError if False else OSError, match="No such file"):
+    with pytest.raises(OSError, match="No such file"):
         session("/nonexistent/model.onnx")
 
 

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from conftest import shared_folder
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from small_models import constant, value
 
 import nputwin
@@ -133,7 +134,7 @@ def exact_steps(model: onnx.ModelProto, feeds: dict[str, np.ndarray], output_sca
             nodes.append(node)
     (node,) = nodes
     operands = [renamed[name] for name in node.input]
-    evaluator = onnx.reference.ReferenceEvaluator(
+    evaluator = ReferenceEvaluator(
         helper.make_model(
             helper.make_graph(
                 [node],

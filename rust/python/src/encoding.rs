@@ -293,18 +293,6 @@ pub const FORMULAS: [(&str, Formula); 5] = [
     ("nudged_range", Formula::NudgedRange),
 ];
 
-const ROUNDINGS: [(&str, Rounding); 9] = [
-    ("half_even", Rounding::HalfEven),
-    ("half_away", Rounding::HalfAway),
-    ("half_up", Rounding::HalfUp),
-    ("half_down", Rounding::HalfDown),
-    ("half_to_zero", Rounding::HalfToZero),
-    ("half_odd", Rounding::HalfOdd),
-    ("floor", Rounding::Floor),
-    ("ceil", Rounding::Ceil),
-    ("trunc", Rounding::Trunc),
-];
-
 const SCALINGS: [(&str, Scaling); 3] = [
     ("divide_f32", Scaling::DivideF32),
     ("reciprocal_f32", Scaling::ReciprocalF32),
@@ -361,7 +349,7 @@ pub fn quantize<'py>(
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let rule = QuantizeRule {
         scaling: word(py, "scaling", scaling, &SCALINGS)?,
-        rounding: word(py, "rounding", rounding, &ROUNDINGS)?,
+        rounding: word(py, "rounding", rounding, &Rounding::ALL.map(|mode| (mode.name(), mode)))?,
         zero_point: word(py, "zero_point", zero_point, &ZERO_POINT_ORDERS)?,
     };
     let x = to_tensor(x, "x")?;
