@@ -353,10 +353,10 @@ impl Planner<'_> {
         if self.fold(&facts, op)? {
             return Ok(());
         }
-        if self.spec.execution == Execution::Integer {
-            if let Some((integer, body)) = self.integer_body(n, &facts)? {
-                return self.add_integer(n, &facts, integer, &body);
-            }
+        if self.spec.execution == Execution::Integer
+            && let Some((integer, body)) = self.integer_body(n, &facts)?
+        {
+            return self.add_integer(n, &facts, integer, &body);
         }
         self.add_float(n, &facts, op)
     }
