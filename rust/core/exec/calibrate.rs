@@ -348,7 +348,7 @@ mod tests {
         // Not conv (inside a chain), not b (a bias), not cat (shares its inputs' encoding).
         assert_eq!(names, ["x", "w", "relu", "c", "sum"]);
         let encoding = |name: &str| file.encoding(name).unwrap().unwrap();
-        assert_eq!(encoding("w").scale, [1.27 / 127.0]);
+        assert_eq!(encoding("w").scale, [f64::from(1.27f32) / 127.0]);
         assert_eq!((encoding("x").min(), encoding("x").max()), (-1.0, 2.0));
         // relu and sum meet in a Concat: one encoding over both ranges.
         assert!(encoding("relu").same_grid(encoding("sum")));

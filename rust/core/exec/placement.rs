@@ -90,17 +90,14 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
             continue;
         };
         let sole = consumers[input].len() == 1 && producers[input].is_some();
-        if sole && graph.tensors[input].encoding.is_none() && graph.tensors[input].constant.is_none() {
-            if let Some(encoding) = graph.tensors[output].encoding.clone() {
-                notes.push(Note {
-                    place: graph.tensors[input].name.clone(),
-                    text: format!(
-                        "has no encoding; takes that of '{}', which is all that reads it",
-                        graph.tensors[output].name
-                    ),
-                });
-                graph.tensors[input].encoding = Some(encoding);
-            }
+        let open = graph.tensors[input].encoding.is_none() && graph.tensors[input].constant.is_none();
+        if let (true, true, Some(encoding)) = (sole, open, graph.tensors[output].encoding.clone()) {
+            let whose = &graph.tensors[output].name;
+            notes.push(Note {
+                place: graph.tensors[input].name.clone(),
+                text: format!("has no encoding; takes that of '{whose}', which is all that reads it"),
+            });
+            graph.tensors[input].encoding = Some(encoding);
         }
     }
 }

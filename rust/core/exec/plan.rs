@@ -353,10 +353,10 @@ impl Planner<'_> {
         if self.fold(&facts, op)? {
             return Ok(());
         }
-        if self.spec.execution == Execution::Integer {
-            if let Some((integer, body)) = self.integer_body(n, &facts)? {
-                return self.add_integer(n, &facts, integer, &body);
-            }
+        if self.spec.execution == Execution::Integer
+            && let Some((integer, body)) = self.integer_body(n, &facts)?
+        {
+            return self.add_integer(n, &facts, integer, &body);
         }
         self.add_float(n, &facts, op)
     }
@@ -548,14 +548,17 @@ impl Planner<'_> {
 
     fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<()> {
         let node = facts.node;
-        let kernel = op.float(facts)?;
         let mut inputs = Vec::new();
-        for t in &node.inputs {
-            inputs.push(match t {
-                None => None,
-                Some(t) => Some(self.value(*t, Form::Real, Layout::RowMajor)?),
-            });
+        // Kernels may pack constants while they are prepared: they must see what the codes stand for.
+        let mut known = facts.inputs.to_vec();
+        for (t, fact) in node.inputs.iter().zip(&mut known) {
+            let source = t.map(|t| self.value(t, Form::Real, Layout::RowMajor)).transpose()?;
+            if let (Some(Source::Constant(value)), Some(fact)) = (&source, fact) {
+                fact.constant = Some(value.clone());
+            }
+            inputs.push(source);
         }
+        let kernel = op.float(&Facts { inputs: &known, ..*facts })?;
         let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
         self.steps.push(Step {
             node: Some(n),

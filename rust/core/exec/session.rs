@@ -86,8 +86,11 @@ pub struct Session {
     spec: Spec,
     options: Options,
     pool: rayon::ThreadPool,
-    plans: Mutex<HashMap<(Vec<Vec<usize>>, bool), Arc<Plan>>>,
+    plans: Mutex<HashMap<PlanKey, Arc<Plan>>>,
 }
+
+/// Shapes of the inputs, and whether every tensor is kept.
+type PlanKey = (Vec<Vec<usize>>, bool);
 
 /// Plans that a session keeps for different input shapes.
 const MAX_PLANS: usize = 16;

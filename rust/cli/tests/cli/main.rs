@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Elements of one input of the models: 3×6×6.
-pub const INPUT: usize = 108;
+pub(crate) const INPUT: usize = 108;
 
 /// A folder that goes away, and the program run in it.
 pub(crate) struct Sandbox {

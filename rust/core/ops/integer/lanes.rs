@@ -115,7 +115,7 @@ impl ScaleMap {
         }
         let expected = match block {
             None => shape[axis],
-            Some(b) if b > 0 && shape[axis] % b == 0 => shape.iter().product::<usize>() / b,
+            Some(b) if b > 0 && shape[axis].is_multiple_of(b) => shape.iter().product::<usize>() / b,
             Some(b) => {
                 return Err(Error::invalid("encoding_block", format!("blocks of {b} do not divide {}", shape[axis])));
             }
@@ -203,14 +203,12 @@ mod tests {
         let shape = [2, 4, 3];
         for axis in 0..3 {
             let got = scale_of_each(Granularity::PerChannel { axis }, shape[axis], &shape);
-            for i in 0..24 {
-                assert_eq!(got[i], [i / 12, i / 3 % 4, i % 3][axis], "axis {axis} element {i}");
-            }
+            let expected: Vec<usize> = (0..24).map(|i| [i / 12, i / 3 % 4, i % 3][axis]).collect();
+            assert_eq!(got, expected, "axis {axis}");
         }
         let got = scale_of_each(Granularity::PerBlock { axis: 1, block_size: 2 }, 12, &shape);
-        for i in 0..24 {
-            assert_eq!(got[i], (i / 12 * 2 + i / 3 % 4 / 2) * 3 + i % 3);
-        }
+        let expected: Vec<usize> = (0..24).map(|i| (i / 12 * 2 + i / 3 % 4 / 2) * 3 + i % 3).collect();
+        assert_eq!(got, expected);
         let got = scale_of_each(Granularity::PerBlock { axis: 1, block_size: 2 }, 4, &[2, 4]);
         assert_eq!(got, [0, 0, 1, 1, 2, 2, 3, 3]);
     }
