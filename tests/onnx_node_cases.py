@@ -78,8 +78,8 @@ def case(test):
     for inputs, outputs in test.data_sets:
         sets.append(
             {
-                "inputs": {p.name: tensor(v) for p, v in zip(graph.input, inputs)},
-                "outputs": {p.name: tensor(v) for p, v in zip(graph.output, outputs)},
+                "inputs": {p.name: tensor(v) for p, v in zip(graph.input, inputs, strict=False)},
+                "outputs": {p.name: tensor(v) for p, v in zip(graph.output, outputs, strict=False)},
             }
         )
     opsets = {o.domain: o.version for o in test.model.opset_import}

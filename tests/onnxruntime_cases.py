@@ -1,4 +1,4 @@
-"""Writes random cases whose outputs onnxruntime computed, in the format of onnx_node_cases.py (same test, same variable).
+"""Writes random cases whose outputs onnxruntime computed, as onnx_node_cases.py does (same test, same variable).
 
     python tests/onnxruntime_cases.py /tmp/onnxruntime_cases.jsonl [seed]
 
@@ -31,7 +31,10 @@ def ints(*values):
 
 def spatial(rank):
     """Random window attributes of a rank."""
-    pick = lambda low, high: [random.randint(low, high) for _ in range(rank)]
+
+    def pick(low, high):
+        return [random.randint(low, high) for _ in range(rank)]
+
     attributes = {"strides": pick(1, 3), "dilations": pick(1, 2)}
     match random.randrange(4):
         case 0:
@@ -58,7 +61,9 @@ def conv_transpose():
         attributes["output_padding"] = [random.randrange(s) for s in attributes["strides"]]
     elif random.random() < 0.3:
         attributes.pop("pads", None)
-        attributes["output_shape"] = [s * t + random.randint(0, 1) for s, t in zip(size, attributes["strides"])]
+        attributes["output_shape"] = [
+            s * t + random.randint(0, 1) for s, t in zip(size, attributes["strides"], strict=False)
+        ]
     inputs = [floats(2, 4, *size), floats(4, 3, *kernel)] + ([floats(3 * group)] if random.random() < 0.5 else [])
     return 13, "ConvTranspose", inputs, {"group": group, **attributes}
 
@@ -207,7 +212,7 @@ def case(index, kind):
     names = [f"x{i}" if not (i and v.size == 0) else "" for i, v in enumerate(inputs)]
     outputs = [f"y{i}" for i in range({"Split": 2 if opset == 11 else 3}.get(op_type, 1))]
     node = helper.make_node(op_type, names, outputs, **attributes)
-    given = {n: np.asarray(v) for n, v in zip(names, inputs) if n}
+    given = {n: np.asarray(v) for n, v in zip(names, inputs, strict=False) if n}
     ports = [helper.make_tensor_value_info("x0", helper.np_dtype_to_tensor_dtype(inputs[0].dtype), inputs[0].shape)]
     constants = [numpy_helper.from_array(v, n) for n, v in given.items() if n != "x0"]
     graph = helper.make_graph([node], "case", ports, [onnx.ValueInfoProto(name=o) for o in outputs], constants)
@@ -215,10 +220,11 @@ def case(index, kind):
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         results = session.run(None, {"x0": given["x0"]})
-    except Exception as error:  # noqa: BLE001 - onnxruntime raises plain exceptions of its own
+    except Exception as error:  # onnxruntime raises plain exceptions of its own
         return op_type, str(error)
+    shown = [v.shape if v.size > 6 or v.ndim > 1 else v.tolist() for v in inputs]
     return op_type, {
-        "name": f"{index} {op_type} opset {opset} {attributes} {[v.shape if v.size > 6 or v.ndim > 1 else v.tolist() for v in inputs]}",
+        "name": f"{index} {op_type} opset {opset} {attributes} {shown}",
         "opsets": {"": opset},
         "constants": {},
         "nodes": [
@@ -233,7 +239,7 @@ def case(index, kind):
         "sets": [
             {
                 "inputs": {n: tensor(v) for n, v in given.items()},
-                "outputs": {n: tensor(v) for n, v in zip(outputs, results)},
+                "outputs": {n: tensor(v) for n, v in zip(outputs, results, strict=False)},
             }
         ],
     }
