@@ -199,6 +199,31 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The known name that looks most like `name`, where one is near.
+pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    fn distance(a: &[u8], b: &[u8]) -> usize {
+        let mut row: Vec<usize> = (0..=b.len()).collect();
+        for (i, x) in a.iter().enumerate() {
+            let mut diagonal = i;
+            row[0] = i + 1;
+            for (j, y) in b.iter().enumerate() {
+                let substitute = diagonal + usize::from(x != y);
+                diagonal = row[j + 1];
+                row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[b.len()]
+    }
+    if name.len() > 64 {
+        return None;
+    }
+    known
+        .map(|candidate| (distance(name.as_bytes(), candidate.as_bytes()), candidate))
+        .min()
+        .filter(|(d, _)| *d <= 1 + name.len() / 3)
+        .map(|(_, candidate)| candidate)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,10 @@
 //!
 //! Given an ONNX graph with encodings and a target spec, the crate computes the integers that the target's kernels
 //! would compute. `ARCHITECTURE.md` describes the layers; each module imports only what stands left of it:
-//! `num → program → tensor → encoding → {spec, kernels, calibrate} → graph → ops → onnx → exec → diff`.
+//! `num → program → tensor → arrays → encoding → {spec, kernels, calibrate} → graph → ops → onnx → exec → diff →
+//! conformance`.
 
+pub mod arrays;
 pub mod calibrate;
 pub mod conformance;
 pub mod diff;

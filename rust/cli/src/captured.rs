@@ -1,7 +1,7 @@
 //! Tensors that another tool captured, matched to the tensors of a run.
 
 use crate::files::file_stem;
-use crate::tensors::{Format, Npz, decode_npy, decode_raw, read_file};
+use nputwin::arrays::{Format, Npz, decode_npy, decode_raw, read_file};
 use nputwin::exec::{Captured, Session, layout};
 use nputwin::ops::integer::Layout;
 use nputwin::tensor::{DType, Tensor};

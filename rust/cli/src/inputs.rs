@@ -2,8 +2,8 @@
 
 use crate::args::split_pair;
 use crate::files::sha256;
-use crate::tensors::{Format, Npz, decode_npy, decode_raw, read_file};
 use clap::Args;
+use nputwin::arrays::{Format, Npz, decode_npy, decode_raw, read_file};
 use nputwin::exec::PortInfo;
 use nputwin::graph::{Dim, Graph};
 use nputwin::tensor::Tensor;

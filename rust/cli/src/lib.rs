@@ -12,7 +12,6 @@ mod files;
 mod inputs;
 mod output;
 mod progress;
-mod tensors;
 
 use clap::{Parser, Subcommand};
 use output::print;

@@ -1,11 +1,11 @@
 //! Reading `cases.json` and its arrays.
 
+use crate::arrays::Npz;
 use crate::error::{Error, Location, Result};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::Tensor;
 use serde::Deserialize;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 /// Format that is read.
@@ -131,43 +131,6 @@ impl Family {
 
 /// Every array of an npz file.
 fn read_npz(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let fault = |e: std::io::Error| Error::io(path.display(), &e);
-    let bytes = std::fs::read(path).map_err(fault)?;
-    let mut npz = npyz::npz::NpzArchive::new(Cursor::new(bytes)).map_err(fault)?;
-    let names: Vec<String> = npz.array_names().map(str::to_string).collect();
-    let mut out = BTreeMap::new();
-    for name in names {
-        let Some(array) = npz.by_name(&name).map_err(fault)? else { continue };
-        out.insert(name, read_array(array).map_err(fault)?);
-    }
-    Ok(out)
-}
-
-fn read_array<R: std::io::Read>(array: npyz::NpyFile<R>) -> std::io::Result<Tensor> {
-    let invalid = |e: String| std::io::Error::new(std::io::ErrorKind::InvalidData, e);
-    let shape: Vec<usize> = array.shape().iter().map(|&d| d as usize).collect();
-    if array.order() != npyz::Order::C {
-        return Err(invalid("array in Fortran order".into()));
-    }
-    let dtype = match array.dtype() {
-        npyz::DType::Plain(t) => t,
-        other => return Err(invalid(format!("array of type {other:?}"))),
-    };
-    macro_rules! read {
-        ($variant:ident, $t:ty) => {
-            Data::$variant(array.into_vec::<$t>()?)
-        };
-    }
-    let data = match (dtype.type_char(), dtype.size_field()) {
-        (npyz::TypeChar::Int, 1) => read!(I8, i8),
-        (npyz::TypeChar::Uint, 1) => read!(U8, u8),
-        (npyz::TypeChar::Int, 2) => read!(I16, i16),
-        (npyz::TypeChar::Uint, 2) => read!(U16, u16),
-        (npyz::TypeChar::Int, 4) => read!(I32, i32),
-        (npyz::TypeChar::Int, 8) => read!(I64, i64),
-        (npyz::TypeChar::Float, 4) => read!(F32, f32),
-        (npyz::TypeChar::Float, 8) => read!(F64, f64),
-        (kind, size) => return Err(invalid(format!("array of type {kind:?}{size}"))),
-    };
-    Tensor::new(shape, data).map_err(|e| invalid(e.to_string()))
+    let mut npz = Npz::open(path)?;
+    npz.names().into_iter().map(|name| Ok((name.clone(), npz.array(&name)?))).collect()
 }

@@ -1,10 +1,11 @@
 //! The functions of the language.
 
-use super::check::{Lower, nearest};
+use super::check::Lower;
 use super::graph::{Math, NodeId, Op};
 use super::interval::type_range;
 use super::syntax::{Expr, ExprKind, Site};
 use super::types::{Datum, Type, Value};
+use crate::error::nearest;
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
 

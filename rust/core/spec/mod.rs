@@ -10,7 +10,7 @@ mod schema;
 pub use embedded::{EMBEDDED, embedded_names};
 pub use schema::{Accumulator, Evidence, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
 
-use crate::error::{Error, Kind, Location, Result};
+use crate::error::{Error, Kind, Location, Result, nearest};
 use crate::program::{Env, Guard, Program, Text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -208,29 +208,11 @@ impl Spec {
 }
 
 /// "did you mean" line for a misspelt word, or the list of known ones.
-pub(crate) fn nearest_help<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.collect();
-    let best = known.iter().map(|k| (edit_distance(word, k), *k)).min();
-    match best {
-        Some((d, k)) if d <= 1 + word.len() / 3 => format!("did you mean '{k}'?"),
-        _ => format!("known: {}", known.join(", ")),
+pub(crate) fn nearest_help<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    match nearest(word, known.clone()) {
+        Some(k) => format!("did you mean '{k}'?"),
+        None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
     }
-}
-
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) =
-        (a.chars().flat_map(char::to_lowercase).collect(), b.chars().flat_map(char::to_lowercase).collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ fn synthetic(port: &PortInfo, batch: usize) -> Result<Tensor> {
         DType::F64 => Data::F64(reals()),
         DType::F16 => Data::F16(reals().into_iter().map(half::f16::from_f64).collect()),
         DType::BF16 => Data::BF16(reals().into_iter().map(half::bf16::from_f64).collect()),
-        other => crate::tensors::element_from_le(other, &vec![0; count * other.size()], false)?,
+        other => nputwin::arrays::element_from_le(other, &vec![0; count * other.size()], false)?,
     };
     Tensor::new(shape, data)
 }

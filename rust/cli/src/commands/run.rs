@@ -6,7 +6,8 @@ use crate::files::{Stems, create_folder, file_stem, write_atomic, write_bytes};
 use crate::inputs::{InputArgs, Samples};
 use crate::output::{Outcome, Table, encoding_json, report_json, target_json};
 use crate::progress;
-use crate::tensors::{Format, NpzWriter, encode_npy, encode_raw};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use nputwin::arrays::{Format, NpzWriter, encode_npy, encode_raw};
 use nputwin::exec::{Captured, PortInfo, Report, RunResult, Session};
 use nputwin::tensor::Tensor;
 use nputwin::{Error, Result};
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long)]
     native_output: bool,
     /// Format of the outputs; raw for input lists and npy otherwise, where not given
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = PossibleValuesParser::new(["npy", "npz", "raw"]).try_map(|v| Format::from_name(&v).ok_or("no format")))]
     format: Option<Format>,
     #[command(flatten)]
     options: RunOptions,

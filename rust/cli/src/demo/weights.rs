@@ -16,7 +16,7 @@
 //! Ranges come from a run with quantized weights and unquantized activations, as AIMET calibrates.
 
 use super::network::{INPUT, Layer, Network, Ranges, add_name, relu6_name};
-use crate::tensors::Npz;
+use nputwin::arrays::Npz;
 use nputwin::calibrate::{MinMax, Observer};
 use nputwin::error::Location;
 use nputwin::tensor::Tensor;

@@ -31,7 +31,7 @@ const INTRINSICS: &[(&str, Prepare)] = &[
 ];
 
 /// Names of all intrinsics.
-pub fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     INTRINSICS.iter().map(|(name, _)| *name)
 }
 

@@ -8,11 +8,11 @@ pub use npy::{decode as decode_npy, encode as encode_npy};
 pub use npz::{Npz, NpzWriter};
 pub use raw::{decode as decode_raw, element_from_le, encode as encode_raw};
 
-use nputwin::{Error, Result};
+use crate::{Error, Result};
 use std::path::Path;
 
 /// A file format for tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One numpy array.
     Npy,
@@ -23,6 +23,11 @@ pub enum Format {
 }
 
 impl Format {
+    /// The format of a name.
+    pub fn from_name(name: &str) -> Option<Format> {
+        [Format::Npy, Format::Npz, Format::Raw].into_iter().find(|f| f.extension() == name)
+    }
+
     /// By the ending of a file name; anything but `.npy` and `.npz` is raw.
     pub fn of(path: &Path) -> Format {
         match path.extension().and_then(|e| e.to_str()) {

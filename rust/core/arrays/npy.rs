@@ -1,8 +1,8 @@
 //! numpy's file of one array.
 
 use super::raw;
-use nputwin::tensor::{DType, Data, Tensor, element_count, strides};
-use nputwin::{Error, Location, Result, map_data};
+use crate::tensor::{DType, Data, Tensor, element_count, strides};
+use crate::{Error, Location, Result, map_data};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 

@@ -1,8 +1,8 @@
 //! Elements without a header, little endian.
 
+use crate::tensor::{DType, Data, Tensor, element_count};
+use crate::{Error, Result};
 use half::{bf16, f16};
-use nputwin::tensor::{DType, Data, Tensor, element_count};
-use nputwin::{Error, Result};
 
 /// Bytes of one element in a file; four-bit codes take a byte.
 fn width(dtype: DType) -> usize {
