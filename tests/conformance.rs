@@ -75,3 +75,8 @@ fn tflite_reference_equals_tflite_micro() {
 fn onnxruntime_equals_onnxruntime_cpu() {
     family_equals("onnxruntime-cpu", "onnxruntime_cpu", &[]);
 }
+
+#[test]
+fn onnxruntime_without_vnni_equals_onnxruntime_cpu_avx2() {
+    family_equals("onnxruntime-cpu-avx2", "onnxruntime_cpu_avx2", &[]);
+}

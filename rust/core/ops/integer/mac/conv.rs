@@ -4,12 +4,16 @@ use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use crate::encoding::Encoding;
 use crate::error::Result;
-use crate::kernels::{Accumulator, ConvShape, ConvWeights, Engine, WideWeights, conv2d, conv2d_wide};
+use crate::kernels::{
+    Accumulator, ConvShape, ConvWeights, Engine, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide,
+};
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::Env;
+use crate::program::{Env, Value};
+use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
@@ -21,6 +25,16 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
     let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
     let depth = w.shape[1..].iter().product();
     Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, rescaled: false })
+}
+
+/// What conditions of a rule may read: the operands, and whether the convolution is depthwise.
+fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
+    let mut env = mac(facts)?.environment(facts, clamp)?;
+    let groups = facts.node.int("group", 1)?;
+    let w = &facts.input(1)?.shape;
+    let depthwise = groups > 1 && w.get(1) == Some(&1) && w[0] as i64 == groups;
+    env.constant("depthwise", Value::Bool(depthwise));
+    Ok(env)
 }
 
 /// The geometry; one-dimensional convolutions get a height of one.
@@ -48,7 +62,7 @@ impl IntegerOp for Conv {
     }
 
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-        mac(facts)?.environment(facts, clamp)
+        environment(facts, clamp)
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
@@ -64,7 +78,15 @@ impl IntegerOp for Conv {
         let x_zero = x.zero_point[0];
         let dtype = storage(y);
         let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
+        let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
         let form = match (is_narrow, codes.data()) {
+            (true, Data::I8(v)) if pairs => {
+                require_pairs(facts, x, w)?;
+                let init = ConvWeights::new(&shape, v, &[]).centred_init(&arithmetic.bias_i32(facts)?, x_zero as i32);
+                let epilogue = narrow(&arithmetic.compiled, shape.out_channels, dtype);
+                Form::Pairs { weights: v.clone(), init, epilogue }
+            }
+            _ if pairs => return Err(facts.unsupported("pair_sat16 of other than uint8 by int8")),
             (true, Data::I8(v)) => {
                 Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
             }
@@ -89,6 +111,8 @@ impl IntegerOp for Conv {
 enum Form {
     /// 8-bit codes, 32-bit sums.
     Narrow { weights: ConvWeights, init: Vec<i32>, epilogue: AnyEpilogue<i32> },
+    /// uint8 by int8, adjacent products saturated to 16 bits before they are summed.
+    Pairs { weights: Vec<i8>, init: Vec<i32>, epilogue: AnyEpilogue<i32> },
     /// Any codes, 32-bit sums.
     Wide32 { weights: WideWeights, init: Vec<i32>, epilogue: AnyEpilogue<i32> },
     /// Any codes, 64-bit sums.
@@ -173,6 +197,12 @@ impl Kernel for ConvKernel {
                 }
                 other => return Err(wrong_codes(other)),
             },
+            Form::Pairs { weights, init, epilogue } => match x.data() {
+                Data::U8(v) => with_epilogue!(epilogue, len, (e, out) => {
+                    conv2d_pair_saturating(engine, shape, v, self.x_zero as u8, weights, init, e, &mut out)
+                }),
+                other => return Err(wrong_codes(other)),
+            },
             Form::Wide32 { weights, init, epilogue } => self.run_wide(engine, x.data(), weights, init, epilogue)?,
             Form::Wide64 { weights, init, epilogue } => self.run_wide(engine, x.data(), weights, init, epilogue)?,
         };
@@ -204,6 +234,14 @@ impl Kernel for ConvKernel {
             }
         }
         self.arithmetic.explain(channel, &terms)
+    }
+}
+
+/// Fails unless activations are uint8 and weights are centred int8: what saturating pairs are defined for.
+pub fn require_pairs(facts: &Facts<'_>, x: &Encoding, w: &Encoding) -> Result<()> {
+    match !x.signed && x.bitwidth <= 8 && w.signed && w.zero_point.iter().all(|&z| z == 0) {
+        true => Ok(()),
+        false => Err(facts.unsupported("pair_sat16 of other than uint8 by int8 with zero point 0")),
     }
 }
 

@@ -3,14 +3,17 @@
 use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
-use super::conv::wrong_codes;
+use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use crate::error::Result;
-use crate::kernels::{Accumulator, ConvShape, Engine, PackedWeights, WideWeights, gemm, gemm_wide};
+use crate::kernels::{
+    Accumulator, ConvShape, Engine, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide,
+};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
 use crate::program::Env;
+use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
@@ -100,8 +103,13 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
     let (x, w, y) = mac.encodings(facts)?;
     let dtype = storage(y);
     let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
+    let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
+    if pairs {
+        require_pairs(facts, &x, &w)?;
+    }
     let bias = if is_narrow { arithmetic.bias_i32(facts)? } else { Vec::new() };
     let epilogue = match (is_narrow, arithmetic.accumulator.width) {
+        (true, _) if pairs => Epilogues::Pairs(narrow(&arithmetic.compiled, mac.channels, dtype)),
         (true, _) => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype)),
         (false, 32) => Epilogues::Wide32(narrow(&arithmetic.compiled, mac.channels, dtype)),
         (false, _) => Epilogues::Wide64(wide(&arithmetic.compiled, dtype)),
@@ -135,6 +143,8 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
 enum Epilogues {
     /// 8-bit codes, 32-bit sums.
     Narrow(AnyEpilogue<i32>),
+    /// uint8 by int8, adjacent products saturated to 16 bits before they are summed.
+    Pairs(AnyEpilogue<i32>),
     /// Any codes, 32-bit sums.
     Wide32(AnyEpilogue<i32>),
     /// Any codes, 64-bit sums.
@@ -144,6 +154,7 @@ enum Epilogues {
 /// A packed right operand of one batch.
 enum Right {
     Narrow(PackedWeights, Vec<i32>),
+    Pairs(Vec<i8>, Vec<i32>),
     Wide(WideWeights, Vec<i64>),
 }
 
@@ -187,7 +198,14 @@ impl MatrixKernel {
         match (&self.epilogue, codes.data()) {
             (Epilogues::Narrow(_), Data::U8(v)) => narrow!(v),
             (Epilogues::Narrow(_), Data::I8(v)) => narrow!(v),
-            (Epilogues::Narrow(_), other) => Err(wrong_codes(other)),
+            (Epilogues::Pairs(_), Data::I8(v)) => {
+                let v = &v[range];
+                let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
+                let by_channel: Vec<i8> = (0..n * k).map(|i| v[at(i % k, i / k)]).collect();
+                let init = PackedWeights::from_nk(k, n, &[], &by_channel).centred_init(&self.bias, self.x_zero as i32);
+                Ok(Right::Pairs(by_channel, init))
+            }
+            (Epilogues::Narrow(_) | Epilogues::Pairs(_), other) => Err(wrong_codes(other)),
             _ => {
                 let v = &codes.to_i64()?[range];
                 let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
@@ -211,6 +229,12 @@ impl MatrixKernel {
                 Data::I8(v) => {
                     with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
                 }
+                other => return Err(wrong_codes(other)),
+            },
+            (Epilogues::Pairs(epilogue), Right::Pairs(weights, init)) => match x {
+                Data::U8(v) => with_epilogue!(epilogue, len, (e, out) => {
+                    gemm_pair_saturating(engine, &v[range], rows, self.depth, weights, init, e, &mut out)
+                }),
                 other => return Err(wrong_codes(other)),
             },
             (Epilogues::Wide32(epilogue), Right::Wide(packed, init)) => {
