@@ -292,5 +292,5 @@ fn sixteen_bits_have_no_qlinear_form() {
     let wide = nputwin::encoding::Encoding::per_tensor(0.5, 3, 16, false).unwrap();
     graph.tensors[input].encoding = Some(std::sync::Arc::new(wide));
     let error = onnx::qlinear_model(&graph).unwrap_err().to_string();
-    assert!(error.contains("QLinearAdd cannot have codes of 16 bits") && error.contains("(Add)"), "{error}");
+    assert!(error.contains("QLinearAdd cannot have codes of 16 bits for 'x'") && error.contains("(Add)"), "{error}");
 }

@@ -74,7 +74,7 @@ impl QlinearWriter<'_> {
         node.check_attributes(form.attributes)?;
         for (i, (&t, encoding)) in operands.iter().chain([&result]).zip(&encodings).enumerate() {
             let axis = if i == 1 { self.channel_axis(node, t)? } else { None };
-            expressible(form.op_type, encoding, axis).map_err(|e| e.at_tensor(&self.graph.tensors[t].name))?;
+            expressible(form.op_type, &self.graph.tensors[t].name, encoding, axis)?;
             let narrow = encoding.narrow_range && self.graph.tensors[t].constant.is_none();
             if narrow {
                 let message = "QLinear operators cannot leave out the lowest code";
@@ -279,7 +279,7 @@ fn unit(x: &Encoding, w: &Encoding, alpha: f64) -> Vec<f64> {
 }
 
 /// Fails where a QLinear operator cannot have an operand or result of this encoding.
-fn expressible(op_type: &str, encoding: &Encoding, channel_axis: Option<usize>) -> Result<()> {
+fn expressible(op_type: &str, tensor: &str, encoding: &Encoding, channel_axis: Option<usize>) -> Result<()> {
     let what = match encoding.granularity {
         _ if encoding.bitwidth != 8 => format!("codes of {} bits", encoding.bitwidth),
         Granularity::PerTensor => return Ok(()),
