@@ -287,6 +287,6 @@ fn expressible(op_type: &str, tensor: &str, encoding: &Encoding, channel_axis: O
         Granularity::PerChannel { axis } => format!("scales along axis {axis}"),
         Granularity::PerBlock { .. } => "scales per block".to_string(),
     };
-    Err(Error::unsupported("write_qlinear", format!("{op_type} cannot have {what}"))
-        .help("write the model in QDQ form"))
+    let message = format!("{op_type} cannot have {what} for '{tensor}'");
+    Err(Error::unsupported("write_qlinear", message).help("write the model in QDQ form"))
 }
