@@ -106,12 +106,12 @@ impl ConvTransposeKernel {
         for c in group * group_in..(group + 1) * group_in {
             let x = &codes[(image * shape.channels + c) * id * ih * iw..];
             let w = &self.weights[(c * group_out + local) * taps..];
-            for i in 0..id * ih * iw {
+            for (i, &x) in x[..id * ih * iw].iter().enumerate() {
                 let (z, r, q) = (i / (ih * iw), i / iw % ih, i % iw);
-                for t in 0..taps {
+                for (t, &w) in w[..taps].iter().enumerate() {
                     let (tz, tr, tq) = (t / (kernel[1] * kernel[2]), t / kernel[2] % kernel[1], t % kernel[2]);
                     if let (Some(oz), Some(or), Some(oq)) = (place(0, z, tz), place(1, r, tr), place(2, q, tq)) {
-                        term((oz * oh + or) * ow + oq, x[i] - self.x_zero, w[t] - w_zero);
+                        term((oz * oh + or) * ow + oq, x - self.x_zero, w - w_zero);
                     }
                 }
             }
