@@ -177,3 +177,120 @@ fn qlinear_convolutions_give_their_bias_the_product_of_scales() {
     let pooled = &graph.tensors[graph.nodes[1].outputs[0].unwrap()];
     assert_eq!((pooled.name.as_str(), pooled.encoding.as_ref().unwrap().scale[0]), ("m", 0.25));
 }
+
+/// The graph that a reader sees of the QOperator form.
+fn through_qlinear(graph: &Graph) -> (Vec<String>, Graph) {
+    let model = onnx::qlinear_model(graph).unwrap().model;
+    let operators = model.graph.as_ref().unwrap().node.iter().map(|n| n.op_type.clone().unwrap()).collect();
+    (operators, onnx::decode(&model.encode_to_vec(), "written", None).unwrap())
+}
+
+#[test]
+fn qlinear_operators_come_back_as_they_went() {
+    let nodes = "q = QuantizeLinear(x, s, z)
+        c = QLinearConv(q, s, z, w, ws, wz, s2, z, b)
+        m = MaxPool(c)
+        a = .QLinearAdd(m, s2, z, c, s2, z, s, z)
+        u = .QLinearMul(a, s, z, m, s2, z, s, z)
+        g = .QLinearSigmoid(u, s, z, s2, z)
+        l = .QLinearLeakyRelu(g, s2, z, s, z)
+        v = .QLinearGlobalAveragePool(l, s, z, s2, z)
+        p = .QLinearSoftmax(v, s2, z, s, z)
+        k = .QLinearConcat(s, z, p, s, z, v, s2, z)
+        t = Transpose(k)
+        mm = QLinearMatMul(t, s, z, w2, s, wz0, s2, z)
+        h = .QGemm(mm, s2, z, w2, s, wz0, b1, s, z)
+        y = DequantizeLinear(h, s, z)";
+    let constants = [
+        constant("w", data_type::INT8, &[2, 1, 1, 1], &[5, -6]),
+        constant("wz", data_type::INT8, &[2], &[0, 0]),
+        scale("ws", &[0.1, 0.3]),
+        constant("b", data_type::INT32, &[2], &[1000, -7]),
+        constant("w2", data_type::INT8, &[2, 2], &[1, 2, 3, -128]),
+        constant("wz0", data_type::INT8, &[], &[0]),
+        constant("b1", data_type::INT32, &[2], &[4, -5]),
+    ];
+    let graph = read(&[x()], &[y()], nodes, &constants);
+    let (operators, again) = through_qlinear(&graph);
+    let file: Vec<&str> =
+        nodes.lines().map(|l| l.split(['=', '(']).nth(1).unwrap().trim().trim_start_matches('.')).collect();
+    assert_eq!(operators, file);
+    assert_eq!(shape_of(&again), shape_of(&graph));
+    let codes = |g: &Graph| g.tensors.iter().filter_map(|t| t.codes.clone()).collect::<Vec<_>>();
+    assert_eq!(codes(&graph).len(), 4);
+    for c in codes(&graph) {
+        assert!(codes(&again).contains(&c), "integers of constants stay");
+    }
+}
+
+#[test]
+fn float_operators_stand_between_quantizers_and_saturation_absorbs_a_relu() {
+    let nodes = "q = QuantizeLinear(x, s, z0)
+        d = DequantizeLinear(q, s, z0)
+        wd = DequantizeLinear(w, ws, wz)
+        c = Conv(d, wd, b)
+        r = Relu(c)
+        rq = QuantizeLinear(r, s2, z0)
+        rd = DequantizeLinear(rq, s2, z0)
+        e = Exp(rd)
+        eq = QuantizeLinear(e, s, z)
+        ed = DequantizeLinear(eq, s, z)
+        f = Conv(ed, wd)
+        i = Relu(f)
+        iq = QuantizeLinear(i, s2, z)
+        y = DequantizeLinear(iq, s2, z)";
+    let constants = [
+        constant("w", data_type::INT8, &[1, 1, 1, 1], &[5]),
+        constant("wz", data_type::INT8, &[], &[0]),
+        constant("z0", data_type::UINT8, &[], &[0]),
+        scale("ws", &[0.125]),
+        // In units of 0.5 · 0.125: 2.5 and 3.5 are ties.
+        TensorProto { dims: vec![1], ..scale("b", &[2.5 * 0.0625]) },
+    ];
+    let graph = read(&[x()], &[y()], nodes, &constants);
+    let (operators, again) = through_qlinear(&graph);
+    let kept = ["QuantizeLinear", "QLinearConv", "DequantizeLinear", "Exp", "QuantizeLinear"];
+    let float = ["DequantizeLinear", "DequantizeLinear", "Conv", "Relu", "QuantizeLinear", "DequantizeLinear"];
+    assert_eq!(operators, [kept.as_slice(), &float].concat());
+    let operators: Vec<_> = again.nodes.iter().map(|n| n.op_type.as_str()).collect();
+    assert_eq!(operators, ["Conv", "Exp", "Conv", "Relu"]);
+    let bias = &again.tensors[again.nodes[0].inputs[2].unwrap()];
+    assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![2]));
+}
+
+#[test]
+fn padding_becomes_a_code() {
+    let nodes = "q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        p = Pad(d, pads)
+        r = Pad(p, pads, v)
+        y = QuantizeLinear(r, s, z)";
+    let pads = TensorProto {
+        name: text("pads"),
+        dims: vec![2],
+        data_type: Some(data_type::INT64),
+        int64_data: vec![1, 0],
+        ..TensorProto::default()
+    };
+    let mut graph = read(&[x()], &[value("y", data_type::UINT8)], nodes, &[pads, scale("v", &[4.2])]);
+    let padded = graph.nodes[0].outputs[0].unwrap();
+    graph.tensors[padded].encoding = graph.tensors[graph.inputs[0].tensor].encoding.clone();
+    let (operators, again) = through_qlinear(&graph);
+    assert_eq!(operators, ["QuantizeLinear", "Pad", "Pad"]);
+    let value = |n: usize| again.tensors[again.nodes[n].inputs[2].unwrap()].constant.clone().unwrap().to_f64()[0];
+    assert_eq!((value(0), value(1)), (0.0, 4.0));
+}
+
+#[test]
+fn sixteen_bits_have_no_qlinear_form() {
+    let nodes = "q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        a = Add(d, d)
+        y = QuantizeLinear(a, s, z)";
+    let mut graph = read(&[x()], &[value("y", data_type::UINT8)], nodes, &[]);
+    let input = graph.inputs[0].tensor;
+    let wide = nputwin::encoding::Encoding::per_tensor(0.5, 3, 16, false).unwrap();
+    graph.tensors[input].encoding = Some(std::sync::Arc::new(wide));
+    let error = onnx::qlinear_model(&graph).unwrap_err().to_string();
+    assert!(error.contains("QLinearAdd cannot have codes of 16 bits for 'x'") && error.contains("(Add)"), "{error}");
+}

@@ -24,7 +24,6 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ),
     ("fp16_0 to fp16_5, cast_u8_f32", "float16 graphs: the target's rules are those of quantized graphs"),
     ("resize_nearest_asym", "an older chip that quantizes its inputs exactly"),
-    ("pad_out_of_range", "the pad value saturates in the encoding of the input before it takes that of the output"),
     ("conv_a16w4_2024", "a bug of that release: results look four times too large"),
     ("conv_u8_dynw", "operands are not published"),
     ("layernorm_a16w8_2024", "a bug of that release"),
@@ -52,9 +51,53 @@ fn codes(values: &Value, encoding: &Encoding) -> Data {
     match (encoding.bitwidth, encoding.signed) {
         (..=8, true) => Data::I8(v.map(|c| i8::try_from(c).unwrap()).collect()),
         (..=8, false) => Data::U8(v.map(|c| u8::try_from(c).unwrap()).collect()),
+        (32, true) => Data::I32(v.map(|c| i32::try_from(c).unwrap()).collect()),
         (_, true) => Data::I16(v.map(|c| i16::try_from(c).unwrap()).collect()),
         (_, false) => Data::U16(v.map(|c| u16::try_from(c).unwrap()).collect()),
     }
+}
+
+#[test]
+fn padding_without_a_value_is_the_zero_point() {
+    let case = serde_json::json!({
+        "id": "pad", "op": "Pad", "attributes": {},
+        "inputs": [
+            { "shape": [2], "codes": [3, 250], "encoding": { "scale": 0.5, "zero_point": 7, "bits": 8, "signed": false } },
+            { "shape": [2], "indices": [1, 1], "constant": true }
+        ],
+        "output": { "shape": [4], "encoding": { "scale": 0.5, "zero_point": 7, "bits": 8, "signed": false } }
+    });
+    assert_eq!(computed(&case).unwrap(), [7, 3, 250, 7]);
+}
+
+/// A product with re-encoded weights: those of the file reach from -100 to 20 around their zero point.
+fn product(op: &str, x: &[usize], w: &[usize], bias: Option<Value>) -> Vec<i64> {
+    let mut inputs = vec![
+        serde_json::json!({ "shape": x, "codes": [40000, 30000, 20000, 10000, 5000, 60000],
+            "encoding": { "scale": 0.001, "zero_point": 32768, "bits": 16, "signed": false } }),
+        serde_json::json!({ "shape": w, "codes": [0, 20, 120, 100, 90, 77], "constant": true,
+            "encoding": { "scale": 0.01, "zero_point": 100, "bits": 8, "signed": false } }),
+    ];
+    inputs.extend(bias);
+    let shape: Vec<usize> = x[..x.len() - 1].iter().chain(&w[w.len() - 1..]).copied().collect();
+    let y = serde_json::json!({ "scale": 0.0005, "zero_point": 30000, "bits": 16, "signed": false });
+    let y = serde_json::json!({ "shape": shape, "encoding": y });
+    let case = serde_json::json!({ "id": "product", "op": op, "attributes": {}, "inputs": inputs, "output": y });
+    computed(&case).unwrap()
+}
+
+#[test]
+fn reencoded_weights_serve_batches_and_integers_of_a_bias() {
+    let plain = product("MatMul", &[2, 3], &[3, 2], None);
+    assert_eq!(product("MatMul", &[1, 2, 3], &[1, 3, 2], None), plain);
+    assert_ne!(plain, [0, 65535, 0, 65535], "the values tell something");
+    let codes = serde_json::json!({ "shape": [2], "codes": [123456, -98765], "constant": true,
+        "encoding": { "scale": 0.00001, "zero_point": 0, "bits": 32, "signed": true } });
+    let reals = serde_json::json!({ "shape": [2], "reals": [1.23456, -0.98765], "constant": true });
+    let with_codes = product("Gemm", &[2, 3], &[3, 2], Some(codes));
+    assert_eq!(with_codes, product("Gemm", &[2, 3], &[3, 2], Some(reals)));
+    let moved: Vec<i64> = with_codes.iter().zip(&plain).map(|(a, b)| a - b).collect();
+    assert!(moved.iter().zip([2469, -1975, 2469, -1975]).all(|(a, b)| (a - b).abs() <= 2), "{moved:?} of {plain:?}");
 }
 
 /// Adds an operand: a constant, an input of reals, or an input of codes with its value for the run.

@@ -4,7 +4,7 @@
 //! operators; quantization is an attribute of tensors. A tensor whose integers are in the file keeps them in `codes`.
 
 pub mod encodings;
-mod movement;
+pub(crate) mod movement;
 mod order;
 pub mod parameters;
 pub mod qdq;

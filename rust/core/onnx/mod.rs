@@ -8,10 +8,12 @@ mod attributes;
 mod external;
 mod import;
 pub mod proto;
+mod qlinear;
 mod tensor;
 mod write;
 
-pub use write::{Written, qdq_model, write};
+pub use qlinear::qlinear_model;
+pub use write::{Written, qdq_model, write, write_qlinear};
 
 use crate::error::{Error, Location, Result};
 use crate::graph::{Graph, qdq};

@@ -28,8 +28,19 @@ pub struct Written {
 /// # Errors
 /// `write_*` for what ONNX cannot hold, at the tensor or node; `io` where the file cannot be written.
 pub fn write(graph: &Graph, path: impl AsRef<Path>) -> Result<Vec<String>> {
-    let path = path.as_ref();
-    let Written { model, rounded_scales } = qdq_model(graph)?;
+    store(qdq_model(graph)?, path.as_ref())
+}
+
+/// As [`write`], in QOperator form.
+///
+/// # Errors
+/// Those of [`super::qlinear_model`]; `io` where the file cannot be written.
+pub fn write_qlinear(graph: &Graph, path: impl AsRef<Path>) -> Result<Vec<String>> {
+    store(super::qlinear_model(graph)?, path.as_ref())
+}
+
+fn store(written: Written, path: &Path) -> Result<Vec<String>> {
+    let Written { model, rounded_scales } = written;
     let in_file = |e: Error| e.at(Location::File(path.display().to_string()));
     if model.encoded_len() as u64 > MAX_BYTES {
         return Err(in_file(Error::unsupported("write_size", "the model exceeds protobuf's limit of 2 GiB")));
@@ -57,36 +68,14 @@ pub fn qdq_model(graph: &Graph) -> Result<Written> {
     graph.validate()?;
     let mut writer = Writer::new(graph);
     writer.run()?;
-    let mut opsets = graph.opsets.clone();
-    if writer.microsoft {
-        opsets.entry(MICROSOFT.to_string()).or_insert(1);
-    }
-    let opset_import = opsets
-        .iter()
-        .map(|(domain, version)| OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) })
-        .collect();
-    let ir_version = match graph.opset("") {
-        ..=18 => 8,
-        19..=20 => 9,
-        21..=22 => 10,
-        _ => 11,
-    };
-    let model = ModelProto {
-        ir_version: Some(ir_version),
-        producer_name: Some("nputwin".into()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-        graph: Some(writer.proto),
-        opset_import,
-        ..ModelProto::default()
-    };
-    Ok(Written { model, rounded_scales: writer.rounded_scales })
+    Ok(writer.finish())
 }
 
-const MICROSOFT: &str = "com.microsoft";
+pub(super) const MICROSOFT: &str = "com.microsoft";
 
-struct Writer<'g> {
+pub(super) struct Writer<'g> {
     graph: &'g Graph,
-    proto: GraphProto,
+    pub(super) proto: GraphProto,
     names: HashSet<String>,
     /// For each tensor, the name under which nodes read it; empty until it is written.
     read_as: Vec<String>,
@@ -95,11 +84,12 @@ struct Writer<'g> {
     /// Names of the scales and zero points that have been written, by tensor.
     parameters: HashMap<TensorId, (String, String)>,
     rounded_scales: Vec<String>,
-    microsoft: bool,
+    /// Whether an operator of `com.microsoft` has been written.
+    pub(super) microsoft: bool,
 }
 
 impl<'g> Writer<'g> {
-    fn new(graph: &'g Graph) -> Self {
+    pub(super) fn new(graph: &'g Graph) -> Self {
         let mut names: HashSet<String> = HashSet::new();
         for info in &graph.tensors {
             names.insert(info.name.clone());
@@ -121,7 +111,7 @@ impl<'g> Writer<'g> {
         }
     }
 
-    fn fresh(&mut self, wanted: String) -> String {
+    pub(super) fn fresh(&mut self, wanted: String) -> String {
         let mut name = wanted.clone();
         let mut i = 1;
         while !self.names.insert(name.clone()) {
@@ -129,6 +119,33 @@ impl<'g> Writer<'g> {
             i += 1;
         }
         name
+    }
+
+    /// The model of what has been written.
+    pub(super) fn finish(self) -> Written {
+        let mut opsets = self.graph.opsets.clone();
+        if self.microsoft {
+            opsets.entry(MICROSOFT.to_string()).or_insert(1);
+        }
+        let opset_import = opsets
+            .iter()
+            .map(|(domain, version)| OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) })
+            .collect();
+        let ir_version = match self.graph.opset("") {
+            ..=18 => 8,
+            19..=20 => 9,
+            21..=22 => 10,
+            _ => 11,
+        };
+        let model = ModelProto {
+            ir_version: Some(ir_version),
+            producer_name: Some("nputwin".into()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+            graph: Some(self.proto),
+            opset_import,
+            ..ModelProto::default()
+        };
+        Written { model, rounded_scales: self.rounded_scales }
     }
 
     fn run(&mut self) -> Result<()> {
@@ -170,7 +187,7 @@ impl<'g> Writer<'g> {
         self.outputs()
     }
 
-    fn codes_type(&self, t: TensorId, encoding: &Encoding) -> Result<DType> {
+    pub(super) fn codes_type(&self, t: TensorId, encoding: &Encoding) -> Result<DType> {
         parameters::type_of_codes(encoding).ok_or_else(|| {
             let sign = if encoding.signed { "signed" } else { "unsigned" };
             let message = format!("ONNX has no type for {sign} codes of {} bits", encoding.bitwidth);
@@ -297,7 +314,7 @@ impl<'g> Writer<'g> {
         });
     }
 
-    fn quantizer(&mut self, t: TensorId, from: &str, to: &str) -> Result<()> {
+    pub(super) fn quantizer(&mut self, t: TensorId, from: &str, to: &str) -> Result<()> {
         let info = &self.graph.tensors[t];
         let Some(encoding) = &info.encoding else { return Ok(()) };
         if encoding.narrow_range {
@@ -314,7 +331,7 @@ impl<'g> Writer<'g> {
         self.pair("DequantizeLinear", t, from, to)
     }
 
-    fn pair(&mut self, op_type: &str, t: TensorId, from: &str, to: &str) -> Result<()> {
+    pub(super) fn pair(&mut self, op_type: &str, t: TensorId, from: &str, to: &str) -> Result<()> {
         let info = &self.graph.tensors[t];
         let Some(encoding) = &info.encoding else { return Ok(()) };
         let dtype = self.codes_type(t, encoding)?;
@@ -348,7 +365,7 @@ impl<'g> Writer<'g> {
     }
 
     /// The names of the initializers that hold a tensor's scales and zero points, added where they are new.
-    fn parameters(&mut self, t: TensorId, encoding: &Encoding, dtype: DType) -> Result<(String, String)> {
+    pub(super) fn parameters(&mut self, t: TensorId, encoding: &Encoding, dtype: DType) -> Result<(String, String)> {
         let info = &self.graph.tensors[t];
         if let Some(known) = self.parameters.get(&t) {
             return Ok(known.clone());
@@ -427,7 +444,7 @@ impl<'g> Writer<'g> {
     }
 }
 
-fn value_info(name: &str, dtype: Option<DType>, shape: Option<&[Dim]>) -> ValueInfoProto {
+pub(super) fn value_info(name: &str, dtype: Option<DType>, shape: Option<&[Dim]>) -> ValueInfoProto {
     let dim = |d: &Dim| match d {
         Dim::Fixed(v) => DimensionProto { dim_value: i64::try_from(*v).ok(), dim_param: None },
         Dim::Symbol(name) => DimensionProto { dim_value: None, dim_param: (!name.is_empty()).then(|| name.clone()) },

@@ -167,10 +167,7 @@ fn model_to_model(args: &Args) -> Result<Outcome> {
     let (graph, notes) = open_model(args)?;
     let rounded = match form {
         ModelForm::Qdq => onnx::write(&graph, &args.output)?,
-        ModelForm::Qlinear => {
-            return Err(Error::unsupported("convert_qlinear", "models with QLinear operators cannot be written yet")
-                .help("--to qdq holds the same quantization"));
-        }
+        ModelForm::Qlinear => onnx::write_qlinear(&graph, &args.output)?,
     };
     let mut remarks = notes;
     remarks.extend(rounded.into_iter().map(|name| format!("{name}: its scale was rounded to float32")));

@@ -1,9 +1,14 @@
 //! Operators that move codes without computing: the ONNX kernel itself, run on codes.
 
-use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
+use super::{Argument, Context, IntegerOp, Layout, Prepared, quantizers};
+use crate::encoding::Granularity;
 use crate::error::Result;
+use crate::num::FloatType;
+use crate::ops::pad::{PadValue, pad_kernel};
 use crate::ops::{Facts, Kernel, RunContext, registry};
-use crate::program::Env;
+use crate::program::{Env, Value};
+use crate::spec::{Spec, names};
 use crate::tensor::{Data, Tensor};
 
 /// Whether an operator moves or selects elements, so that it commutes with every increasing code-to-real map.
@@ -63,7 +68,12 @@ impl IntegerOp for Movement {
         let op = registry::find(&facts.node.domain, &facts.node.op_type)
             .ok_or_else(|| facts.unsupported("no such operator"))?;
         let code_facts = code_facts(facts, &self.data_inputs(facts))?;
-        let mut kernel = op.float(&Facts { inputs: &code_facts, ..*facts })?;
+        let code_facts = Facts { inputs: &code_facts, ..*facts };
+        let pads = facts.node.op_type == "Pad" && facts.node.string("mode", "constant")? == "constant";
+        let mut kernel = match pads {
+            true => pad_kernel(&code_facts, PadValue::Integer(pad_code(facts, context.spec)?))?,
+            false => op.float(&code_facts)?,
+        };
         if let Some((lo, hi)) = context.clamp {
             kernel = Box::new(Clamped { kernel, lo, hi });
         }
@@ -99,7 +109,42 @@ impl Kernel for Clamped {
     }
 }
 
-/// The facts with the data inputs in the types of their codes, and a pad value in codes.
+/// The code of a padding value: in the encoding of the input first, then, like the input's codes, in that of the output.
+fn pad_code(facts: &Facts<'_>, spec: &Spec) -> Result<i64> {
+    let value = match facts.optional(2) {
+        None => facts.node.float("value", 0.0)?,
+        Some(_) => match facts.constant(2)?.to_f64().as_slice() {
+            [value] => *value as f32,
+            other => return Err(facts.invalid(format!("{} padding values", other.len()))),
+        },
+    };
+    let from = encoding_of(facts, facts.input(0)?)?;
+    let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
+    let to = encoding_of(facts, y)?;
+    if [from, to].iter().any(|e| e.granularity != Granularity::PerTensor) {
+        return Err(facts.unsupported("padding of codes that have several scales"));
+    }
+    if value.is_nan() {
+        return Err(facts.invalid("a padding of NaN has no code"));
+    }
+    let rule = if spec.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE };
+    let mut env = Env::new();
+    env.input_float("x", FloatType::F32);
+    add_output(&mut env, from, None);
+    let code = quantizers::compile(spec, rule, &env)?.eval(0, &[Value::F32(value)])?;
+    let code = if from.same_grid(to) {
+        code
+    } else {
+        let mut env = Env::new();
+        add_code_input(&mut env, "x", from);
+        add_encoding(&mut env, "x", from);
+        add_output(&mut env, to, None);
+        quantizers::compile(spec, names::REQUANTIZE, &env)?.eval(0, &[code])?
+    };
+    code.as_int().and_then(|v| i64::try_from(v).ok()).ok_or_else(|| facts.invalid("the padding has no code"))
+}
+
+/// The facts with the data inputs in the types of their codes.
 fn code_facts(facts: &Facts<'_>, data: &[usize]) -> Result<Vec<Option<crate::ops::Fact>>> {
     let mut out = facts.inputs.to_vec();
     for &i in data {
