@@ -104,19 +104,11 @@ impl ConvTransposeKernel {
                 .filter(|&o| o < self.output[i])
         };
         for c in group * group_in..(group + 1) * group_in {
-<<<<<<< HEAD
             let x = &codes[(image * shape.channels + c) * id * ih * iw..][..id * ih * iw];
             let w = &self.weights[(c * group_out + local) * taps..][..taps];
             for (i, &x) in x.iter().enumerate() {
                 let (z, r, q) = (i / (ih * iw), i / iw % ih, i % iw);
                 for (t, &w) in w.iter().enumerate() {
-=======
-            let x = &codes[(image * shape.channels + c) * id * ih * iw..];
-            let w = &self.weights[(c * group_out + local) * taps..];
-            for (i, &x) in x[..id * ih * iw].iter().enumerate() {
-                let (z, r, q) = (i / (ih * iw), i / iw % ih, i % iw);
-                for (t, &w) in w[..taps].iter().enumerate() {
->>>>>>> qlinear
                     let (tz, tr, tq) = (t / (kernel[1] * kernel[2]), t / kernel[2] % kernel[1], t % kernel[2]);
                     if let (Some(oz), Some(or), Some(oq)) = (place(0, z, tz), place(1, r, tr), place(2, q, tq)) {
                         term((oz * oh + or) * ow + oq, x - self.x_zero, w - w_zero);
