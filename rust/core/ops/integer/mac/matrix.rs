@@ -105,7 +105,7 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
     let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
     let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
     if pairs {
-        require_pairs(facts, &x, &w)?;
+        require_pairs(facts, x, w)?;
     }
     let bias = if is_narrow { arithmetic.bias_i32(facts)? } else { Vec::new() };
     let epilogue = match (is_narrow, arithmetic.accumulator.width) {
