@@ -397,3 +397,70 @@ def test_outputs_are_dequantized_in_float32() -> None:
         session = nputwin.Session(model, target=TARGET, assume={"quantize_input.rule": "host_exact"})
         (got,) = session.run(None, {"x": centred * np.float32(grid.scale)})
         np.testing.assert_array_equal(got, centred * np.float32(grid.scale))
+
+
+@pytest.mark.xfail(
+    raises=AssertionError, reason="the rule multiplies by a ratio of scales that double precision has rounded"
+)
+@pytest.mark.parametrize("op", ["AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"])
+def test_means_on_ties_behind_inexact_ratios(op: str, rng: np.random.Generator) -> None:
+    grids = (Grid(1.53125, 92), Grid(0.1875, 4))
+    if op == "ReduceSum":
+        grids = (Grid(0.171875, 173), Grid(0.3125, 222))
+    for _ in range(8):
+        if op == "AveragePool":
+            test_average_pool(grids, 2, 0, rng)
+        else:
+            test_reductions(op, grids, rng)
+
+
+@pytest.mark.parametrize("grid", INPUTS.values(), ids=INPUTS)
+def test_float_inside_a_graph_is_quantized_half_up(grid: Grid) -> None:
+    """An operator in float before a quantizer: a float32 reciprocal and product, half up with the zero point inside."""
+    x = Grid(grid.scale * 0.37, 117)
+    nodes = one_node("Neg", [(x, [256])], grid)
+    reals = -(np.float32(x.codes().astype(np.int64) - x.zero) * np.float32(x.scale))
+    quotients = reals * np.float32(1 / float(grid.s))
+    expected = grid.saturate([half_up(Fraction(q) + grid.zero) for q in quotients.astype(np.float64).tolist()])
+    session = nputwin.Session(nodes, target=TARGET, threads=1)
+    assert [node.mode for node in session.report([[256]]).nodes] == ["float"]
+    np.testing.assert_array_equal(session.run_quantized(None, {"a": x.codes()})[0], expected)
+
+
+def test_encodings_of_a_float_model_give_the_same_sums(rng: np.random.Generator) -> None:
+    """Scales of double precision beside the model; weights and bias quantized here, from reals on ties."""
+    scale = 0.0977
+    x, w, y = Grid(2**-5, 120), Grid(2**-6, 0, "int8"), Grid(scale, 90)
+    reals = np.float32((rng.integers(-127, 127, (4, 6)) + rng.choice([0.0, 0.5], (4, 6))) * 2**-6)
+    codes = np.clip(np.rint(reals / np.float32(2**-6)), -128, 127).astype(np.int64)
+    bias = np.float32(rng.integers(-500, 500, 4) * 2**-11 + 2**-12)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "node", transB=1)],
+        "g",
+        [value("x", [256, 6])],
+        [value("y", [256, 4])],
+        [constant("w", reals), constant("b", bias)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def entry(name: str, scale: float, offset: int, *, symmetric: bool) -> dict:
+        return {
+            "name": name, "dtype": "INT", "bw": 8, "enc_type": "PER_TENSOR", "is_sym": symmetric,
+            "scale": [scale], "offset": [offset],
+        }  # fmt: skip
+
+    encodings = {
+        "version": "1.0.0",
+        "activation_encodings": [
+            entry("x", 2**-5, -120, symmetric=False),
+            entry("y", scale, -90, symmetric=False),
+        ],
+        "param_encodings": [entry("w", 2**-6, -128, symmetric=True)],
+    }
+    feed = codes_of(rng, x, [256, 6])
+    session = nputwin.Session(model, target=TARGET, encodings=encodings, threads=1)
+    added = np.array([half_even(Fraction(float(b)) / (x.s * w.s)) for b in bias])
+    acc = (feed.astype(np.int64) - x.zero) @ codes.T + added
+    m = significant(x.s * w.s / Fraction(scale), 12)
+    expected = y.saturate([[half_up(int(v) * m) + y.zero for v in row] for row in acc])
+    np.testing.assert_array_equal(session.run_quantized(None, {"x": feed})[0], expected)

@@ -118,3 +118,11 @@ def test_softmax_of_rows(length: int, dtype: str, target: str, rng: np.random.Ge
         codes[10:] = np.clip(codes[10:], x.high - 9, x.high)
         y = Grid(1 / 256, x.low, dtype)
         compare(qlinear("QLinearSoftmax", [(x, [20, length])], y, {"axis": 1, "opset": 13}), {"a": codes}, target)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_all_pairs(op: str, dtype: str, target: str) -> None:
+    for a, b, y in zip(grids(dtype), grids(dtype)[::-1], grids(dtype)[5:] + grids(dtype)[:5], strict=True):
+        left, right = np.repeat(a.codes(), 256), np.tile(b.codes(), 256)
+        compare(qlinear(op, [(a, [65536]), (b, [65536])], y, {}), {"a": left, "b": right}, target)
