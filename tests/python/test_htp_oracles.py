@@ -250,12 +250,6 @@ def test_transcendental_functions_are_correctly_rounded(op: str, grids: tuple[Gr
     np.testing.assert_array_equal(got, y.saturate(expected))
 
 
-IN_DOUBLE = pytest.mark.xfail(
-    raises=AssertionError, reason="the rule multiplies by a ratio of scales that double precision has rounded"
-)
-
-
-@IN_DOUBLE
 @pytest.mark.parametrize(
     ("rule", "grids"),
     [
@@ -267,7 +261,6 @@ def test_add_on_ties_behind_inexact_ratios(rule: str, grids: tuple[Grid, Grid, G
     test_add_on_all_pairs(rule, grids)
 
 
-@IN_DOUBLE
 def test_mul_on_ties_behind_inexact_ratios() -> None:
     test_mul_on_all_pairs((Grid(0.375, 10), Grid(1.3125, 49), Grid(24.5, 26)))
 

@@ -142,6 +142,7 @@ impl Encoding {
             && self.zero_point == other.zero_point
             && self.bitwidth == other.bitwidth
             && self.signed == other.signed
+            && self.narrow_range == other.narrow_range
             && self.granularity == other.granularity
     }
 }

@@ -89,7 +89,8 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
         else {
             continue;
         };
-        let sole = consumers[input].len() == 1 && producers[input].is_some();
+        let inside = graph.outputs.iter().all(|p| p.tensor != input);
+        let sole = inside && consumers[input].len() == 1 && producers[input].is_some();
         let open = graph.tensors[input].encoding.is_none() && graph.tensors[input].constant.is_none();
         if let (true, true, Some(encoding)) = (sole, open, graph.tensors[output].encoding.clone()) {
             let whose = &graph.tensors[output].name;
@@ -171,6 +172,9 @@ fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: 
             notes.push(Note { place: head, text: "its fused activation is not a clamp".into() });
             continue;
         };
+        if spec.placement.fuse_only_redundant && !bounds.iter().all(|b| cannot_leave(graph, &chain, *b)) {
+            continue;
+        }
         let last = *chain.last().expect("a chain has two nodes or more");
         let names: Vec<&str> = chain[1..].iter().map(|&m| graph.nodes[m].op_type.as_str()).collect();
         notes.push(Note { place: head, text: format!("runs as one kernel with {}", names.join(" and ")) });
@@ -186,6 +190,14 @@ fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: 
     graph.nodes.retain(|_| keep.next().unwrap_or(true));
     let mut keep = removed.iter().map(|r| !r);
     clamps.retain(|_| keep.next().unwrap_or(true));
+}
+
+/// Whether every code of the chain's last output stands for a real within the bounds.
+fn cannot_leave(graph: &Graph, chain: &[usize], bounds: Clamp) -> bool {
+    let output = chain.last().and_then(|&m| graph.nodes[m].outputs.first().copied().flatten());
+    let Some(encoding) = output.and_then(|t| graph.tensors[t].encoding.as_deref()) else { return false };
+    let (lo, hi) = (encoding.min(), encoding.max());
+    lo >= f64::from(bounds.lo) && hi <= f64::from(bounds.hi) * (1.0 + 1e-6)
 }
 
 /// The nodes of a supergroup that begins at `first`: a linear chain without encodings or graph outputs inside.

@@ -81,6 +81,8 @@ pub struct Plan {
     pub nodes: Vec<NodeReport>,
     /// For each tensor with a producing step, the step.
     pub producers: BTreeMap<TensorId, usize>,
+    /// Rules that conversions and constants used, with their evidence.
+    pub rules: BTreeMap<String, Evidence>,
     /// Placement notes and float fallbacks.
     pub notes: Vec<Note>,
 }
@@ -96,6 +98,7 @@ struct Planner<'a> {
     nodes: Vec<NodeReport>,
     producers: BTreeMap<TensorId, usize>,
     notes: Vec<Note>,
+    rules: BTreeMap<String, Evidence>,
     current: Option<usize>,
 }
 
@@ -119,6 +122,7 @@ pub fn plan(
         nodes: Vec::new(),
         producers: BTreeMap::new(),
         notes: placed.notes.clone(),
+        rules: BTreeMap::new(),
         current: None,
     };
     planner.add_constants()?;
@@ -194,6 +198,9 @@ impl Planner<'_> {
         } else {
             names::QUANTIZE
         };
+        if float && encoding.is_some() && self.spec.execution != Execution::Float {
+            self.used(rule);
+        }
         match (encoding, self.spec.execution) {
             (Some(encoding), Execution::FakeQuant) if float => {
                 let kernel = quantizers::fake_quant_kernel(self.spec, rule, &fact.name, encoding, &fact.shape)?;
@@ -210,6 +217,14 @@ impl Planner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Remembers that a rule besides the operators' was used, with the evidence of its unconditional body.
+    fn used(&mut self, rule: &str) {
+        let Some(rule) = self.spec.rule(rule) else { return };
+        if let Some(body) = rule.bodies.iter().find(|b| b.when.is_none()).or(rule.bodies.last()) {
+            self.rules.insert(rule.name.clone(), body.evidence.clone());
+        }
     }
 
     fn slot(&mut self) -> usize {
@@ -242,6 +257,10 @@ impl Planner<'_> {
                 .at_tensor(&self.placed.graph.tensors[t].name)
         })?;
         let source = if let Some(constant) = &fact.constant {
+            if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
+                let own = self.spec.rule(names::QUANTIZE_WEIGHTS).is_some();
+                self.used(if own { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE });
+            }
             self.constant_value(&fact, constant, form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
@@ -254,15 +273,25 @@ impl Planner<'_> {
                 .ok_or_else(|| Error::invalid("tensor_encoding", "the tensor has no encoding").at_tensor(&fact.name))?;
             match form {
                 Form::Real => {
+                    self.used(names::DEQUANTIZE);
                     let from = codes(self)?;
                     let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
                     Source::Slot(self.step("dequantize", kernel, vec![Some(from)], t))
                 }
                 Form::CodesAs(target) => {
+                    self.used(names::REQUANTIZE);
                     let from = codes(self)?;
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                     let kernel = quantizers::requantize_kernel(self.spec, &fact.name, encoding, &to)?;
                     Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
+                }
+                Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
+                    let from = self.value(t, Form::Real, Layout::RowMajor)?;
+                    let kernel =
+                        quantizers::quantize_kernel(self.spec, names::QUANTIZE, &fact.name, encoding, &fact.shape)?;
+                    let slot = self.step("quantize", kernel, vec![Some(from)], t);
+                    self.values.insert((t, form, Layout::RowMajor), Source::Slot(slot));
+                    return self.value(t, form, layout);
                 }
                 Form::Codes => {
                     return Err(Error::invalid("tensor_codes", "the tensor has no codes").at_tensor(&fact.name));
@@ -340,6 +369,11 @@ impl Planner<'_> {
                 let encoding = info.encoding.clone().filter(|_| dtype.is_float());
                 if let Some(encoding) = &encoding {
                     encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
+                    if dtype != DType::F32 && self.spec.execution != Execution::Float {
+                        return Err(Error::unsupported("encoding_dtype", format!("an encoding of a {dtype} tensor"))
+                            .at_tensor(&info.name)
+                            .help("convert the model to float32"));
+                    }
                 }
                 Ok(Some(Fact { name: info.name.clone(), dtype, shape, constant: None, codes: None, encoding }))
             })
@@ -350,7 +384,7 @@ impl Planner<'_> {
             }
         }
         let facts = Facts { node, opset, inputs: &inputs, outputs: &outputs };
-        if self.fold(&facts, op)? {
+        if self.placed.clamps[n].is_none() && self.fold(&facts, op)? {
             return Ok(());
         }
         if self.spec.execution == Execution::Integer
@@ -432,6 +466,11 @@ impl Planner<'_> {
             });
             return Ok(None);
         }
+        let activations = integer.data_inputs(facts).into_iter().filter_map(|i| facts.optional(i));
+        let activations = activations.filter(|f| f.constant.is_none()).chain(facts.outputs.iter().flatten());
+        if let Some(fact) = activations.into_iter().find(|f| f.encoding.as_ref().is_some_and(|e| e.scale.len() > 1)) {
+            return Err(facts.unsupported(format!("the activation '{}' has a per-channel encoding", fact.name)));
+        }
         let clamp = self.code_clamp(n, facts)?;
         let env = integer.environment(facts, clamp)?;
         let body = rule.resolve(&env)?.clone();
@@ -476,12 +515,13 @@ impl Planner<'_> {
         let node = facts.node;
         let data = op.data_inputs(facts);
         let moves = matches!(body.action, Action::Move);
-        let form = |planner: &Self, i: usize| -> Form {
+        // One output: inputs come in its encoding. Several: each output is requantized from the input's.
+        let follows_output = moves && facts.outputs.len() == 1;
+        let form = |i: usize| -> Form {
             let (Some(fact), Some(Some(y))) = (facts.optional(i), facts.outputs.first()) else { return Form::Real };
             match (&fact.encoding, &y.encoding) {
                 _ if !data.contains(&i) || fact.encoding.is_none() => Form::Real,
-                (Some(from), Some(to)) if moves && !from.same_grid(to) => {
-                    let _ = planner;
+                (Some(from), Some(to)) if follows_output && !from.same_grid(to) => {
                     Form::CodesAs(node.outputs[0].expect("output 0 has a fact"))
                 }
                 _ => Form::Codes,
@@ -489,8 +529,8 @@ impl Planner<'_> {
         };
         let layouts: Vec<Layout> = (0..node.inputs.len())
             .map(|i| match node.inputs[i] {
-                Some(t) if self.values.contains_key(&(t, form(self, i), Layout::RowMajor)) => Layout::RowMajor,
-                Some(t) if self.values.contains_key(&(t, form(self, i), Layout::ChannelsLast)) => Layout::ChannelsLast,
+                Some(t) if self.values.contains_key(&(t, form(i), Layout::RowMajor)) => Layout::RowMajor,
+                Some(t) if self.values.contains_key(&(t, form(i), Layout::ChannelsLast)) => Layout::ChannelsLast,
                 _ => Layout::RowMajor,
             })
             .collect();
@@ -503,7 +543,13 @@ impl Planner<'_> {
                 && fact.codes.is_none()
             {
                 fact.codes = Some(quantizers::quantize_constant(self.spec, fact, &self.context)?);
+                let own = self.spec.rule(names::QUANTIZE_WEIGHTS).is_some();
+                self.used(if own { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE });
             }
+        }
+        let summed = matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm");
+        if summed && facts.optional(2).is_some_and(|bias| bias.codes.is_none()) {
+            self.used(names::BIAS);
         }
         let facts = &Facts { inputs: &known, ..*facts };
         let context = Context { spec: self.spec, body, layouts: &layouts, clamp };
@@ -517,10 +563,13 @@ impl Planner<'_> {
                 inputs.push(None);
                 continue;
             };
-            let form = form(self, argument.input);
+            let form = form(argument.input);
             inputs.push(Some(self.value(t, form, argument.layout)?));
         }
         let mut outputs = Vec::new();
+        let mut requantized = Vec::new();
+        let encoding_of = |i: usize| facts.optional(i).and_then(|f| f.encoding.clone());
+        let y_encoding = |i: usize| facts.outputs[i].as_ref().and_then(|f| f.encoding.clone());
         for (i, t) in node.outputs.iter().enumerate() {
             let Some(t) = *t else {
                 outputs.push(None);
@@ -532,6 +581,12 @@ impl Planner<'_> {
             let form = if quantized { Form::Codes } else { Form::Real };
             self.values.insert((t, form, prepared.layout), Source::Slot(slot));
             self.producers.insert(t, self.steps.len());
+            if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
+                && !from.same_grid(&to)
+            {
+                let kernel = quantizers::requantize_kernel(self.spec, &self.placed.graph.tensors[t].name, &from, &to)?;
+                requantized.push((t, slot, kernel));
+            }
         }
         let rule = self.spec.rule(&node.op_type).map_or(names::OTHER, |r| r.name.as_str());
         self.report(node, body.action.label(), Some((rule, body)));
@@ -543,6 +598,10 @@ impl Planner<'_> {
             outputs,
             frees: Vec::new(),
         });
+        for (t, slot, kernel) in requantized {
+            let to = self.step("requantize", kernel, vec![Some(Source::Slot(slot))], t);
+            self.values.insert((t, Form::Codes, prepared.layout), Source::Slot(to));
+        }
         Ok(())
     }
 
@@ -619,6 +678,7 @@ impl Planner<'_> {
             facts: self.facts,
             nodes: self.nodes,
             producers: self.producers,
+            rules: self.rules,
             notes: self.notes,
         })
     }

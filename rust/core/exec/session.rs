@@ -8,7 +8,7 @@ use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
 use crate::ops::integer::{Layout, lanes};
 use crate::ops::{Explanation, RunContext};
-use crate::spec::{Spec, Status};
+use crate::spec::{Evidence, Spec, Status};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -177,7 +177,8 @@ impl Session {
     /// Prepares the session for inputs of these shapes and says how each node will run.
     pub fn report(&self, shapes: Vec<Vec<usize>>) -> Result<Report> {
         let plan = self.plan_for(shapes, false)?;
-        let status = plan.nodes.iter().filter_map(|n| n.evidence.as_ref()).map(|e| e.status).max();
+        let nodes = plan.nodes.iter().filter_map(|n| n.evidence.as_ref());
+        let status = nodes.chain(plan.rules.values()).map(|e| e.status).max();
         Ok(Report { nodes: plan.nodes.clone(), notes: plan.notes.clone(), status: status.unwrap_or(Status::Executed) })
     }
 
@@ -332,7 +333,7 @@ impl Session {
         Ok(kernel.run(&RunContext { pool: &self.pool }, &[Some(codes)])?.remove(0))
     }
 
-    /// Codes of reals by the target's rule `quantize`, or its variant for graph inputs.
+    /// Codes of reals by the target's rule `quantize`.
     pub fn quantize(&self, name: &str, encoding: &Encoding, reals: &Tensor) -> Result<Tensor> {
         use crate::spec::names;
         let kernel = crate::ops::integer::quantizers::quantize_kernel(
@@ -385,15 +386,17 @@ impl Session {
 }
 
 fn refuse_assumptions(plan: &Plan) -> Result<()> {
-    match plan.nodes.iter().find(|n| n.evidence.as_ref().is_some_and(|e| e.status == Status::Assumed)) {
+    let assumed = |e: &Evidence| e.status == Status::Assumed;
+    let refuse = |rule: &str| {
+        Error::new(crate::Kind::Unspecified, "strict_assumed", format!("rule '{rule}' is assumed"))
+            .help("run without --strict to accept it")
+    };
+    if let Some(node) = plan.nodes.iter().find(|n| n.evidence.as_ref().is_some_and(assumed)) {
+        return Err(refuse(node.rule.as_deref().unwrap_or("?")).at_node(&node.name, &node.op_type));
+    }
+    match plan.rules.iter().find(|(_, e)| assumed(e)) {
+        Some((rule, _)) => Err(refuse(rule)),
         None => Ok(()),
-        Some(node) => Err(Error::new(
-            crate::Kind::Unspecified,
-            "strict_assumed",
-            format!("rule '{}' is assumed", node.rule.as_deref().unwrap_or("?")),
-        )
-        .at_node(&node.name, &node.op_type)
-        .help("run without --strict to accept it")),
     }
 }
 

@@ -378,38 +378,3 @@ mod soup {
         .prop_map(|text| format!("sat({text}, i64)"))
     }
 }
-
-#[test]
-#[ignore = "prints speeds"]
-fn speed() {
-    let accs: Vec<i32> = (0..1 << 16).map(|i| (i * 7919) % 600_000 - 300_000).collect();
-    let codes: Vec<i32> = (0..1 << 16).map(|i| (i * 31) % 256).collect();
-    for sample in SAMPLES {
-        let env = (sample.env)();
-        let compiled = sample.program().compile(&env).unwrap();
-        let tile = compiled.tile();
-        let values = if env.inputs.len() == 2 { &codes } else { &accs };
-        let float: Vec<f32> = values.iter().map(|v| *v as f32).collect();
-        let lanes: Vec<tile::Lanes<'_>> = env
-            .inputs
-            .iter()
-            .map(|input| match input.kind {
-                InputKind::Int(..) => tile::Lanes::I32(values),
-                InputKind::Float(_) => tile::Lanes::F32(&float),
-            })
-            .collect();
-        let mut out = vec![0i64; values.len()];
-        let mut narrow = vec![0i32; values.len()];
-        let mut scratch = tile::Scratch::new();
-        let mut best = f64::MAX;
-        for _ in 0..20 {
-            let start = std::time::Instant::now();
-            let channels = tile::Channels::Cyclic { start: 0 };
-            if tile.run(&lanes, channels, &mut scratch, &mut narrow).is_err() {
-                tile.run_i64(&lanes, channels, &mut scratch, &mut out).unwrap();
-            }
-            best = best.min(start.elapsed().as_secs_f64() * 1e9 / out.len() as f64);
-        }
-        println!("{:24} {best:6.3} ns per element, {} passes", sample.name, tile.passes());
-    }
-}

@@ -57,7 +57,17 @@ struct Hashed<'a> {
     execution: super::Execution,
     placement: &'a super::Placement,
     functions: BTreeMap<&'a str, &'a RawFunction>,
-    rules: BTreeMap<&'a str, &'a RawBody>,
+    rules: BTreeMap<&'a str, RawBody>,
+}
+
+/// A body without what says how we know it: evidence changes no bits.
+fn bare(body: &RawBody) -> RawBody {
+    RawBody {
+        evidence: None,
+        cases: body.cases.iter().map(bare).collect(),
+        alternatives: body.alternatives.iter().map(|(k, v)| (k.clone(), bare(v))).collect(),
+        ..body.clone()
+    }
 }
 
 pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
@@ -76,7 +86,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
         execution,
         placement: &placement,
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
-        rules: merged.rules.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
+        rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
     let bytes = serde_json::to_vec(&hashed).expect("specs are plain data");
     let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();

@@ -98,11 +98,13 @@ pub struct Accumulator {
     pub overflow: Overflow,
     /// Whether the bias is part of the sum; otherwise the program sees it as `b`.
     pub bias: bool,
+    /// Whether the file's integers of a bias are added as they are, whatever scale the file gives them.
+    pub verbatim_bias: bool,
 }
 
 impl Default for Accumulator {
     fn default() -> Self {
-        Accumulator { terms: Terms::Centred, width: 32, overflow: Overflow::Wrap, bias: true }
+        Accumulator { terms: Terms::Centred, width: 32, overflow: Overflow::Wrap, bias: true, verbatim_bias: false }
     }
 }
 
@@ -127,8 +129,8 @@ pub struct Placement {
     pub fuse_depthwise: bool,
     /// Operators whose output has the input's encoding where the file gives none.
     pub grid_preserving: Vec<String>,
-    /// A Relu or Clip behind an encoded tensor whose codes it cannot change is dropped.
-    pub drop_redundant_clip: bool,
+    /// A supergroup's activation fuses only where the output's codes cannot leave its bounds.
+    pub fuse_only_redundant: bool,
     /// What a missing encoding means.
     pub missing_encoding: MissingEncoding,
 }

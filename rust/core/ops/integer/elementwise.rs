@@ -55,6 +55,10 @@ impl IntegerOp for Elementwise {
             _ => &[],
         };
         add_attributes(&mut env, facts.node, defaults);
+        if facts.node.op_type == "Gelu" {
+            let tanh = facts.node.string("approximate", "none")? == "tanh";
+            env.constant("attr.approximate_tanh", Value::Bool(tanh));
+        }
         if facts.node.op_type == "Clip" {
             let (lo, hi) = clip_bounds(facts)?;
             env.constant("attr.min", Value::F32(lo));

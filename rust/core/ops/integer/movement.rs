@@ -147,12 +147,17 @@ fn pad_code(facts: &Facts<'_>, spec: &Spec) -> Result<i64> {
 /// The facts with the data inputs in the types of their codes.
 fn code_facts(facts: &Facts<'_>, data: &[usize]) -> Result<Vec<Option<crate::ops::Fact>>> {
     let mut out = facts.inputs.to_vec();
+    // With one output the planner hands over codes of the output's encoding.
+    let target = match facts.outputs {
+        [Some(y)] => y.encoding.as_deref(),
+        _ => None,
+    };
     for &i in data {
         if let Some(fact) = out[i].as_mut()
-            && let Some(encoding) = &fact.encoding
+            && let Some(encoding) = fact.encoding.clone()
         {
-            fact.dtype = super::lanes::storage(encoding);
-            fact.constant = fact.codes.clone();
+            fact.dtype = super::lanes::storage(target.unwrap_or(&encoding));
+            fact.constant = fact.codes.clone().filter(|_| target.is_none_or(|t| t.same_grid(&encoding)));
         }
     }
     Ok(out)

@@ -41,10 +41,12 @@ pub fn geometry(facts: &Facts<'_>) -> Result<PoolGeometry> {
             let axes = match (facts.optional(1), facts.node.ints("axes")?) {
                 (Some(_), _) => facts.constant(1)?.to_i64()?,
                 (None, Some(axes)) => axes.to_vec(),
-                (None, None) if facts.node.int("noop_with_empty_axes", 0)? != 0 => {
-                    return Err(facts.unsupported("noop_with_empty_axes without axes on codes"));
-                }
-                (None, None) => (0..x.len() as i64).collect(),
+                (None, None) => Vec::new(),
+            };
+            let axes = match (axes.is_empty(), facts.node.int("noop_with_empty_axes", 0)? != 0) {
+                (true, true) => return Err(facts.unsupported("noop_with_empty_axes without axes on codes")),
+                (true, false) => (0..x.len() as i64).collect(),
+                (false, _) => axes,
             };
             reduce(x, &axis::normalize_all(facts, &axes, x.len())?)
         }
@@ -191,6 +193,7 @@ impl Window {
         };
         add_encoding(&mut env, "x", x);
         add_output(&mut env, encoding_of(facts, y)?, clamp);
+        env.constant("attr.count_include_pad", Value::Int(0));
         add_attributes(&mut env, facts.node, &[]);
         Ok(env)
     }

@@ -41,6 +41,9 @@ pub fn prepare(name: &str, facts: &Facts<'_>, context: &Context<'_>) -> Result<P
         return Err(Error::invalid("intrinsic_unknown", format!("there is no intrinsic '{name}'"))
             .help(crate::spec::nearest_help(name, names())));
     };
+    if context.clamp.is_some() && name != "average_pool_f32" {
+        return Err(facts.unsupported(format!("a fused activation behind the intrinsic '{name}'")));
+    }
     Ok(Prepared {
         kernel: prepare(facts, context)?,
         arguments: vec![Argument { input: 0, layout: Layout::RowMajor }],

@@ -35,7 +35,7 @@ fn taps(input: usize, output: usize, align_corners: bool, half_pixel: bool) -> V
             let position = at * scale + if half_pixel { scale / 2 - 512 } else { 0 };
             let lower = (position / 1024).max(0);
             let upper = ((position + 1023) / 1024).min(i - 1);
-            (lower as usize, upper.max(0) as usize, position - 1024 * lower)
+            (lower.min(i - 1) as usize, upper.max(0) as usize, position - 1024 * lower)
         })
         .collect()
 }
@@ -50,7 +50,8 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
     if shape.len() != 4 || shape[..2] != out[..2] || facts.node.string("mode", "nearest")? != "linear" {
         return Err(facts.unsupported("anything but linear interpolation of the last two of four axes"));
     }
-    let (align_corners, half_pixel) = match facts.node.string("coordinate_transformation_mode", "half_pixel")? {
+    let default = if facts.opset < 11 { "asymmetric" } else { "half_pixel" };
+    let (align_corners, half_pixel) = match facts.node.string("coordinate_transformation_mode", default)? {
         "align_corners" => (true, false),
         "half_pixel" => (false, true),
         "asymmetric" => (false, false),

@@ -4,10 +4,11 @@ use super::super::environment::{add_attributes, add_encoding, add_output, encodi
 use super::super::{Context, quantizers};
 use super::weights;
 use crate::encoding::{Encoding, Granularity};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{Explanation, Fact, Facts};
 use crate::program::{Compiled, Env, Value};
-use crate::spec::{Accumulator, Action, Spec, Terms};
+use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
+use crate::tensor::{DType, Tensor};
 
 /// A multiply-accumulate node, apart from how its elements meet.
 pub struct Mac<'a> {
@@ -85,21 +86,40 @@ impl<'a> Mac<'a> {
         let bits = match self.bias {
             None => 0,
             Some(bias) => match bias.codes.as_ref().map(|c| c.dtype()) {
-                Some(crate::tensor::DType::I64) => 64,
-                _ => 32,
+                Some(DType::I64) => 64,
+                Some(_) => 32,
+                None => 0,
             },
         };
         env.constant("b.bits", Value::Int(bits));
         Ok(env)
     }
 
+    /// Whether the integers of the bias count in units of the accumulator: signed, around zero, at scale `x · w`. A target
+    /// that adds whatever integers it finds says `verbatim_bias`.
+    fn in_accumulator_units(&self, facts: &Facts<'_>, bias: &Fact, accumulator: Accumulator) -> Result<bool> {
+        let wide = matches!(bias.codes.as_ref().map(|c| c.dtype()), Some(DType::I32 | DType::I64));
+        let Some(encoding) = bias.encoding.as_deref() else { return Ok(wide && !self.rescaled) };
+        let (x, w, _) = self.encodings(facts)?;
+        let near = |c: usize| {
+            let expected = x.scale[0] * w.scale[c % w.scale.len()];
+            (encoding.scale[c % encoding.scale.len()] / expected - 1.0).abs() < 1e-3
+        };
+        let centred = encoding.zero_point.iter().all(|&z| z == 0);
+        let agrees = accumulator.verbatim_bias || (centred && (0..self.channels).all(near));
+        Ok(wide && agrees && !self.rescaled)
+    }
+
     /// Integers of the bias: those of the file, or its reals by the target's rule. Empty without bias.
     fn bias_codes(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Vec<i64>> {
         let Some(bias) = self.bias else { return Ok(Vec::new()) };
         let values = match (&bias.codes, &bias.constant) {
-            (Some(codes), _) if !self.rescaled => codes.to_i64()?,
+            (Some(codes), _) if self.in_accumulator_units(facts, bias, context.body.accumulator)? => codes.to_i64()?,
             (_, Some(reals)) => {
                 let (x, w, _) = self.encodings(facts)?;
+                let spread =
+                    Tensor::f32(&[self.channels], vec![*reals.as_f32()?.first().unwrap_or(&0.0); self.channels]);
+                let reals = if reals.len() == 1 { &spread } else { &**reals };
                 quantizers::quantize_bias(context.spec, &bias.name, x, w, reals)?
             }
             (_, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
@@ -152,6 +172,9 @@ impl Arithmetic {
 
     /// The trace of one element. `terms` are the products' factors, centred.
     pub fn explain(&self, channel: usize, terms: &[(i64, i64)]) -> Result<Explanation> {
+        if self.accumulator.overflow == Overflow::PairSat16 {
+            return Err(Error::unsupported("explain_pairs", "sums of saturating pairs have no trace"));
+        }
         let bias = self.bias.get(channel).copied().unwrap_or(0);
         let sum: i64 = terms.iter().map(|(x, w)| x.wrapping_mul(*w)).fold(0, i64::wrapping_add);
         let exact = sum.wrapping_add(bias);

@@ -33,6 +33,13 @@ fn gemm_mac<'a>(facts: &Facts<'a>) -> Result<(Mac<'a>, bool)> {
     if node.float("alpha", 1.0)? != 1.0 || node.float("beta", 1.0)? != 1.0 {
         return Err(facts.unsupported("alpha and beta other than 1 on codes"));
     }
+    if let Some(bias) = facts.optional(2) {
+        let (last, outer) = bias.shape.split_last().map_or((1, &[][..]), |(l, o)| (*l, o));
+        let columns = facts.input(1)?.shape[usize::from(node.int("transB", 0)? == 0)];
+        if !(last == 1 || last == columns) || outer.iter().any(|&d| d != 1) {
+            return Err(facts.unsupported(format!("a bias of shape {:?} on codes", bias.shape)));
+        }
+    }
     let (x, w) = (facts.input(0)?, facts.input(1)?);
     let transposed = node.int("transB", 0)? != 0;
     let channel_axis = usize::from(!transposed);
