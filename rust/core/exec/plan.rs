@@ -258,8 +258,7 @@ impl Planner<'_> {
         })?;
         let source = if let Some(constant) = &fact.constant {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
-                let own = self.spec.rule(names::QUANTIZE_WEIGHTS).is_some();
-                self.used(if own { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE });
+                self.used(self.spec.constant_rule());
             }
             self.constant_value(&fact, constant, form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
@@ -543,8 +542,7 @@ impl Planner<'_> {
                 && fact.codes.is_none()
             {
                 fact.codes = Some(quantizers::quantize_constant(self.spec, fact, &self.context)?);
-                let own = self.spec.rule(names::QUANTIZE_WEIGHTS).is_some();
-                self.used(if own { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE });
+                self.used(self.spec.constant_rule());
             }
         }
         let summed = matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm");

@@ -6,7 +6,7 @@ use super::plan::{Form, NodeReport, Plan, Source, plan};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
-use crate::ops::integer::{Layout, lanes};
+use crate::ops::integer::Layout;
 use crate::ops::{Explanation, RunContext};
 use crate::spec::{Evidence, Spec, Status};
 use crate::tensor::{DType, Tensor};
@@ -125,7 +125,7 @@ impl Session {
     fn port(&self, port: &crate::graph::Port) -> PortInfo {
         let info = &self.placed.graph.tensors[port.tensor];
         let dtype = match &info.encoding {
-            Some(encoding) if port.quantized => lanes::storage(encoding),
+            Some(encoding) if port.quantized => encoding.storage_dtype(),
             _ => info.dtype.unwrap_or(DType::F32),
         };
         PortInfo { name: port.name.clone(), dtype, shape: info.shape.clone(), encoding: info.encoding.clone() }

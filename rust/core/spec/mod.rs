@@ -174,6 +174,11 @@ impl Spec {
         })
     }
 
+    /// Name of the rule that quantizes constants: the one for weights, where the target has its own.
+    pub fn constant_rule(&self) -> &'static str {
+        if self.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE }
+    }
+
     /// Swaps in an alternative: `assume("Add.rule", "A1")`. The `.rule` suffix and letter case are free.
     pub fn assume(&mut self, key: &str, value: &str) -> Result<()> {
         let wanted = key.strip_suffix(".rule").unwrap_or(key);

@@ -1,7 +1,7 @@
 //! Operators that compute each output element from one element of each operand.
 
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
-use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes, storage};
+use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
 use crate::encoding::Granularity;
 use crate::error::{Error, Result};
@@ -77,7 +77,7 @@ impl IntegerOp for Elementwise {
         let compiled = program.compile(&env)?;
         let operands = self.data_inputs(facts).len();
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
-        let dtype = storage(encoding_of(facts, y)?);
+        let dtype = encoding_of(facts, y)?.storage_dtype();
         if operands == 1 {
             let x = encoding_of(facts, facts.input(0)?)?;
             let layout = context.layouts[0];

@@ -11,18 +11,6 @@ use std::ops::Range;
 /// Elements that one task computes: a multiple of the tile executor's lanes, small enough for L1.
 pub const CHUNK: usize = 4096;
 
-/// Type in which codes of an encoding are held.
-pub fn storage(encoding: &Encoding) -> DType {
-    match (encoding.bitwidth, encoding.signed) {
-        (..=8, true) => DType::I8,
-        (..=8, false) => DType::U8,
-        (..=16, true) => DType::I16,
-        (..=16, false) => DType::U16,
-        (_, true) => DType::I32,
-        (_, false) => DType::U32,
-    }
-}
-
 /// Widens `out.len()` codes from `start` on.
 pub fn read_codes(data: &Data, start: usize, out: &mut [i32]) -> Result<()> {
     let range = start..start + out.len();

@@ -127,7 +127,7 @@ fn pad_code(facts: &Facts<'_>, spec: &Spec) -> Result<i64> {
     if value.is_nan() {
         return Err(facts.invalid("a padding of NaN has no code"));
     }
-    let rule = if spec.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE };
+    let rule = spec.constant_rule();
     let mut env = Env::new();
     env.input_float("x", FloatType::F32);
     add_output(&mut env, from, None);
@@ -156,7 +156,7 @@ fn code_facts(facts: &Facts<'_>, data: &[usize]) -> Result<Vec<Option<crate::ops
         if let Some(fact) = out[i].as_mut()
             && let Some(encoding) = fact.encoding.clone()
         {
-            fact.dtype = super::lanes::storage(target.unwrap_or(&encoding));
+            fact.dtype = target.unwrap_or(&encoding).storage_dtype();
             fact.constant = fact.codes.clone().filter(|_| target.is_none_or(|t| t.same_grid(&encoding)));
         }
     }

@@ -1,7 +1,7 @@
 //! Kernels between reals and codes, and between codes of two encodings.
 
 use super::environment::{add_code_input, add_encoding, add_output};
-use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes, storage};
+use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::num::FloatType;
@@ -54,7 +54,7 @@ fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, sh
     Ok(Quantize {
         tile: compiled.tile(),
         map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?,
-        dtype: storage(encoding),
+        dtype: encoding.storage_dtype(),
         name: name.to_string(),
     })
 }
@@ -109,7 +109,7 @@ pub fn requantize_kernel(spec: &Spec, name: &str, from: &Encoding, to: &Encoding
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)
         );
     }
-    Ok(Box::new(Requantize { tile: compiled.tile(), dtype: storage(to) }))
+    Ok(Box::new(Requantize { tile: compiled.tile(), dtype: to.storage_dtype() }))
 }
 
 /// Codes of a constant: those of the file, or its reals quantized by the rule for weights.
@@ -122,7 +122,7 @@ pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> 
             Error::invalid("constant_encoding", "a constant without encoding has no codes").at_tensor(&fact.name)
         );
     };
-    let rule = if spec.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE };
+    let rule = spec.constant_rule();
     let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
     let mut out = kernel.run(context, &[Some(constant)])?;
     Ok(Arc::new(out.remove(0)))

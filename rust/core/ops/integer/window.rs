@@ -1,7 +1,7 @@
 //! Pools and reductions: a sum over a window, and a program from sum and count to code.
 
 use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
-use super::lanes::{CHUNK, compute_codes, storage};
+use super::lanes::{CHUNK, compute_codes};
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
 use crate::error::Result;
 use crate::ops::closure::input;
@@ -167,7 +167,7 @@ impl IntegerOp for Window {
             tile: compiled.tile(),
             compiled,
             zero_point: if terms == Terms::Centred { x.zero_point[0] } else { 0 },
-            dtype: storage(encoding_of(facts, y)?),
+            dtype: encoding_of(facts, y)?.storage_dtype(),
         };
         let arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })

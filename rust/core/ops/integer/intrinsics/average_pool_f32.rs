@@ -4,7 +4,7 @@
 //! step rounded to float32; `y = rint_half_even(mean / scale_y + zp_y)`, the zero point added before rounding.
 //! Source: microsoft/onnxruntime@07d59c09 onnxruntime/contrib_ops/cpu/quantization/qlinear_pool.cc.
 
-use super::super::lanes::{compute_codes, storage};
+use super::super::lanes::compute_codes;
 use super::super::window::{PoolGeometry, geometry};
 use super::Context;
 use crate::error::Result;
@@ -28,7 +28,7 @@ pub(super) fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Box<dy
         x: (x.scale[0] as f32, x.zero_point[0]),
         y: (y.scale[0] as f32, y.zero_point[0]),
         bounds: context.clamp.unwrap_or((y.qmin(), y.qmax())),
-        dtype: storage(y),
+        dtype: y.storage_dtype(),
     }))
 }
 

@@ -1,6 +1,5 @@
 //! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
 
-use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
@@ -76,7 +75,7 @@ impl IntegerOp for Conv {
         let shape = shape(facts)?;
         let w_zero: Vec<i32> = w.zero_point.iter().map(|&z| z as i32).collect();
         let x_zero = x.zero_point[0];
-        let dtype = storage(y);
+        let dtype = y.storage_dtype();
         let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
         let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
         let form = match (is_narrow, codes.data()) {

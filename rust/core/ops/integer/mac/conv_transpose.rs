@@ -1,6 +1,5 @@
 //! ConvTranspose on codes: each input element adds its products to a window of the output. Sums are 64 bits wide and exact.
 
-use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use crate::error::Result;
@@ -61,7 +60,7 @@ impl IntegerOp for ConvTranspose {
             weights: codes.to_i64()?,
             x_zero: x.zero_point[0],
             w_zero: w.zero_point.clone(),
-            dtype: storage(y),
+            dtype: y.storage_dtype(),
             shape,
             window,
             input,

@@ -1,6 +1,5 @@
 //! Gemm and MatMul on codes. A product of wide codes is a 1×1 convolution over its rows.
 
-use super::super::lanes::storage;
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::conv::{require_pairs, wrong_codes};
@@ -108,7 +107,7 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
     let mac = mac.with_weights(weights.as_ref());
     let arithmetic = mac.arithmetic(facts, context)?;
     let (x, w, y) = mac.encodings(facts)?;
-    let dtype = storage(y);
+    let dtype = y.storage_dtype();
     let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
     let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
     if pairs {
