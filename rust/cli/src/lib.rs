@@ -44,6 +44,8 @@ enum Command {
     Compare(commands::compare::Args),
     /// Show how one element of a tensor comes about
     Explain(commands::explain::Args),
+    /// Run golden vectors of other implementations against a target
+    Conformance(commands::conformance::Args),
     /// Describe a model
     Info(commands::info::Args),
     /// Measure latency
@@ -69,6 +71,7 @@ pub fn run(args: Vec<String>) -> u8 {
         Command::Convert(args) => commands::convert::execute(args),
         Command::Compare(args) => commands::compare::execute(args, context),
         Command::Explain(args) => commands::explain::execute(args),
+        Command::Conformance(args) => commands::conformance::execute(args, context),
         Command::Info(args) => commands::info::execute(args),
         Command::Bench(args) => commands::bench::execute(args, context),
         Command::Demo(args) => demo::execute(args, context),

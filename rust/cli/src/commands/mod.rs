@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod calibrate;
 pub mod compare;
+pub mod conformance;
 pub mod convert;
 pub mod explain;
 pub mod info;
