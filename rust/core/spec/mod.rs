@@ -8,7 +8,7 @@ mod load;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
-pub use schema::{Accumulator, Evidence, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
+pub use schema::{Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
 use crate::program::{Env, Guard, Program, Text};
@@ -141,6 +141,8 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
+    /// Families of golden vectors that the target claims to equal; a child does not inherit them.
+    pub conformance: Vec<Claim>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -158,6 +160,11 @@ impl Spec {
     /// Parses TOML text; `extends` is resolved among the embedded specs and relative to `origin`.
     pub fn parse(text: &str, origin: &str) -> Result<Spec> {
         load::parse(text, origin)
+    }
+
+    /// What the target claims of a family of golden vectors.
+    pub fn claim(&self, family: &str) -> Option<&Claim> {
+        self.conformance.iter().find(|c| c.family == family)
     }
 
     /// The rule of an operator.
