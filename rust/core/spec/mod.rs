@@ -11,7 +11,7 @@ pub use embedded::{EMBEDDED, embedded_names};
 pub use schema::{Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
-use crate::program::{Env, Guard, Program, Text};
+use crate::program::{Env, Executor, Guard, Program, Text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -211,6 +211,18 @@ impl Spec {
         }
         self.assumptions.insert(rule.name.clone(), value.to_string());
         Ok(())
+    }
+
+    /// The same target, its programs computed by other code.
+    #[must_use]
+    pub fn with_executor(mut self, executor: Executor) -> Spec {
+        let bodies = self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
+        for body in bodies {
+            if let Action::Program { program, .. } = &mut body.action {
+                *program = Arc::new(program.with_executor(executor));
+            }
+        }
+        self
     }
 
     /// The weakest evidence among all rules.
