@@ -1,6 +1,6 @@
 //! Reading, merging and checking spec files.
 
-use super::schema::{Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
+use super::schema::{Claim, Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
 use super::{Action, Body, EMBEDDED, Rule, Spec, names, nearest_help};
 use crate::error::{Error, Location, Result};
 use crate::program::{Functions, Program, Text, parse_guard};
@@ -46,6 +46,7 @@ struct Merged {
     title: String,
     execution: Option<super::Execution>,
     placement: Option<super::Placement>,
+    conformance: Vec<Claim>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -106,6 +107,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
+        conformance: merged.conformance,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -176,6 +178,8 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     into.name = raw.name;
     into.aliases = raw.aliases;
     into.title = raw.title;
+    check_claims(&raw.conformance, origin)?;
+    into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
     into.placement = raw.placement.or(into.placement.take());
     for (name, function) in raw.functions {
@@ -200,6 +204,30 @@ fn limit_evidence(body: &mut RawBody, limit: &Evidence) {
         evidence.note = limit.note.clone();
     }
     body.cases.iter_mut().chain(body.alternatives.values_mut()).for_each(|b| limit_evidence(b, limit));
+}
+
+/// A claim names a family once, and an exception has a reason.
+fn check_claims(claims: &[Claim], origin: &str) -> Result<()> {
+    let fault = |text: String| Error::invalid("spec_conformance", text).at(Location::File(origin.into()));
+    for (i, claim) in claims.iter().enumerate() {
+        if claim.family.trim().is_empty() {
+            return Err(fault("a claim without a family".into()).help("write: family = \"name\""));
+        }
+        if claims[..i].iter().any(|c| c.family == claim.family) {
+            return Err(fault(format!("family '{}' is claimed twice", claim.family)));
+        }
+        for (k, exception) in claim.except.iter().enumerate() {
+            if exception.reason.trim().is_empty() || exception.id.trim_matches('*').is_empty() {
+                return Err(fault(format!("an exception of '{}' without {}", claim.family, {
+                    if exception.reason.trim().is_empty() { "a reason" } else { "an id" }
+                })));
+            }
+            if claim.except[..k].iter().any(|e| e.id == exception.id) {
+                return Err(fault(format!("'{}' is excepted twice", exception.id)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn rule(name: &str, file: &str, raw: &RawBody, functions: &Functions) -> Result<Rule> {
