@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod cost;
 pub mod layout;
+mod parameters;
 mod placement;
 mod plan;
 mod session;

@@ -103,7 +103,7 @@ impl Session {
             .thread_name(|i| format!("nputwin-{i}"))
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
-        let placed = place(graph, &spec);
+        let placed = place(graph, &spec)?;
         Ok(Session { placed, spec, options, pool, plans: Mutex::new(HashMap::new()) })
     }
 

@@ -46,6 +46,7 @@ struct Merged {
     title: String,
     execution: Option<super::Execution>,
     placement: Option<super::Placement>,
+    parameters: BTreeMap<String, super::Parameter>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -56,6 +57,8 @@ struct Hashed<'a> {
     schema_version: u32,
     execution: super::Execution,
     placement: &'a super::Placement,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: &'a BTreeMap<String, super::Parameter>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
     rules: BTreeMap<&'a str, RawBody>,
 }
@@ -85,6 +88,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
+        parameters: &merged.parameters,
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
@@ -101,6 +105,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
+        parameters: merged.parameters,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -170,6 +175,10 @@ fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()
     into.title = raw.title;
     into.execution = raw.execution.or(into.execution);
     into.placement = raw.placement.or(into.placement.take());
+    for (name, parameter) in raw.parameters {
+        parameter.check(&name, origin)?;
+        into.parameters.insert(name, parameter);
+    }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
     }

@@ -5,9 +5,11 @@
 
 mod embedded;
 mod load;
+mod parameters;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
+pub use parameters::Parameter;
 pub use schema::{Accumulator, Evidence, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
@@ -141,6 +143,8 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
+    /// What a node may state beyond ONNX's attributes, by name.
+    pub parameters: BTreeMap<String, Parameter>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.

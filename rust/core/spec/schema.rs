@@ -210,6 +210,8 @@ pub struct RawSpec {
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
     #[serde(default)]
+    pub parameters: BTreeMap<String, super::Parameter>,
+    #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
     #[serde(default)]
     pub rules: BTreeMap<String, RawBody>,
