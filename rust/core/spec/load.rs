@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 8;
 pub(super) fn load(name_or_path: &str) -> Result<Spec> {
     if name_or_path.ends_with(".toml") || Path::new(name_or_path).is_file() {
         let text = std::fs::read_to_string(name_or_path).map_err(|e| Error::io(name_or_path, &e))?;
-        return parse(&text, name_or_path);
+        return parse_in(&text, name_or_path, Path::new(name_or_path).parent());
     }
     if let Some((file, text)) = embedded(&format!("{name_or_path}.toml")) {
         return parse(text, file);
@@ -74,8 +74,13 @@ fn bare(body: &RawBody) -> RawBody {
 }
 
 pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
+    parse_in(text, origin, None)
+}
+
+/// Reads a spec. The names in `extends`, of parents as well, are paths below the folder, or else embedded files.
+fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     let mut merged = Merged::default();
-    merge(&mut merged, text, origin, 0)?;
+    merge(&mut merged, text, origin, folder, 0)?;
     let name = merged.name.ok_or_else(|| {
         Error::invalid("spec_name", "the spec has no name")
             .at(Location::File(origin.into()))
@@ -144,7 +149,7 @@ fn raw_from_toml(text: &str, origin: &str) -> Result<RawSpec> {
     })
 }
 
-fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()> {
+fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::invalid("spec_extends", "specs extend each other in a circle or too deeply")
             .at(Location::File(origin.into())));
@@ -158,12 +163,12 @@ fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()
         .at(Location::File(origin.into())));
     }
     for parent in &raw.extends {
-        let beside = Path::new(origin).parent().map(|dir| dir.join(parent));
-        if let Some((file, text)) = embedded(parent) {
-            merge(into, text, file, depth + 1)?;
-        } else if let Some(path) = beside.filter(|p| p.is_file()) {
+        let beside = folder.map(|dir| dir.join(parent)).filter(|p| p.is_file());
+        if let Some(path) = beside {
             let text = std::fs::read_to_string(&path).map_err(|e| Error::io(path.display(), &e))?;
-            merge(into, &text, &path.display().to_string(), depth + 1)?;
+            merge(into, &text, &path.display().to_string(), folder, depth + 1)?;
+        } else if let Some((file, text)) = embedded(parent) {
+            merge(into, text, file, None, depth + 1)?;
         } else {
             return Err(Error::invalid("spec_extends", format!("there is no spec '{parent}' to extend"))
                 .at(Location::File(origin.into()))

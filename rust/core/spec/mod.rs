@@ -159,7 +159,7 @@ impl Spec {
         load::load(name_or_path)
     }
 
-    /// Parses TOML text; `extends` is resolved among the embedded specs and relative to `origin`.
+    /// Parses TOML text; `extends` is resolved among the embedded specs.
     pub fn parse(text: &str, origin: &str) -> Result<Spec> {
         load::parse(text, origin)
     }

@@ -78,6 +78,21 @@ fn faults_are_shown_with_place_and_help() {
 }
 
 #[test]
+fn a_parent_beside_the_file_comes_before_the_embedded_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    std::fs::create_dir(dir.path().join("base")).unwrap();
+    write("mine.toml", "schema_version = 1\nname = \"mine\"\nextends = [\"base/a.toml\", \"base/movement.toml\"]\n");
+    write("base/a.toml", "schema_version = 1\nname = \"base/a\"\nextends = [\"base/b.toml\"]\n");
+    write("base/b.toml", &MINIMAL.replace("\"mine\"", "\"base/b\""));
+    let path = dir.path().join("mine.toml").display().to_string();
+    let spec = Spec::load(&path).unwrap();
+    assert!(spec.rules.contains_key("Add") && spec.rules.contains_key("Reshape"));
+    write("base/movement.toml", "schema_version = 1\nname = \"base/movement\"\n");
+    assert!(!Spec::load(&path).unwrap().rules.contains_key("Reshape"), "the file beside wins");
+}
+
+#[test]
 fn a_file_that_extends_itself_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("loop.toml");
