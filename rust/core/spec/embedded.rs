@@ -17,9 +17,11 @@ embed! {
     "float.toml",
     "fake_quant.toml",
     "onnxruntime_cpu.toml",
+    "onnxruntime_cpu_avx.toml",
     "onnxruntime_cpu_avx2.toml",
     "tflite_micro.toml",
     "htp_v75.toml",
+    "tosa.toml",
 }
 
 /// File names of the shipped targets (not of the shared parents).
