@@ -123,7 +123,7 @@ impl Session {
             .thread_name(|i| format!("nputwin-{i}"))
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
-        let placed = place(graph, &spec);
+        let placed = place(graph, &spec)?;
         admit(&placed.graph, &spec)?;
         let simd = Simd::wanted(options.isa)?;
         let spec = spec.with_executor(options.executor(simd));

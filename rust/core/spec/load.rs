@@ -47,6 +47,7 @@ struct Merged {
     execution: Option<super::Execution>,
     placement: Option<super::Placement>,
     conformance: Vec<Claim>,
+    parameters: BTreeMap<String, super::Parameter>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -57,6 +58,8 @@ struct Hashed<'a> {
     schema_version: u32,
     execution: super::Execution,
     placement: &'a super::Placement,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: &'a BTreeMap<String, super::Parameter>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
     rules: BTreeMap<&'a str, RawBody>,
 }
@@ -91,6 +94,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
+        parameters: &merged.parameters,
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
@@ -108,6 +112,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         execution,
         placement,
         conformance: merged.conformance,
+        parameters: merged.parameters,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -182,6 +187,10 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
     into.placement = raw.placement.or(into.placement.take());
+    for (name, parameter) in raw.parameters {
+        parameter.check(&name, origin)?;
+        into.parameters.insert(name, parameter);
+    }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
     }

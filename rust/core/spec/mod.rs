@@ -5,9 +5,11 @@
 
 mod embedded;
 mod load;
+mod parameters;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
+pub use parameters::Parameter;
 pub use schema::{
     Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
 };
@@ -157,6 +159,8 @@ pub struct Spec {
     pub placement: Placement,
     /// Families of golden vectors that the target claims to equal; a child does not inherit them.
     pub conformance: Vec<Claim>,
+    /// What a node may state beyond ONNX's attributes, by name.
+    pub parameters: BTreeMap<String, Parameter>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.

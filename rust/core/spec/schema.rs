@@ -245,6 +245,8 @@ pub struct RawSpec {
     #[serde(default)]
     pub conformance: Vec<Claim>,
     #[serde(default)]
+    pub parameters: BTreeMap<String, super::Parameter>,
+    #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
     #[serde(default)]
     pub rules: BTreeMap<String, RawBody>,
