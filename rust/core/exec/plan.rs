@@ -108,13 +108,13 @@ pub fn plan(
     spec: &Spec,
     shapes: &[Vec<usize>],
     keep: &BTreeSet<TensorId>,
-    pool: &rayon::ThreadPool,
+    context: RunContext<'_>,
 ) -> Result<Plan> {
     let graph = &placed.graph;
     let mut planner = Planner {
         placed,
         spec,
-        context: RunContext { pool },
+        context,
         facts: vec![None; graph.tensors.len()],
         values: BTreeMap::new(),
         steps: Vec::new(),

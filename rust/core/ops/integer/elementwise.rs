@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
 
@@ -90,7 +90,8 @@ impl IntegerOp for Elementwise {
             let x = encoding_of(facts, facts.input(0)?)?;
             let layout = context.layouts[0];
             let argument = vec![Argument { input: 0, layout }];
-            if compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
+            let fast = compiled.evaluator() == Evaluator::Fast;
+            if fast && compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
                 let table = Table::build(compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
