@@ -39,8 +39,7 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static dyn O
 }
 
 /// What a graph needs beside ONNX's operators.
-static OWN: &[(&str, &dyn Op)] =
-    &[("Identity", &Reshape::Identity), ("LookUp", &LookUp), ("Requantize", &Requantize)];
+static OWN: &[(&str, &dyn Op)] = &[("Identity", &Reshape::Identity), ("LookUp", &LookUp), ("Requantize", &Requantize)];
 
 /// ONNX's own operators.
 static ONNX: &[(&str, &dyn Op)] = &[

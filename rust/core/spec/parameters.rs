@@ -47,7 +47,9 @@ mod tests {
             default: default.into(),
         };
         parameter(&["a", "b"], "b").check("p", "f").unwrap();
-        for (bad, name) in [(parameter(&["a"], "b"), "p"), (parameter(&["a b"], "a b"), "p"), (parameter(&["a"], "a"), "")] {
+        for (bad, name) in
+            [(parameter(&["a"], "b"), "p"), (parameter(&["a b"], "a b"), "p"), (parameter(&["a"], "a"), "")]
+        {
             assert_eq!(bad.check(name, "f").unwrap_err().code(), "spec_parameter");
         }
     }
