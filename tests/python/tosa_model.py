@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-ts = pytest.importorskip("tosa_serializer", reason="tosa-tools is not installed (make tosa-tools)", exc_type=ImportError)
+ts = pytest.importorskip(
+    "tosa_serializer", reason="tosa-tools is not installed (make tosa-tools)", exc_type=ImportError
+)
 model = pytest.importorskip("tosa_reference_model", exc_type=ImportError)
 
 TYPES = {
@@ -18,7 +20,14 @@ TYPES = {
     "int32": ts.DType.INT32,
     "int48": ts.DType.INT48,
 }
-STORAGE = {"int8": np.int8, "uint8": np.uint8, "int16": np.int16, "uint16": np.uint16, "int32": np.int32, "int48": np.int64}
+STORAGE = {
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "int32": np.int32,
+    "int48": np.int64,
+}
 ROUNDING = {
     "SINGLE": ts.RoundingMode.SINGLE_ROUND,
     "DOUBLE": ts.RoundingMode.DOUBLE_ROUND,
@@ -50,7 +59,9 @@ class Graph:
         """A constant."""
         array = np.atleast_1d(np.asarray(values))
         return self._named(
-            self.serializer.addConst(list(array.shape), TYPES[dtype], array.astype(STORAGE[dtype])), list(array.shape), dtype
+            self.serializer.addConst(list(array.shape), TYPES[dtype], array.astype(STORAGE[dtype])),
+            list(array.shape),
+            dtype,
         )
 
     def node(self, op: str, inputs: list[str], shape: list[int], dtype: str, attribute: Any) -> str:
@@ -91,5 +102,4 @@ class Graph:
         self.serializer.addOperator(ts.Op.IDENTITY, [result], [str(out.name)], attribute)
         values, status = model.run(bytes(self.serializer.serialize()), self.feeds)
         assert status == model.GraphStatus.TOSA_VALID, status
-        flat = np.frombuffer(bytes(np.ascontiguousarray(values[0])), STORAGE[dtype]) if values[0].dtype == np.uint8 else values[0]
-        return np.asarray(flat).reshape(shape)
+        return np.ascontiguousarray(values[0]).view(STORAGE[dtype]).reshape(shape)
