@@ -1,7 +1,7 @@
 """Target `tosa` against the TOSA reference model, bit for bit, on fresh seeds.
 
 Each case is one operator of ONNX and the graph of TOSA operators that stands for it. Multipliers and shifts are derived
-here from the scales in exact arithmetic. Scales are powers of two in half of the cases, so that many results lie on ties.
+here from the scales in exact arithmetic. Scales are powers of two in half of the cases: many results lie on ties.
 """
 
 from __future__ import annotations
