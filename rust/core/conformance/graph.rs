@@ -176,9 +176,9 @@ fn bare_codes(case: &Case, operand: &Operand) -> Result<Option<Encoding>> {
     encoding(&Operand { scale: Some(vec!["1".into()]), ..operand.clone() })
 }
 
-/// Attributes in ONNX's terms; an encoding change has none.
+/// Attributes in ONNX's terms; an encoding change and a table have none.
 fn attributes(case: &Case) -> Result<BTreeMap<String, Attribute>> {
-    if case.op == "Requantize" {
+    if matches!(case.op.as_str(), "Requantize" | "LUT") {
         return Ok(BTreeMap::new());
     }
     case.attributes.iter().map(|(k, v)| Ok((k.clone(), attribute(k, v)?))).collect()
