@@ -184,6 +184,12 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
                 .at(Location::File(origin.into()))
                 .help(nearest_help(&name, names::ALL.into_iter())));
         }
+        if body.is_evidence_only()
+            && let Some((_, inherited)) = into.rules.get_mut(&name)
+        {
+            inherited.evidence = body.evidence;
+            continue;
+        }
         into.rules.insert(name, (origin.to_string(), body));
     }
     Ok(())

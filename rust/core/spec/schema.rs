@@ -185,6 +185,20 @@ pub struct RawBody {
     pub alternatives: BTreeMap<String, RawBody>,
 }
 
+impl RawBody {
+    /// Whether the body says only how the arithmetic of a parent's rule is known.
+    pub fn is_evidence_only(&self) -> bool {
+        let computes = self.y.is_some()
+            || self.intrinsic.is_some()
+            || self.float.is_some()
+            || self.moves.is_some()
+            || self.unsupported.is_some();
+        let shapes = self.when.is_some() || self.accumulator.is_some() || !self.lets.0.is_empty();
+        let chooses = !self.cases.is_empty() || self.choice.is_some() || !self.alternatives.is_empty();
+        self.evidence.is_some() && !computes && !shapes && !chooses
+    }
+}
+
 /// A named function of programs.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

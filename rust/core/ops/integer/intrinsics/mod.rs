@@ -23,10 +23,13 @@ type Prepare = fn(&Facts<'_>, &Context<'_>) -> Result<Box<dyn Kernel>>;
 const INTRINSICS: &[(&str, Prepare)] = &[
     ("average_pool_f32", average_pool_f32::prepare),
     ("l2_normalize_inverse_sqrt", l2_normalize_inverse_sqrt::prepare),
-    ("resize_bilinear_q10", resize_bilinear_q10::prepare),
+    ("resize_bilinear_q10", resize_bilinear_q10::prepare_half_away),
+    ("resize_bilinear_q10_half_up", resize_bilinear_q10::prepare_half_up),
     ("softmax_exp_table_f32", softmax_exp_table_f32::prepare),
     ("softmax_q5_26", softmax_q5_26::prepare),
+    ("softmax_q5_26_below_2_30", softmax_q5_26::prepare_below_2_30),
     ("softmax_table_513", softmax_table_513::prepare),
+    ("softmax_table_513_single_rounding", softmax_table_513::prepare_once),
     ("softmax_table_513_wrapped", softmax_table_513::prepare_wrapped),
 ];
 

@@ -1,7 +1,8 @@
 //! Bilinear interpolation of codes with 10-bit weights per axis.
 //!
 //! Source positions and weights are multiples of 1/1024, rounded as `scale = (1024·in + out/2) / out`; the weighted sum of
-//! four codes is divided by 2^20, half away from zero (at -0.5: -1). Input and output share an encoding.
+//! four codes is divided by 2^20, half away from zero (at -0.5: -1) or half up (at -0.5: 0). Input and output share an
+//! encoding.
 //! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/reference/resize_bilinear.h.
 
 use super::Context;
@@ -20,6 +21,7 @@ struct Resize {
     columns: Vec<Tap>,
     input: [usize; 2],
     shape: Vec<usize>,
+    rounding: Rounding,
     bits: u32,
     signed: bool,
 }
@@ -40,7 +42,15 @@ fn taps(input: usize, output: usize, align_corners: bool, half_pixel: bool) -> V
         .collect()
 }
 
-pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+pub(super) fn prepare_half_away(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, Rounding::HalfAway)
+}
+
+pub(super) fn prepare_half_up(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, Rounding::HalfUp)
+}
+
+fn prepare(facts: &Facts<'_>, rounding: Rounding) -> Result<Box<dyn Kernel>> {
     let (x, y) = super::unary_encodings(facts)?;
     if !x.same_grid(y) {
         return Err(facts.unsupported("different encodings of input and output"));
@@ -62,6 +72,7 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
         columns: taps(shape[3], out[3], align_corners, half_pixel),
         input: [shape[2], shape[3]],
         shape: out,
+        rounding,
         bits: y.bitwidth,
         signed: y.signed,
     }))
@@ -79,7 +90,7 @@ impl Kernel for Resize {
                     let upper = at(top, left) * (1024 - fx) + at(top, right) * fx;
                     let lower = at(bottom, left) * (1024 - fx) + at(bottom, right) * fx;
                     let sum = upper * (1024 - fy) + lower * fy;
-                    out.push(shr_round(sum.into(), 20, Rounding::HalfAway) as i64);
+                    out.push(shr_round(sum.into(), 20, self.rounding) as i64);
                 }
             }
         }
