@@ -18,8 +18,7 @@ struct Softmax {
     multiplier: (i32, i32),
     exp: Vec<i32>,
     reciprocal: Vec<i32>,
-    /// Whether differences are scaled with one rounding instead of two.
-    once: bool,
+    scale: fn(i32, (i32, i32)) -> i32,
     wraps: bool,
 }
 
@@ -52,25 +51,25 @@ fn look_up(table: &[i32], code: i64) -> i64 {
 }
 
 pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
-    softmax(facts, false, false)
+    softmax(facts, scale, false)
 }
 
 pub(super) fn prepare_once(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
-    softmax(facts, true, false)
+    softmax(facts, scale_once, false)
 }
 
 pub(super) fn prepare_wrapped(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
-    softmax(facts, false, true)
+    softmax(facts, scale, true)
 }
 
-fn softmax(facts: &Facts<'_>, once: bool, wraps: bool) -> Result<Box<dyn Kernel>> {
+fn softmax(facts: &Facts<'_>, scale: fn(i32, (i32, i32)) -> i32, wraps: bool) -> Result<Box<dyn Kernel>> {
     let (x, y) = super::unary_encodings(facts)?;
     let plain = |e: &crate::encoding::Encoding| e.bitwidth == 16 && e.signed;
     if !plain(x) || !plain(y) || y.zero_point[0] != 0 || y.scale[0] != 1.0 / 32768.0 {
         return Err(facts.unsupported("encodings other than int16 with an output scale of 1/32768 and zero point 0"));
     }
     Ok(Box::new(Softmax {
-        once,
+        scale,
         wraps,
         rows: Rows::of_softmax(facts)?,
         multiplier: multiplier(x.scale[0] / (10.0 / 65535.0)),
@@ -85,7 +84,7 @@ impl Softmax {
         let terms: Vec<i64> = codes
             .iter()
             .map(|&c| {
-                let scaled = if self.once { scale_once } else { scale }((c - largest) as i32, self.multiplier);
+                let scaled = (self.scale)((c - largest) as i32, self.multiplier);
                 look_up(&self.exp, (i64::from(scaled) + 32767).clamp(-32768, 32767))
             })
             .collect();
