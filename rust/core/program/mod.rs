@@ -92,6 +92,12 @@ impl Program {
         Program { executor, ..self.clone() }
     }
 
+    /// Whether the program, or a function that it calls, reads this name from outside.
+    pub fn reads(&self, name: &str) -> bool {
+        let mut exprs = self.lets.iter().map(|(_, e)| e).chain(self.body.expressions());
+        exprs.any(|e| self.functions.mentions(e, name))
+    }
+
     /// Checks names, types and ranges in `env`, and computes everything that is known before the run.
     pub fn compile(&self, env: &Env) -> Result<Compiled> {
         let mut lower = Lower::new(env, &self.functions)?;

@@ -200,7 +200,12 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
                 .at(Location::File(origin.into()))
                 .help(nearest_help(&name, names::ALL.into_iter())));
         }
-        into.rules.insert(name, (origin.to_string(), body));
+        match into.rules.get_mut(&name) {
+            Some((_, inherited)) if body.is_extension() => inherited.extend(body),
+            _ => {
+                into.rules.insert(name, (origin.to_string(), body));
+            }
+        }
     }
     Ok(())
 }

@@ -82,6 +82,7 @@ impl<'a> Mac<'a> {
         add_output(&mut env, y, clamp);
         add_attributes(&mut env, facts.node, &[]);
         env.constant("K", Value::Int(self.depth as i128));
+        env.constant("channels", Value::Int(self.channels as i128));
         env.constant("w.dynamic", Value::Bool(self.w.constant.is_none() && self.w.codes.is_none()));
         let bits = match self.bias {
             None => 0,
@@ -150,6 +151,9 @@ impl<'a> Mac<'a> {
         } else {
             let values = if bias.is_empty() { vec![0; self.channels] } else { bias.clone() };
             env.channel("b", values.iter().map(|&b| Value::Int(b.into())).collect());
+        }
+        if program.reads("channel") {
+            env.channel("channel", (0..self.channels).map(|c| Value::Int(c as i128)).collect());
         }
         let half = 1i128 << (accumulator.width - 1);
         match bound < half {

@@ -27,13 +27,16 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
     Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, rescaled: false })
 }
 
-/// What conditions of a rule may read: the operands, and whether the convolution is depthwise.
+/// What conditions of a rule may read: the operands, `groups`, the input channels of one group as `group_inputs`, and
+/// whether the convolution is depthwise with one output channel per input channel.
 fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
     let mut env = mac(facts)?.environment(facts, clamp)?;
     let groups = facts.node.int("group", 1)?;
     let w = &facts.input(1)?.shape;
     let depthwise = groups > 1 && w.get(1) == Some(&1) && w[0] as i64 == groups;
     env.constant("depthwise", Value::Bool(depthwise));
+    env.constant("groups", Value::Int(groups.into()));
+    env.constant("group_inputs", Value::Int(w.get(1).copied().unwrap_or(1) as i128));
     Ok(env)
 }
 
