@@ -1,9 +1,9 @@
 //! Shapes of programs that hand-written kernels exist for.
 
-use super::{Compiled, Evaluator};
 use super::graph::{Node, NodeId, Op};
 use super::simplify::aliases;
 use super::types::{Datum, Type, Value};
+use super::{Compiled, Evaluator};
 use crate::num::{FloatType, Rounding};
 
 /// A program of one integer input `acc`, brought to a shape that a fast kernel may implement. Vectors have one

@@ -8,7 +8,9 @@ mod load;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
-pub use schema::{Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
+pub use schema::{
+    Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
+};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
 use crate::program::{Env, Executor, Guard, Program, Text};
@@ -216,9 +218,12 @@ impl Spec {
     /// The same target, its programs computed by other code.
     #[must_use]
     pub fn with_executor(mut self, executor: Executor) -> Spec {
-        let bodies = self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
+        let bodies =
+            self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
         for body in bodies {
-            if let Action::Program { program, .. } = &mut body.action {
+            if let Action::Program { program, .. } = &mut body.action
+                && program.executor() != executor
+            {
                 *program = Arc::new(program.with_executor(executor));
             }
         }

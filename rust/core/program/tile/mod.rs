@@ -12,10 +12,10 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use super::Compiled;
 use super::executor::Vectors;
 use super::graph::{Comparison, Math, Node};
 use super::types::{Datum, Type};
-use super::Compiled;
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
 use lanes::{Consts, View};
