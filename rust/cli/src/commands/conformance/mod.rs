@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     #[command(flatten)]
-    sut: sut::Args,
+    sut: sut::SutArgs,
 }
 
 /// A family and a target that it runs under; none where only vectors are compared.

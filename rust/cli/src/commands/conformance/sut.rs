@@ -22,7 +22,7 @@ const SHOWN: usize = 2000;
 
 /// Arguments about the implementation.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct SutArgs {
     /// Run this command instead of our runtimes. It gets a folder with case.json and an npy file per input, as `{dir}` or
     /// as its last argument, and writes out.npy there
     #[arg(long, value_name = "COMMAND")]
@@ -38,7 +38,7 @@ pub struct Args {
     keep: Option<PathBuf>,
 }
 
-impl Args {
+impl SutArgs {
     /// Whether there is a command.
     pub fn is_given(&self) -> bool {
         self.sut.is_some()
