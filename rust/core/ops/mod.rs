@@ -159,6 +159,21 @@ pub struct Explanation {
     pub trace: Option<crate::program::Trace>,
 }
 
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} element {} under {}", self.tensor, self.index, self.target)?;
+        if let Some((name, op_type)) = &self.node {
+            writeln!(f, "computed by {op_type} '{name}'")?;
+        }
+        let width = self.operands.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
+        for (key, value) in &self.operands {
+            let pad = " ".repeat(width - key.chars().count());
+            writeln!(f, "  {key}{pad} = {value}")?;
+        }
+        self.trace.as_ref().map_or(Ok(()), |trace| writeln!(f, "{trace}"))
+    }
+}
+
 /// An ONNX operator.
 pub trait Op: Send + Sync {
     /// Types and shapes of the outputs. Must check every attribute and the consistency of all shapes.

@@ -237,7 +237,9 @@ impl Spec {
         let bodies =
             self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
         for body in bodies {
-            if let Action::Program { program, .. } = &mut body.action {
+            if let Action::Program { program, .. } = &mut body.action
+                && program.executor() != executor
+            {
                 *program = Arc::new(program.with_executor(executor));
             }
         }
