@@ -1,5 +1,6 @@
 //! Running a graph under a target.
 
+mod admission;
 pub mod calibrate;
 pub mod cost;
 pub mod layout;

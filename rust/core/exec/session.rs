@@ -1,5 +1,6 @@
 //! A model and a target, ready to run on tensors.
 
+use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
 use super::plan::{Form, NodeReport, Plan, Source, plan};
@@ -104,6 +105,7 @@ impl Session {
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
         let placed = place(graph, &spec);
+        admit(&placed.graph, &spec)?;
         Ok(Session { placed, spec, options, pool, plans: Mutex::new(HashMap::new()) })
     }
 

@@ -31,13 +31,25 @@ pub mod names {
     pub const WEIGHTS_SCALE: &str = "weights_scale";
     /// Code → real.
     pub const DEQUANTIZE: &str = "dequantize";
+    /// Whether the target takes the encoding of an activation: `move`, or `unsupported` with the reason.
+    pub const ACTIVATIONS: &str = "activations";
     /// Every operator that has no rule of its own.
     pub const OTHER: &str = "other";
     /// Code → code of another encoding.
     pub const REQUANTIZE: &str = "Requantize";
     /// All of the above.
-    pub const ALL: [&str; 9] =
-        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, WEIGHTS_SCALE, DEQUANTIZE, OTHER, REQUANTIZE];
+    pub const ALL: [&str; 10] = [
+        ACTIVATIONS,
+        QUANTIZE,
+        QUANTIZE_INPUT,
+        QUANTIZE_WEIGHTS,
+        BIAS,
+        WEIGHTS,
+        WEIGHTS_SCALE,
+        DEQUANTIZE,
+        OTHER,
+        REQUANTIZE,
+    ];
 }
 
 /// How one operator computes, in one situation.

@@ -207,6 +207,8 @@ pub struct RawSpec {
     pub title: String,
     #[serde(default)]
     pub extends: Vec<String>,
+    /// Rules of parents are known no better than this here.
+    pub inherited_evidence: Option<Evidence>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
     #[serde(default)]
