@@ -14,8 +14,13 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, V
     graph.opsets.insert(String::new(), 17);
     let mut feeds = Vec::new();
     let mut inputs = Vec::new();
-    for operand in case.inputs.iter().filter(|o| !o.role.starts_with("lut")) {
+    // Tables and factors of channels repeat what the encodings say.
+    for operand in case.inputs.iter().filter(|o| !o.role.starts_with("lut") && o.role != "chan_scale") {
         let value = &arrays[&operand.array];
+        if case.op == "PRelu" && operand.role == "in1" && operand.scale.is_none() {
+            inputs.push(Some(graph.add_tensor(float_parameter(&operand.role, value)?)));
+            continue;
+        }
         let encoding = encoding(operand)?;
         let is_constant = matches!(operand.role.as_str(), "w" | "b");
         let info = TensorInfo {
@@ -77,6 +82,21 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, V
     if case.op == "Requantize" {
         node.op_type = "Identity".into();
     }
+    if case.op == "Clip" {
+        // Bounds became inputs in opset 11.
+        for bound in ["min", "max"] {
+            let value = match node.attributes.remove(bound) {
+                Some(Attribute::Float(v)) => Some(v),
+                Some(Attribute::Int(v)) => Some(v as f32),
+                _ => None,
+            };
+            let id = value.map(|v| {
+                let constant = Some(Arc::new(Tensor::f32(&[], vec![v])));
+                graph.add_tensor(TensorInfo { name: bound.into(), constant, ..TensorInfo::default() })
+            });
+            node.inputs.push(id);
+        }
+    }
     if case.op == "Resize" {
         // Sizes of the spatial axes become the input that ONNX has for them.
         if let Some(Attribute::Ints(spatial)) = node.attributes.remove("sizes") {
@@ -97,6 +117,32 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, V
     graph.nodes.push(node);
     graph.outputs.push(Port { name: "out".into(), tensor: y, quantized: y_encoding.is_some() });
     Ok((graph, feeds))
+}
+
+/// Float32 values as codes -1, 0 and 1 whose scales are their magnitudes: an encoding that stands for exactly them.
+fn float_parameter(name: &str, values: &Tensor) -> Result<TensorInfo> {
+    let reals = values.as_f32()?;
+    let axis = values.shape().iter().position(|&d| d == reals.len()).unwrap_or(0);
+    let codes = reals.iter().map(|&v| if v > 0.0 { 1 } else { -i8::from(v < 0.0) }).collect();
+    let encoding = Encoding {
+        scale: reals.iter().map(|&v| if v == 0.0 { 1.0 } else { f64::from(v.abs()) }).collect(),
+        zero_point: vec![0; reals.len()],
+        bitwidth: 8,
+        signed: true,
+        symmetric: true,
+        narrow_range: false,
+        granularity: if reals.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis } },
+        lpbq: None,
+    };
+    encoding.validate().map_err(|e| e.at_tensor(name))?;
+    Ok(TensorInfo {
+        name: name.into(),
+        dtype: Some(DType::F32),
+        constant: Some(Arc::new(values.clone())),
+        codes: Some(Arc::new(Tensor::new(values.shape().to_vec(), Data::I8(codes))?)),
+        encoding: Some(Arc::new(encoding)),
+        ..TensorInfo::default()
+    })
 }
 
 fn has_bias(case: &Case) -> bool {

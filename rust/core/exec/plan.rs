@@ -281,7 +281,8 @@ impl Planner<'_> {
                     self.used(names::REQUANTIZE);
                     let from = codes(self)?;
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                    let kernel = quantizers::requantize_kernel(self.spec, &fact.name, encoding, &to)?;
+                    let count = fact.shape.iter().product();
+                    let kernel = quantizers::requantize_kernel(self.spec, &fact.name, encoding, &to, count)?;
                     Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
                 }
                 Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
@@ -316,7 +317,7 @@ impl Planner<'_> {
                 let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
                 let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                 let from = fact.encoding.as_deref().expect("codes have encodings");
-                let kernel = quantizers::requantize_kernel(self.spec, &fact.name, from, &to)?;
+                let kernel = quantizers::requantize_kernel(self.spec, &fact.name, from, &to, codes.len())?;
                 Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
             }
         };
@@ -582,7 +583,9 @@ impl Planner<'_> {
             if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
                 && !from.same_grid(&to)
             {
-                let kernel = quantizers::requantize_kernel(self.spec, &self.placed.graph.tensors[t].name, &from, &to)?;
+                let name = &self.placed.graph.tensors[t].name;
+                let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
+                let kernel = quantizers::requantize_kernel(self.spec, name, &from, &to, count)?;
                 requantized.push((t, slot, kernel));
             }
         }
