@@ -11,6 +11,7 @@ macro_rules! embed {
 
 embed! {
     "base/hexagon_nn.toml",
+    "base/hexagon_nn_signed.toml",
     "base/movement.toml",
     "base/q31.toml",
     "base/correctly_rounded.toml",
