@@ -4,6 +4,7 @@ mod admission;
 pub mod calibrate;
 pub mod cost;
 pub mod layout;
+mod parameters;
 mod placement;
 mod plan;
 mod session;

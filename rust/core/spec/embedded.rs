@@ -22,6 +22,7 @@ embed! {
     "float.toml",
     "fake_quant.toml",
     "onnxruntime_cpu.toml",
+    "onnxruntime_cpu_avx.toml",
     "onnxruntime_cpu_avx2.toml",
     "tflite_micro.toml",
     "enpu_v6.toml",
@@ -35,6 +36,7 @@ embed! {
     "htp_v68.toml",
     "htp_v69.toml",
     "htp_v75.toml",
+    "tosa.toml",
 }
 
 /// File names of the shipped targets (not of the shared parents).

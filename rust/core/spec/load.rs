@@ -1,6 +1,6 @@
 //! Reading, merging and checking spec files.
 
-use super::schema::{Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
+use super::schema::{Claim, Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
 use super::{Action, Body, EMBEDDED, Rule, Spec, names, nearest_help};
 use crate::error::{Error, Location, Result};
 use crate::program::{Functions, Program, Text, parse_guard};
@@ -46,6 +46,8 @@ struct Merged {
     title: String,
     execution: Option<super::Execution>,
     placement: Option<super::Placement>,
+    conformance: Vec<Claim>,
+    parameters: BTreeMap<String, super::Parameter>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -56,6 +58,8 @@ struct Hashed<'a> {
     schema_version: u32,
     execution: super::Execution,
     placement: &'a super::Placement,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: &'a BTreeMap<String, super::Parameter>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
     rules: BTreeMap<&'a str, RawBody>,
 }
@@ -90,6 +94,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
+        parameters: &merged.parameters,
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
@@ -106,6 +111,8 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
+        conformance: merged.conformance,
+        parameters: merged.parameters,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -176,8 +183,14 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     into.name = raw.name;
     into.aliases = raw.aliases;
     into.title = raw.title;
+    check_claims(&raw.conformance, origin)?;
+    into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
     into.placement = raw.placement.or(into.placement.take());
+    for (name, parameter) in raw.parameters {
+        parameter.check(&name, origin)?;
+        into.parameters.insert(name, parameter);
+    }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
     }
@@ -187,7 +200,12 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
                 .at(Location::File(origin.into()))
                 .help(nearest_help(&name, names::ALL.into_iter())));
         }
-        into.rules.insert(name, (origin.to_string(), body));
+        match into.rules.get_mut(&name) {
+            Some((_, inherited)) if body.is_extension() => inherited.extend(body),
+            _ => {
+                into.rules.insert(name, (origin.to_string(), body));
+            }
+        }
     }
     Ok(())
 }
@@ -200,6 +218,30 @@ fn limit_evidence(body: &mut RawBody, limit: &Evidence) {
         evidence.note = limit.note.clone();
     }
     body.cases.iter_mut().chain(body.alternatives.values_mut()).for_each(|b| limit_evidence(b, limit));
+}
+
+/// A claim names a family once, and an exception has a reason.
+fn check_claims(claims: &[Claim], origin: &str) -> Result<()> {
+    let fault = |text: String| Error::invalid("spec_conformance", text).at(Location::File(origin.into()));
+    for (i, claim) in claims.iter().enumerate() {
+        if claim.family.trim().is_empty() {
+            return Err(fault("a claim without a family".into()).help("write: family = \"name\""));
+        }
+        if claims[..i].iter().any(|c| c.family == claim.family) {
+            return Err(fault(format!("family '{}' is claimed twice", claim.family)));
+        }
+        for (k, exception) in claim.except.iter().enumerate() {
+            if exception.reason.trim().is_empty() || exception.id.trim_matches('*').is_empty() {
+                return Err(fault(format!("an exception of '{}' without {}", claim.family, {
+                    if exception.reason.trim().is_empty() { "a reason" } else { "an id" }
+                })));
+            }
+            if claim.except[..k].iter().any(|e| e.id == exception.id) {
+                return Err(fault(format!("'{}' is excepted twice", exception.id)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn rule(name: &str, file: &str, raw: &RawBody, functions: &Functions) -> Result<Rule> {

@@ -1,6 +1,5 @@
 //! Operators that move codes without computing: the ONNX kernel itself, run on codes.
 
-use super::elementwise::{TABLE_CODES, Table};
 use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
 use super::{Argument, Context, IntegerOp, Layout, Prepared, quantizers};
 use crate::encoding::Granularity;
@@ -9,7 +8,7 @@ use crate::num::FloatType;
 use crate::ops::pad::{PadValue, pad_kernel};
 use crate::ops::{Facts, Kernel, RunContext, registry};
 use crate::program::{Env, Value};
-use crate::spec::{Action, Spec, names};
+use crate::spec::{Spec, names};
 use crate::tensor::{Data, Tensor};
 
 /// Whether an operator moves or selects elements, so that it commutes with every increasing code-to-real map.
@@ -70,9 +69,6 @@ impl IntegerOp for Movement {
             .ok_or_else(|| facts.unsupported("no such operator"))?;
         let code_facts = code_facts(facts, &self.data_inputs(facts))?;
         let code_facts = Facts { inputs: &code_facts, ..*facts };
-        if matches!(context.body.action, Action::Program { .. }) {
-            return join_by_program(facts, context, op.float(&code_facts)?);
-        }
         let pads = facts.node.op_type == "Pad" && facts.node.string("mode", "constant")? == "constant";
         let mut kernel = match pads {
             true => pad_kernel(&code_facts, PadValue::Integer(pad_code(facts, context.spec)?))?,
@@ -83,51 +79,6 @@ impl IntegerOp for Movement {
         }
         let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
         Ok(Prepared { kernel, arguments, layout: Layout::RowMajor })
-    }
-}
-
-/// Concat whose inputs each pass through the rule's program, with the input's encoding as `x`, before they are joined.
-fn join_by_program(facts: &Facts<'_>, context: &Context<'_>, join: Box<dyn Kernel>) -> Result<Prepared> {
-    let rule = context.spec.require(&facts.node.op_type)?;
-    let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
-    let to = encoding_of(facts, y)?;
-    if facts.node.op_type != "Concat" || to.granularity != Granularity::PerTensor {
-        return Err(facts.unsupported("a program for this movement of codes"));
-    }
-    let mut tables = Vec::new();
-    for i in 0..facts.inputs.len() {
-        let from = encoding_of(facts, facts.input(i)?)?;
-        let mut env = Env::new();
-        add_code_input(&mut env, "x", from);
-        add_encoding(&mut env, "x", from);
-        add_output(&mut env, to, context.clamp);
-        let program = match &rule.resolve(&env)?.action {
-            Action::Program { program, .. } => program,
-            Action::Unsupported(reason) => return Err(facts.unsupported(reason.clone())),
-            other => return Err(facts.unsupported(format!("action '{}' for one input of several", other.label()))),
-        };
-        let compiled = program.compile(&env)?;
-        if compiled.channels() > 1 || from.qmax() - from.qmin() >= TABLE_CODES {
-            return Err(facts.unsupported("inputs of more than 16 bits, or with several scales"));
-        }
-        tables.push(Table::build(compiled, from.qmin() as i32, from.qmax() as i32, to.storage_dtype())?);
-    }
-    let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
-    Ok(Prepared { kernel: Box::new(Joined { tables, join }), arguments, layout: Layout::RowMajor })
-}
-
-struct Joined {
-    tables: Vec<Table>,
-    join: Box<dyn Kernel>,
-}
-
-impl Kernel for Joined {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let mut parts = Vec::with_capacity(inputs.len());
-        for (table, x) in self.tables.iter().zip(inputs) {
-            parts.extend(table.run(context, &[*x])?);
-        }
-        self.join.run(context, &parts.iter().map(Some).collect::<Vec<_>>())
     }
 }
 

@@ -97,9 +97,10 @@ pub fn fake_quant_kernel(
     }))
 }
 
-/// A kernel from codes of one per-tensor encoding to codes of another, for tensors of `count` elements.
+/// A kernel from codes of one per-tensor encoding to codes of another, by a rule on `x`, for tensors of `count` elements.
 pub fn requantize_kernel(
     spec: &Spec,
+    rule: &str,
     name: &str,
     from: &Encoding,
     to: &Encoding,
@@ -110,7 +111,7 @@ pub fn requantize_kernel(
     add_encoding(&mut env, "x", from);
     env.constant("x.count", Value::Int(count as i128));
     add_output(&mut env, to, None);
-    let compiled = compile(spec, names::REQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
+    let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     if compiled.channels() > 1 {
         return Err(
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)

@@ -6,7 +6,7 @@ use super::weights;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::ops::{Explanation, Fact, Facts};
-use crate::program::{Compiled, Env, Value};
+use crate::program::{Compiled, Env, Evaluator, Value};
 use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
 use crate::tensor::{DType, Tensor};
 
@@ -65,7 +65,7 @@ impl MacWindow {
         }
         env.constant("taps", Value::Int(taps as i128));
         env.constant("groups", Value::Int(groups as i128));
-        env.constant("group.depth", Value::Int((depth / taps) as i128));
+        env.constant("group_inputs", Value::Int((depth / taps) as i128));
         env.constant("convolution", Value::Bool(window.is_some()));
         env.constant("depthwise", Value::Bool(depthwise));
     }
@@ -128,6 +128,7 @@ impl<'a> Mac<'a> {
         add_output(&mut env, y, clamp);
         add_attributes(&mut env, facts.node, &[]);
         env.constant("K", Value::Int(self.depth as i128));
+        env.constant("channels", Value::Int(self.channels as i128));
         env.constant("w.dynamic", Value::Bool(self.w.constant.is_none() && self.w.codes.is_none()));
         let bits = match self.bias {
             None => 0,
@@ -195,7 +196,7 @@ impl<'a> Mac<'a> {
         let (x, w, _) = self.encodings(facts)?;
         let mut env = self.environment(facts, context.clamp)?;
         let (bias, verbatim) = self.bias_codes(facts, context)?;
-        self.add_sums(&mut env)?;
+        self.add_sums(program, &mut env)?;
         let reach = |e: &Encoding| e.zero_point.iter().map(|&z| (e.qmax() - z).max(z - e.qmin())).max().unwrap_or(0);
         let mut bound = self.depth as i128 * i128::from(reach(x)) * i128::from(reach(w));
         if accumulator.bias {
@@ -203,8 +204,13 @@ impl<'a> Mac<'a> {
         } else {
             let values = if bias.is_empty() { vec![0; self.channels] } else { bias.clone() };
             env.channel("b", values.iter().map(|&b| Value::Int(b.into())).collect());
-            let scales = self.bias_scales(facts, verbatim)?;
-            env.channel("b.scale", scales.into_iter().map(Value::F64).collect());
+            if program.reads("b.scale") {
+                let scales = self.bias_scales(facts, verbatim)?;
+                env.channel("b.scale", scales.into_iter().map(Value::F64).collect());
+            }
+        }
+        if program.reads("channel") {
+            env.channel("channel", (0..self.channels).map(|c| Value::Int(c as i128)).collect());
         }
         let half = 1i128 << (accumulator.width - 1);
         match bound < half {
@@ -230,7 +236,10 @@ impl Mac<'_> {
 
     /// Adds what a program may know of constant weights, one value per channel: `w.sum`, the sum of the centred codes that
     /// are multiplied, and `file.reach`, the largest distance of the file's codes from their zero point.
-    fn add_sums(&self, env: &mut Env) -> Result<()> {
+    fn add_sums(&self, program: &Program, env: &mut Env) -> Result<()> {
+        if !program.reads("w.sum") && !program.reads("file.reach") {
+            return Ok(());
+        }
         let of = |fact: &Fact| weights::channel_statistics(fact, self.channel_axis, self.channels);
         let (Some(used), Some(file)) = (of(self.w)?, of(self.file.unwrap_or(self.w))?) else { return Ok(()) };
         env.channel("w.sum", used.iter().map(|s| Value::Int(s.sum.into())).collect());
@@ -240,6 +249,11 @@ impl Mac<'_> {
 }
 
 impl Arithmetic {
+    /// Whether the naive twins compute the sums.
+    pub fn is_reference(&self) -> bool {
+        self.compiled.evaluator() == Evaluator::Reference
+    }
+
     /// The bias as 32-bit integers; an error where one does not fit.
     pub fn bias_i32(&self, facts: &Facts<'_>) -> Result<Vec<i32>> {
         self.bias

@@ -4,7 +4,7 @@ use super::super::environment::add_encoding;
 use super::super::lanes::{CHUNK, ScaleMap, read_codes};
 use super::super::quantizers;
 use crate::encoding::{Encoding, Granularity};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ops::Fact;
 use crate::program::{Channels, Env, Lanes, Scratch, Value};
 use crate::spec::{Action, Spec, names};
@@ -25,8 +25,13 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usiz
     read_codes(codes.data(), 0, &mut wide)?;
     let reach: Vec<i64> = statistics(&map, from, &wide, channels)?.iter().map(|s| s.reach).collect();
     let mut env = environment(env, x, from, &reach);
-    if matches!(rule.resolve(&env)?.action, Action::Move) {
-        return Ok(None);
+    match &rule.resolve(&env)?.action {
+        Action::Move => return Ok(None),
+        Action::Unsupported(reason) => {
+            let error = Error::new(Kind::UnsupportedByTarget, "weights_encoding", reason.clone());
+            return Err(error.at_tensor(&w.name));
+        }
+        _ => {}
     }
     let mut scale = scales(spec, &env, channels)?;
     let mut granularity = Granularity::PerChannel { axis };
