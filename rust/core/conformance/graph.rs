@@ -9,8 +9,9 @@ use crate::tensor::{DType, Data, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Roles of operands that say how the runtime's multipliers came out: a target derives its own from the encodings.
-const DERIVED: [&str; 2] = ["multiplier", "shift"];
+/// Roles of operands that say how the runtime's multipliers came out, or repeat ratios of scales: a target derives its own
+/// from the encodings.
+const DERIVED: [&str; 3] = ["multiplier", "shift", "chan_scale"];
 
 /// The graph and the values of its inputs. Of what the case says about the runtime's decisions, the spec's parameters are kept.
 pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Result<(Graph, Vec<(String, Tensor)>)> {
@@ -27,6 +28,10 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             let constant = Some(Arc::new(value.clone()));
             let info = TensorInfo { name: operand.role.clone(), constant, ..TensorInfo::default() };
             inputs.push(Some(graph.add_tensor(info)));
+            continue;
+        }
+        if case.op == "PRelu" && operand.role == "in1" && operand.scale.is_none() {
+            inputs.push(Some(graph.add_tensor(float_parameter(&operand.role, value)?)));
             continue;
         }
         let encoding = encoding(operand)?.or(bare_codes(case, operand)?);
@@ -101,6 +106,21 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
         "LUT" => (node.op_type, node.domain) = ("LookUp".into(), "nputwin".into()),
         _ => {}
     }
+    if case.op == "Clip" {
+        // Bounds became inputs in opset 11.
+        for bound in ["min", "max"] {
+            let value = match node.attributes.remove(bound) {
+                Some(Attribute::Float(v)) => Some(v),
+                Some(Attribute::Int(v)) => Some(v as f32),
+                _ => None,
+            };
+            let id = value.map(|v| {
+                let constant = Some(Arc::new(Tensor::f32(&[], vec![v])));
+                graph.add_tensor(TensorInfo { name: bound.into(), constant, ..TensorInfo::default() })
+            });
+            node.inputs.push(id);
+        }
+    }
     if case.op == "Resize" {
         // Sizes of the spatial axes become the input that ONNX has for them.
         if let Some(Attribute::Ints(spatial)) = node.attributes.remove("sizes") {
@@ -122,6 +142,32 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     graph.nodes.push(node);
     graph.outputs.push(Port { name: "out".into(), tensor: y, quantized: y_encoding.is_some() });
     Ok((graph, feeds))
+}
+
+/// Float32 values as codes -1, 0 and 1 whose scales are their magnitudes: an encoding that stands for exactly them.
+fn float_parameter(name: &str, values: &Tensor) -> Result<TensorInfo> {
+    let reals = values.as_f32()?;
+    let axis = values.shape().iter().position(|&d| d == reals.len()).unwrap_or(0);
+    let codes = reals.iter().map(|&v| if v > 0.0 { 1 } else { -i8::from(v < 0.0) }).collect();
+    let encoding = Encoding {
+        scale: reals.iter().map(|&v| if v == 0.0 { 1.0 } else { f64::from(v.abs()) }).collect(),
+        zero_point: vec![0; reals.len()],
+        bitwidth: 8,
+        signed: true,
+        symmetric: true,
+        narrow_range: false,
+        granularity: if reals.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis } },
+        lpbq: None,
+    };
+    encoding.validate().map_err(|e| e.at_tensor(name))?;
+    Ok(TensorInfo {
+        name: name.into(),
+        dtype: Some(DType::F32),
+        constant: Some(Arc::new(values.clone())),
+        codes: Some(Arc::new(Tensor::new(values.shape().to_vec(), Data::I8(codes))?)),
+        encoding: Some(Arc::new(encoding)),
+        ..TensorInfo::default()
+    })
 }
 
 fn has_bias(case: &Case) -> bool {

@@ -282,7 +282,8 @@ impl<'a> Planner<'a> {
                     self.used(rule);
                     let from = codes(self)?;
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to)?;
+                    let count = fact.shape.iter().product();
+                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to, count)?;
                     Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
                 }
                 Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
@@ -328,7 +329,7 @@ impl<'a> Planner<'a> {
                 let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                 let from = fact.encoding.as_deref().expect("codes have encodings");
                 let rule = self.requantize_rule(target);
-                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to)?;
+                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to, codes.len())?;
                 Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
             }
         };
@@ -596,7 +597,9 @@ impl<'a> Planner<'a> {
                 && !from.same_grid(&to)
             {
                 let name = &self.placed.graph.tensors[t].name;
-                let kernel = quantizers::requantize_kernel(self.spec, names::REQUANTIZE, name, &from, &to)?;
+                let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
+                let rule = names::REQUANTIZE;
+                let kernel = quantizers::requantize_kernel(self.spec, rule, name, &from, &to, count)?;
                 requantized.push((t, slot, kernel));
             }
         }

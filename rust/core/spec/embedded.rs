@@ -10,12 +10,15 @@ macro_rules! embed {
 }
 
 embed! {
+    "base/hexagon_nn.toml",
+    "base/hexagon_nn_signed.toml",
     "base/movement.toml",
     "base/q31.toml",
     "base/correctly_rounded.toml",
     "base/horizon.toml",
     "base/placement_htp.toml",
     "cmsis_nn.toml",
+    "hexagon_nn_v66.toml",
     "float.toml",
     "fake_quant.toml",
     "onnxruntime_cpu.toml",
