@@ -1,11 +1,14 @@
 //! Running a graph under a target.
 
 pub mod calibrate;
+pub mod check;
 pub mod cost;
 pub mod layout;
 mod placement;
 mod plan;
+pub mod quantizers;
 mod session;
+mod supergroups;
 
 pub use placement::{Clamp, Note};
 pub use plan::{Form, NodeReport, Plan, Source, Step};

@@ -45,7 +45,8 @@ struct Merged {
     aliases: Vec<String>,
     title: String,
     execution: Option<super::Execution>,
-    placement: Option<super::Placement>,
+    placement: super::Placement,
+    placement_evidence: Vec<(String, Option<super::Evidence>)>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -85,7 +86,8 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     })?;
     let functions = define_functions(&merged.functions)?;
     let execution = merged.execution.unwrap_or_default();
-    let placement = merged.placement.unwrap_or_default();
+    let placement = merged.placement;
+    placement.validate(origin)?;
     let hashed = Hashed {
         schema_version: SCHEMA_VERSION,
         execution,
@@ -106,6 +108,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
+        placement_evidence: merged.placement_evidence,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -174,7 +177,13 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     into.aliases = raw.aliases;
     into.title = raw.title;
     into.execution = raw.execution.or(into.execution);
-    into.placement = raw.placement.or(into.placement.take());
+    if let Some(mut placement) = raw.placement {
+        if placement.replace {
+            into.placement_evidence.clear();
+        }
+        into.placement_evidence.push((origin.to_string(), placement.evidence.take()));
+        into.placement.lay(placement);
+    }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
     }

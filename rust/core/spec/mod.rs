@@ -4,11 +4,14 @@
 //! of its accumulator and the evidence for it. `specs/README.md` teaches the format by example.
 
 mod embedded;
+pub mod import;
 mod load;
+pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
-pub use schema::{Accumulator, Evidence, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
+pub use placement::{MissingEncoding, Placement};
+pub use schema::{Accumulator, Evidence, Execution, Overflow, Status, Terms};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
 use crate::program::{Env, Guard, Program, Text};
@@ -141,6 +144,8 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
+    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
+    pub placement_evidence: Vec<(String, Option<Evidence>)>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -206,9 +211,11 @@ impl Spec {
         Ok(())
     }
 
-    /// The weakest evidence among all rules.
+    /// The weakest evidence among all rules and placement tables.
     pub fn status(&self) -> Status {
-        self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status).max().unwrap_or(Status::Executed)
+        let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
+        let placement = self.placement_evidence.iter().flat_map(|(_, e)| e).map(|e| e.status);
+        rules.chain(placement).max().unwrap_or(Status::Executed)
     }
 }
 
