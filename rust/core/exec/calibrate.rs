@@ -236,66 +236,25 @@ impl Sites<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Node, Port, TensorInfo};
-    use crate::tensor::DType;
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
+    use crate::exec::testing::Builder;
 
     const SPEC: &str = r#"
         schema_version = 1
         name = "test"
         [placement]
         supergroups = [["Conv", "Relu"]]
-        grid_preserving = ["MaxPool", "Concat", "Reshape"]
+        grid_preserving = ["MaxPool", "Reshape"]
+        ops.Concat.tied = "inputs_follow_output"
     "#;
 
-    #[derive(Default)]
-    struct Builder(Graph);
-
-    impl Builder {
-        fn tensor(&mut self, name: &str, constant: Option<Tensor>) -> TensorId {
-            let found = self.0.find(name);
-            found.unwrap_or_else(|| {
-                self.0.add_tensor(TensorInfo {
-                    name: name.into(),
-                    dtype: Some(DType::F32),
-                    constant: constant.map(Arc::new),
-                    ..TensorInfo::default()
-                })
-            })
-        }
-
-        fn node(&mut self, op_type: &str, inputs: &[&str], output: &str) {
-            let inputs = inputs.iter().map(|n| Some(self.tensor(n, None))).collect();
-            let outputs = vec![Some(self.tensor(output, None))];
-            self.0.nodes.push(Node {
-                name: output.into(),
-                op_type: op_type.into(),
-                inputs,
-                outputs,
-                attributes: BTreeMap::new(),
-                ..Node::default()
-            });
-        }
-
-        fn port(&mut self, name: &str) -> Port {
-            Port { name: name.into(), tensor: self.tensor(name, None), quantized: false }
-        }
-    }
-
     fn network() -> Graph {
-        let mut b = Builder(Graph { opsets: BTreeMap::from([(String::new(), 17)]), ..Graph::default() });
+        let mut b = Builder::new();
         b.tensor("w", Some(Tensor::f32(&[2, 1, 1, 1], vec![1.27, -0.5])));
         b.tensor("b", Some(Tensor::f32(&[2], vec![0.0, 3.0])));
         b.tensor("c", Some(Tensor::f32(&[1], vec![-4.0])));
-        b.node("Conv", &["x", "w", "b"], "conv");
-        b.node("Relu", &["conv"], "relu");
-        b.node("Add", &["relu", "c"], "sum");
-        b.node("Concat", &["relu", "sum"], "cat");
-        b.0.nodes[3].attributes.insert("axis".into(), crate::graph::Attribute::Int(1));
-        b.0.inputs = vec![b.port("x")];
-        b.0.outputs = vec![b.port("cat")];
-        b.0
+        b.node("Conv", &["x", "w", "b"], "conv").node("Relu", &["conv"], "relu").node("Add", &["relu", "c"], "sum");
+        b.node("Concat", &["relu", "sum"], "cat").attribute("axis", 1);
+        b.graph(&["x"], &["cat"])
     }
 
     fn run(options: &CalibrateOptions, samples: &[&[f32]]) -> Result<EncodingsFile> {
@@ -308,13 +267,13 @@ mod tests {
     fn encodings_go_where_the_rules_say() {
         let file = run(&CalibrateOptions::default(), &[&[0.0, 1.0], &[-1.0, 2.0]]).unwrap();
         let names: Vec<&str> = file.entries().iter().map(|e| e.name.as_str()).collect();
-        // Not conv (inside a chain), not b (a bias), not cat (shares its inputs' encoding).
-        assert_eq!(names, ["x", "w", "relu", "c", "sum"]);
+        // Not conv (inside a chain), not b (a bias).
+        assert_eq!(names, ["x", "relu", "sum", "cat", "w", "c"]);
         let encoding = |name: &str| file.encoding(name).unwrap().unwrap();
         assert_eq!(encoding("w").scale, [f64::from(1.27f32) / 127.0]);
         assert_eq!((encoding("x").min(), encoding("x").max()), (-1.0, 2.0));
         // relu and sum meet in a Concat: one encoding over both ranges.
-        assert!(encoding("relu").same_grid(encoding("sum")));
+        assert!(encoding("relu").same_grid(encoding("sum")) && encoding("cat").same_grid(encoding("sum")));
         let sum = encoding("sum");
         assert!(sum.min() <= -3.9 && sum.max() >= 3.4, "{} {}", sum.min(), sum.max());
     }
@@ -326,6 +285,35 @@ mod tests {
         let w = file.encoding("w").unwrap().unwrap();
         assert_eq!(w.granularity, crate::encoding::Granularity::PerChannel { axis: 0 });
         assert_eq!(w.scale.len(), 2);
+    }
+
+    #[test]
+    fn rules_give_grids_and_options_stand_over_them() {
+        let rules = r#"
+            defaults.strict_symmetric = true
+            defaults.activations = { bitwidth = 16, symmetric = true }
+            ops.Relu = { constraint = { min = 0.0, max = 6.0 }, symmetric = false }
+            ops.Conv.per_channel = true
+            ops.Concat.output_quantized = false
+        "#;
+        let text = SPEC.replace("ops.Concat.tied = \"inputs_follow_output\"", rules);
+        let spec = Spec::parse(&text, "test.toml").unwrap();
+        let run = |options: &CalibrateOptions| {
+            let sample = Ok(vec![("x".to_string(), Tensor::f32(&[1, 1, 1, 2], vec![1.0, -2.0]))]);
+            calibrate(&network(), &spec, std::iter::once(sample), options).unwrap()
+        };
+        let file = run(&CalibrateOptions::default());
+        assert!(file.entries().iter().all(|e| e.name != "cat"));
+        let x = file.encoding("x").unwrap().unwrap();
+        assert_eq!((x.bitwidth, x.signed, x.narrow_range, x.zero_point[0]), (16, true, true, 0));
+        assert_eq!(x.scale, [2.0 / 32767.0]);
+        let relu = file.encoding("relu").unwrap().unwrap();
+        assert_eq!((relu.scale[0], relu.zero_point[0], relu.signed), (6.0 / 65535.0, 0, false));
+        assert_eq!(file.encoding("w").unwrap().unwrap().scale.len(), 2);
+        let options = CalibrateOptions { activation_bits: Some(8), per_channel: Some(false), ..Default::default() };
+        let file = run(&options);
+        assert_eq!(file.encoding("x").unwrap().unwrap().bitwidth, 8);
+        assert_eq!(file.encoding("w").unwrap().unwrap().scale.len(), 1);
     }
 
     #[test]

@@ -56,19 +56,31 @@ impl Checker<'_> {
         })
     }
 
+    /// The encoding at the end of the operators that a tensor lies inside.
+    fn end(&self, mut t: TensorId) -> Option<&Encoding> {
+        while matches!(self.decisions.of(t)?.reason, Reason::Inside(_)) {
+            let reader = self.graph.nodes.iter().find(|n| n.inputs.first() == Some(&Some(t)))?;
+            t = reader.outputs.first().copied().flatten()?;
+        }
+        self.graph.tensors[t].encoding.as_deref()
+    }
+
     fn tensor(&mut self, decision: &Decision) {
         let info = &self.graph.tensors[decision.tensor];
         let name = &info.name;
         match (&info.encoding, decision.quantizer) {
             (Some(encoding), Some(quantizer)) => self.grid(name, encoding, &quantizer, decision),
-            (Some(_), None) => {
+            (Some(encoding), None) => {
                 let (message, help) = match &decision.reason {
+                    // The encoding of the chain's end, said twice.
+                    Reason::Inside(_) if self.end(decision.tensor).is_some_and(|end| end.same_grid(encoding)) => return,
                     Reason::Inside(chain) => (
                         format!("it has an encoding, but lies inside {chain}, which the target runs as one"),
                         "remove the encoding: with it, the operators do not fuse",
                     ),
                     // An integer bias has the scale of the accumulator, and is no quantizer by range.
-                    Reason::Unquantized(_) if matches!(&decision.role, Role::Parameter { name, .. } if name == "bias") => {
+                    Reason::Unquantized(_) if matches!(&decision.role, Role::Parameter { name, .. } if name == "bias") =>
+                    {
                         return;
                     }
                     Reason::Preserved(_) => return,
@@ -110,7 +122,8 @@ impl Checker<'_> {
             }
             _ => {}
         }
-        if parameter && quantizer.narrow_range && !encoding.narrow_range && self.uses_lowest(decision.tensor, encoding) {
+        if parameter && quantizer.narrow_range && !encoding.narrow_range && self.uses_lowest(decision.tensor, encoding)
+        {
             let message = format!("it uses the code {}, which the target leaves out", encoding.qmin());
             self.finding("placement_strict", name, message, "divide the range by one code less");
         }
@@ -236,4 +249,102 @@ fn is_symmetric(encoding: &Encoding) -> bool {
 /// Whether the grid begins at zero.
 fn is_unsigned(encoding: &Encoding) -> bool {
     encoding.zero_point.iter().all(|&z| z == encoding.qmin())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Builder;
+    use std::sync::Arc;
+
+    const RULES: &str = r#"
+        schema_version = 1
+        name = "t"
+        [placement]
+        supergroups = [["Conv", "Relu"]]
+        defaults = { activations = { signed = false }, strict_symmetric = true }
+        ops.Conv.supported = [{ activation = "int8", weight = "int8" }]
+        ops.Softmax.constraint = { min = 0.0, max = 1.0 }
+        ops.Concat.tied = "inputs_follow_output"
+        ops.MatMul.second_operand = [{ first = "int8", second = "int8", symmetric = true }]
+    "#;
+
+    fn graph() -> Graph {
+        let mut b = Builder::new();
+        b.constant("w", &[2, 1, 1, 1]).node("Conv", &["x", "w"], "conv").node("Relu", &["conv"], "relu");
+        b.node("Concat", &["relu", "x"], "cat").attribute("axis", 1).node("Softmax", &["cat"], "soft");
+        b.node("MatMul", &["soft", "m"], "y").graph(&["x", "m"], &["y"])
+    }
+
+    fn encoded(edit: impl Fn(&str) -> Option<Encoding>) -> Vec<(&'static str, String)> {
+        let mut graph = graph();
+        for info in &mut graph.tensors {
+            let usual = match info.name.as_str() {
+                "w" => Some(Encoding { narrow_range: true, ..per_tensor(1.0 / 127.0, 0, 8, true) }),
+                "conv" => None,
+                "soft" => Some(per_tensor(1.0 / 255.0, 0, 8, false)),
+                "m" | "y" => Some(per_tensor(0.5, 128, 8, false)),
+                _ => Some(per_tensor(0.5, 3, 8, false)),
+            };
+            let changed = edit(&info.name);
+            info.encoding = match changed {
+                Some(encoding) if encoding.scale[0] == 1e9 => None,
+                other => other.or(usual).map(Arc::new),
+            };
+        }
+        let spec = Spec::parse(RULES, "t.toml").unwrap();
+        check(&graph, &spec).into_iter().map(|f| (f.code, f.place)).collect()
+    }
+
+    fn per_tensor(scale: f64, zero_point: i64, bits: u32, signed: bool) -> Encoding {
+        Encoding::per_tensor(scale, zero_point, bits, signed).unwrap()
+    }
+
+    #[test]
+    fn what_keeps_the_rules_has_no_findings() {
+        assert_eq!(encoded(|_| None), []);
+    }
+
+    #[test]
+    fn each_breach_is_found_where_it_is() {
+        let two = Encoding {
+            scale: vec![0.5, 0.5],
+            zero_point: vec![3, 3],
+            granularity: Granularity::PerChannel { axis: 1 },
+            ..per_tensor(0.5, 3, 8, false)
+        };
+        // A scale of 1e9 takes the encoding away.
+        let none = || per_tensor(1e9, 0, 8, false);
+        let cases: [(&str, Encoding, &str, &str); 12] = [
+            ("w", per_tensor(0.1, 5, 8, true), "placement_symmetric", "w"),
+            ("w", per_tensor(1.0 / 127.0, 0, 4, true), "placement_format", "conv"),
+            ("conv", per_tensor(0.25, 3, 8, false), "placement_extra", "conv"),
+            ("relu", none(), "placement_missing", "relu"),
+            ("relu", per_tensor(0.25, 3, 8, false), "placement_tied", "relu"),
+            ("soft", per_tensor(0.5, 0, 8, false), "placement_constraint", "soft"),
+            ("soft", per_tensor(1.0 / 65535.0, 0, 16, false), "placement_format", "y"),
+            ("m", per_tensor(0.5, 7, 8, false), "placement_symmetric", "m"),
+            ("y", per_tensor(0.5, 0, 8, true), "placement_sign", "y"),
+            ("y", two, "placement_granularity", "y"),
+            ("w", per_tensor(1.0, 0, 8, true), "", ""),
+            ("conv", per_tensor(0.5, 3, 8, false), "", ""),
+        ];
+        for (name, encoding, code, place) in cases {
+            let found = encoded(|n| (n == name).then(|| encoding.clone()));
+            match code {
+                "" => assert_eq!(found, []),
+                _ => assert!(found.contains(&(code, place.to_string())), "{name}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_code_of_a_strict_grid_is_found_in_the_values() {
+        let mut graph = graph();
+        let w = graph.find("w").unwrap();
+        graph.tensors[w].constant = Some(Arc::new(crate::tensor::Tensor::f32(&[2, 1, 1, 1], vec![-128.0, 127.0])));
+        graph.tensors[w].encoding = Some(Arc::new(per_tensor(1.0, 0, 8, true)));
+        let spec = Spec::parse(RULES, "t.toml").unwrap();
+        assert!(check(&graph, &spec).iter().any(|f| f.code == "placement_strict" && f.place == "w"));
+    }
 }

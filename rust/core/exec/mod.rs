@@ -9,6 +9,8 @@ mod plan;
 pub mod quantizers;
 mod session;
 mod supergroups;
+#[cfg(test)]
+mod testing;
 
 pub use placement::{Clamp, Note};
 pub use plan::{Form, NodeReport, Plan, Source, Step};

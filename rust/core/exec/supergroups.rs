@@ -70,9 +70,8 @@ fn match_chain(
         if !inside(output) || (!branches && (leaves || consumers[output].len() != 1)) {
             return None;
         }
-        let fits = |&&n: &&usize| {
-            graph.nodes[n].op_type == *op_type && graph.nodes[n].inputs.first() == Some(&Some(output))
-        };
+        let fits =
+            |&&n: &&usize| graph.nodes[n].op_type == *op_type && graph.nodes[n].inputs.first() == Some(&Some(output));
         chain.push(*consumers[output].iter().find(fits)?);
     }
     Some(chain)

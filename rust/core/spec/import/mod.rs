@@ -57,9 +57,9 @@ pub fn import(text: &str, origin: &str) -> Result<Imported> {
     if map.contains_key("reference_qconfig") || map.contains_key("templates") {
         return qconfig::read(&source, map);
     }
-    Err(source.error(&[], "config_format", "the file is no known configuration".into()).help(
-        "an AIMET quantsim configuration has the key 'defaults', a qconfig 'reference_qconfig' or 'templates'",
-    ))
+    Err(source
+        .error(&[], "config_format", "the file is no known configuration".into())
+        .help("an AIMET quantsim configuration has the key 'defaults', a qconfig 'reference_qconfig' or 'templates'"))
 }
 
 #[derive(Serialize)]
@@ -79,8 +79,7 @@ impl Imported {
     /// `config_toml` where a value cannot be written as TOML.
     pub fn to_toml(&self, name: &str, extends: &[String], source: &str) -> Result<String> {
         let mut placement = self.placement.clone();
-        placement.evidence =
-            Some(Evidence { status: Status::Documented, source: source.into(), note: String::new() });
+        placement.evidence = Some(Evidence { status: Status::Documented, source: source.into(), note: String::new() });
         let file = File {
             schema_version: SCHEMA_VERSION,
             name: name.into(),
@@ -144,7 +143,12 @@ impl Source<'_> {
         self.error(&path, "config_value", format!("expected {wanted}"))
     }
 
-    fn object<'v>(&self, path: &[&str], map: &'v Map<String, Value>, key: &str) -> Result<Option<&'v Map<String, Value>>> {
+    fn object<'v>(
+        &self,
+        path: &[&str],
+        map: &'v Map<String, Value>,
+        key: &str,
+    ) -> Result<Option<&'v Map<String, Value>>> {
         match map.get(key) {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),

@@ -73,7 +73,9 @@ pub(super) fn read(source: &Source<'_>, map: &Object) -> Result<Imported> {
 fn dtype(source: &Source<'_>, path: &[&str], map: &Object, key: &str) -> Result<Option<Precision>> {
     match map.get(key) {
         None => Ok(None),
-        Some(value) => format(value).map(Some).ok_or_else(|| source.wrong(path, key, "qint8, qint16, float16 or float32")),
+        Some(value) => {
+            format(value).map(Some).ok_or_else(|| source.wrong(path, key, "qint8, qint16, float16 or float32"))
+        }
     }
 }
 
@@ -104,8 +106,7 @@ fn modules(source: &Source<'_>, path: &[&str], place: &str, map: &Object, out: &
 
 fn convolutions(source: &Source<'_>, path: &[&str], map: &Object, placement: &mut Placement) -> Result<()> {
     source.keys(path, map, &["input_dtype", "weight_dtype"])?;
-    let (input, weight) =
-        (dtype(source, path, map, "input_dtype")?, dtype(source, path, map, "weight_dtype")?);
+    let (input, weight) = (dtype(source, path, map, "input_dtype")?, dtype(source, path, map, "weight_dtype")?);
     for op_type in CONVOLUTIONS {
         let rule = placement.ops.entry(op_type.into()).or_default();
         if let Some(input) = input {

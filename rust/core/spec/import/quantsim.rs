@@ -13,16 +13,14 @@ const PARENT: &str = "base/quantsim.toml";
 type Object = Map<String, Value>;
 
 pub(super) fn read(source: &Source<'_>, map: &Object) -> Result<Imported> {
-    let known =
-        ["defaults", "params", "op_type", "supergroups", "supergroup_pass_list", "model_input", "model_output"];
+    let known = ["defaults", "params", "op_type", "supergroups", "supergroup_pass_list", "model_input", "model_output"];
     source.keys(&[], map, &known)?;
     for section in known.iter().filter(|k| **k != "supergroup_pass_list") {
         if !map.contains_key(*section) {
             return Err(source.error(&[], "config_value", format!("the section '{section}' is missing")));
         }
     }
-    let mut out =
-        Imported { placement: Placement::default(), parents: vec![PARENT.to_string()], findings: Vec::new() };
+    let mut out = Imported { placement: Placement::default(), parents: vec![PARENT.to_string()], findings: Vec::new() };
     defaults(source, map, &mut out)?;
     for (role, rule) in objects(source, &[], map, "params")? {
         out.placement.params.insert(role.into(), parameter(source, &["params", role], rule)?);
@@ -202,7 +200,10 @@ fn supergroups(source: &Source<'_>, map: &Object, out: &mut Imported) -> Result<
             Some(other) => {
                 out.findings.push(Finding {
                     place: "supergroup_pass_list".into(),
-                    message: format!("nothing is known of the pass '{other}'; {}", nearest_help(other, known.into_iter())),
+                    message: format!(
+                        "nothing is known of the pass '{other}'; {}",
+                        nearest_help(other, known.into_iter())
+                    ),
                 });
                 continue;
             }

@@ -81,12 +81,12 @@ fn check_placement(spec: &Spec, out: &mut Vec<Finding>) {
     }
     let placement = &spec.placement;
     for chain in placement.supergroups() {
-        if let Some(op_type) = chain[..chain.len() - 1].iter().find(|op| placement.tie(op).is_some()) {
-            let message = format!("{op_type} shares an encoding with its input, but has none inside {}", chain.join(" + "));
-            finding("lint_placement_tie", "placement.supergroups".into(), message);
-        }
         if placement.supergroups().iter().filter(|other| *other == chain).count() > 1 {
-            finding("lint_placement_twice", "placement.supergroups".into(), format!("{} stands twice", chain.join(" + ")));
+            finding(
+                "lint_placement_twice",
+                "placement.supergroups".into(),
+                format!("{} stands twice", chain.join(" + ")),
+            );
         }
     }
     for (op_type, op) in &placement.ops {

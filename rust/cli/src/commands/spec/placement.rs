@@ -49,9 +49,10 @@ pub fn placement_lines(placement: &Placement) -> Vec<String> {
     if let Some(list) = &placement.supported {
         lines.push(format!("formats: {}", formats(list)));
     }
-    for (what, quantized) in
-        [("inputs of the graph", placement.model_input.quantized), ("outputs of the graph", placement.model_output.quantized)]
-    {
+    for (what, quantized) in [
+        ("inputs of the graph", placement.model_input.quantized),
+        ("outputs of the graph", placement.model_output.quantized),
+    ] {
         if let Some(quantized) = quantized {
             lines.push(format!("{what}: {}", quantizer(quantized)));
         }

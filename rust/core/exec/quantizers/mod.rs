@@ -2,8 +2,8 @@
 //!
 //! The importer, the calibrator, the checker and simulators ask here, so that they agree.
 
-use super::supergroups::{chains, patterns};
 use crate::encoding::file::ParamUse;
+use crate::exec::supergroups::{chains, patterns};
 use crate::graph::{Attribute, Graph, Node, TensorId};
 use crate::ops::{Fact, Facts, integer};
 use crate::spec::placement::{Break, Constraint, OpRule, OperandPair, Placement, Precision, Tie};
@@ -123,7 +123,10 @@ pub fn parameter_name(op_type: &str, input: usize) -> Option<&'static str> {
         ("Conv" | "ConvTranspose" | "Gemm", 1) | ("MatMul" | "PRelu", 1) | ("Gather", 0) => "weight",
         ("Conv" | "ConvTranspose" | "Gemm", 2) => "bias",
         (
-            "BatchNormalization" | "InstanceNormalization" | "LayerNormalization" | "GroupNormalization"
+            "BatchNormalization"
+            | "InstanceNormalization"
+            | "LayerNormalization"
+            | "GroupNormalization"
             | "RMSNormalization",
             1,
         ) => "weight",
@@ -443,8 +446,8 @@ impl<'a> Builder<'a> {
         symmetric |= rule.symmetric_from_bits.is_some_and(|from| bitwidth >= from);
         let grouped = matches!(node.attributes.get("group"), Some(Attribute::Int(g)) if *g > 1);
         let op = self.rule(op_type);
-        let per_channel = rule.per_channel.unwrap_or(false)
-            && (!grouped || op.and_then(|op| op.per_channel_grouped).unwrap_or(true));
+        let per_channel =
+            rule.per_channel.unwrap_or(false) && (!grouped || op.and_then(|op| op.per_channel_grouped).unwrap_or(true));
         let shape = self.values[t].as_ref().map(|v| v.shape().to_vec()).unwrap_or_default();
         let slot = node.inputs.iter().position(|i| *i == Some(t)).unwrap_or(0);
         let trans_b = matches!(node.int("transB", 0), Ok(1));
@@ -567,3 +570,6 @@ pub(super) fn data_inputs(graph: &Graph, node: &Node) -> Vec<TensorId> {
     let data = integer.data_inputs(&facts);
     data.into_iter().filter_map(|i| node.inputs.get(i).copied().flatten()).collect()
 }
+
+#[cfg(test)]
+mod tests;
