@@ -467,7 +467,7 @@ impl<'a> Planner<'a> {
             .chain(facts.outputs.iter().flatten())
             .find(|f| f.dtype.is_float() && f.encoding.is_none());
         if let Some(fact) = lacking {
-            if self.spec.placement.missing_encoding == MissingEncoding::Error {
+            if self.spec.placement.missing_encoding() == MissingEncoding::Error {
                 return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
                     .at_tensor(&fact.name)
                     .help("calibrate the model so that this tensor has one"));

@@ -45,7 +45,8 @@ struct Merged {
     aliases: Vec<String>,
     title: String,
     execution: Option<super::Execution>,
-    placement: Option<super::Placement>,
+    placement: super::Placement,
+    placement_evidence: Vec<(String, Option<super::Evidence>)>,
     conformance: Vec<Claim>,
     parameters: BTreeMap<String, super::Parameter>,
     functions: BTreeMap<String, (String, RawFunction)>,
@@ -89,7 +90,8 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     })?;
     let functions = define_functions(&merged.functions)?;
     let execution = merged.execution.unwrap_or_default();
-    let placement = merged.placement.unwrap_or_default();
+    let placement = merged.placement;
+    placement.validate(origin)?;
     let hashed = Hashed {
         schema_version: SCHEMA_VERSION,
         execution,
@@ -113,6 +115,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         placement,
         conformance: merged.conformance,
         parameters: merged.parameters,
+        placement_evidence: merged.placement_evidence,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -186,10 +189,16 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     check_claims(&raw.conformance, origin)?;
     into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
-    into.placement = raw.placement.or(into.placement.take());
     for (name, parameter) in raw.parameters {
         parameter.check(&name, origin)?;
         into.parameters.insert(name, parameter);
+    }
+    if let Some(mut placement) = raw.placement {
+        if placement.replace {
+            into.placement_evidence.clear();
+        }
+        into.placement_evidence.push((origin.to_string(), placement.evidence.take()));
+        into.placement.lay(placement);
     }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));

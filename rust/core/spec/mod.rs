@@ -4,15 +4,16 @@
 //! of its accumulator and the evidence for it. `specs/README.md` teaches the format by example.
 
 mod embedded;
+pub mod import;
 mod load;
 mod parameters;
+pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
 pub use parameters::Parameter;
-pub use schema::{
-    Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
-};
+pub use placement::{MissingEncoding, Placement};
+pub use schema::{Accumulator, Claim, Evidence, Exception, Execution, Overflow, Status, Terms};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
 use crate::program::{Env, Executor, Guard, Program, Text};
@@ -161,6 +162,8 @@ pub struct Spec {
     pub conformance: Vec<Claim>,
     /// What a node may state beyond ONNX's attributes, by name.
     pub parameters: BTreeMap<String, Parameter>,
+    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
+    pub placement_evidence: Vec<(String, Option<Evidence>)>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -246,9 +249,11 @@ impl Spec {
         self
     }
 
-    /// The weakest evidence among all rules.
+    /// The weakest evidence among all rules and placement tables.
     pub fn status(&self) -> Status {
-        self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status).max().unwrap_or(Status::Executed)
+        let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
+        let placement = self.placement_evidence.iter().flat_map(|(_, e)| e).map(|e| e.status);
+        rules.chain(placement).max().unwrap_or(Status::Executed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a spec file may contain. Unknown keys are errors.
 
+use super::placement::Placement;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -106,33 +107,6 @@ impl Default for Accumulator {
     fn default() -> Self {
         Accumulator { terms: Terms::Centred, width: 32, overflow: Overflow::Wrap, bias: true, verbatim_bias: false }
     }
-}
-
-/// What to do with a tensor that an integer kernel needs and that has no encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MissingEncoding {
-    /// Compute its producer and consumers in float.
-    #[default]
-    Float,
-    /// Refuse the model.
-    Error,
-}
-
-/// Where quantizers stand and what fuses.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Placement {
-    /// Chains of operators that run as one kernel when the tensors between them have no encoding.
-    pub supergroups: Vec<Vec<String>>,
-    /// Whether depthwise convolutions take part in supergroups.
-    pub fuse_depthwise: bool,
-    /// Operators whose output has the input's encoding where the file gives none.
-    pub grid_preserving: Vec<String>,
-    /// A supergroup's activation fuses only where the output's codes cannot leave its bounds.
-    pub fuse_only_redundant: bool,
-    /// What a missing encoding means.
-    pub missing_encoding: MissingEncoding,
 }
 
 /// An ordered table of names and program texts.
