@@ -3,8 +3,10 @@
 //! An operator is one [`Op`] in one file and one line of the registry. `infer` gives shapes; `float` prepares the ONNX
 //! meaning; `integer` prepares the target's arithmetic. Preparing freezes multipliers, tables and packed weights.
 
+pub mod accumulate;
 pub mod activation;
 pub mod arithmetic;
+pub mod attention;
 pub mod axis;
 pub mod bits;
 pub mod broadcast;

@@ -1,8 +1,9 @@
 //! The table of operators: one line each.
 
 use super::Op;
-use super::activation::{self, Gelu, PRelu, Parametric};
+use super::activation::{self, Gelu, PRelu, Parametric, Shrink, SwiGlu};
 use super::arithmetic::{Arithmetic, Binary, Mod, Pow, Variadic};
+use super::attention::{Attention, RotaryEmbedding};
 use super::bits::{BitCast, BitShift, Bitwise, BitwiseNot};
 use super::cast::Cast;
 use super::center_crop_pad::CenterCropPad;
@@ -14,7 +15,7 @@ use super::cumulative::Cumulative;
 use super::det::Det;
 use super::detection::{NonMaxSuppression, RoiAlign};
 use super::einsum::Einsum;
-use super::elementwise::{self, Function, NumberFunction, Test};
+use super::elementwise::{self, Function, IsInf, NumberFunction, Test};
 use super::expand::{Expand, Tile};
 use super::gather::{Gather, GatherNd};
 use super::grid_sample::{AffineGrid, GridSample};
@@ -64,6 +65,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Asinh", &Function(libm::asinh)),
     ("Atan", &Function(libm::atan)),
     ("Atanh", &Function(libm::atanh)),
+    ("Attention", &Attention),
     ("AveragePool", &Pool { average: true, global: false }),
     ("BatchNormalization", &BatchNormalization),
     ("BitCast", &BitCast),
@@ -118,6 +120,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Hardmax", &Hardmax),
     ("Identity", &Reshape::Identity),
     ("InstanceNormalization", &GroupNormalization::Instance),
+    ("IsInf", &IsInf),
     ("IsNaN", &Test(f64::is_nan)),
     ("LRN", &Lrn),
     ("LSTM", &Recurrent::Lstm),
@@ -167,12 +170,14 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Resize", &Resize::Resize),
     ("ReverseSequence", &ReverseSequence),
     ("RoiAlign", &RoiAlign),
+    ("RotaryEmbedding", &RotaryEmbedding),
     ("Round", &Function(elementwise::round)),
     ("Scatter", &ScatterElements),
     ("ScatterElements", &ScatterElements),
     ("ScatterND", &ScatterNd),
     ("Selu", &Parametric { attributes: &[("alpha", 1.673_263_2), ("gamma", 1.050_701)], function: activation::selu }),
     ("Shape", &Extent::Shape),
+    ("Shrink", &Shrink),
     ("Sigmoid", &Function(elementwise::sigmoid)),
     ("Sign", &NumberFunction { real: elementwise::sign, integer: i128::signum }),
     ("Sin", &Function(libm::sin)),
@@ -188,6 +193,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Squeeze", &Reshape::Squeeze),
     ("Sub", &Binary(Arithmetic::Sub)),
     ("Sum", &Variadic { op: Arithmetic::Add, mean: false }),
+    ("SwiGLU", &SwiGlu),
     ("Swish", &Parametric { attributes: &[("alpha", 1.0)], function: activation::swish }),
     ("Tan", &Function(libm::tan)),
     ("Tanh", &Function(libm::tanh)),

@@ -46,6 +46,7 @@ struct Merged {
     title: String,
     execution: Option<super::Execution>,
     placement: Option<super::Placement>,
+    float: Option<super::FloatArithmetic>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -56,6 +57,8 @@ struct Hashed<'a> {
     schema_version: u32,
     execution: super::Execution,
     placement: &'a super::Placement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    float: Option<super::FloatArithmetic>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
     rules: BTreeMap<&'a str, RawBody>,
 }
@@ -85,6 +88,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
+        float: merged.float.clone().map(|f| super::FloatArithmetic { evidence: None, ..f }),
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
@@ -101,6 +105,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
+        float: merged.float,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -170,6 +175,16 @@ fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()
     into.title = raw.title;
     into.execution = raw.execution.or(into.execution);
     into.placement = raw.placement.or(into.placement.take());
+    if let Some(float) = raw.float {
+        if float.format == super::Format::F64 {
+            return Err(Error::invalid(
+                "spec_float",
+                "tensors of reals have at most 32 bits: type is f16, bf16 or f32",
+            )
+            .at(Location::File(origin.into())));
+        }
+        into.float = Some(float);
+    }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
     }

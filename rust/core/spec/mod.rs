@@ -8,7 +8,10 @@ mod load;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
-pub use schema::{Accumulator, Evidence, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
+pub use schema::{
+    Accumulator, Denormals, Evidence, Execution, FloatArithmetic, FloatOverflow, Format, MissingEncoding, Overflow,
+    Placement, Status, Terms,
+};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
 use crate::program::{Env, Guard, Program, Text};
@@ -141,6 +144,8 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
+    /// How float kernels hold and sum reals; ONNX's own meaning where left out.
+    pub float: Option<FloatArithmetic>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -206,9 +211,11 @@ impl Spec {
         Ok(())
     }
 
-    /// The weakest evidence among all rules.
+    /// The weakest evidence among all rules and the float arithmetic.
     pub fn status(&self) -> Status {
-        self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status).max().unwrap_or(Status::Executed)
+        let float = self.float.iter().map(|f| f.evidence.as_ref().map_or(Status::Assumed, |e| e.status));
+        let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
+        rules.chain(float).max().unwrap_or(Status::Executed)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a spec file may contain. Unknown keys are errors.
 
+use crate::num::narrow::{Beyond, Subnormals};
+use crate::num::{FloatType, Narrow};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -119,6 +121,101 @@ pub enum MissingEncoding {
     Error,
 }
 
+/// A float format of a spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Format {
+    F16,
+    Bf16,
+    #[default]
+    F32,
+    F64,
+}
+
+impl From<Format> for FloatType {
+    fn from(format: Format) -> FloatType {
+        match format {
+            Format::F16 => FloatType::F16,
+            Format::Bf16 => FloatType::Bf16,
+            Format::F32 => FloatType::F32,
+            Format::F64 => FloatType::F64,
+        }
+    }
+}
+
+/// What becomes of results below the smallest normal number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Denormals {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They become zero with their sign.
+    Flush,
+}
+
+/// What becomes of float results beyond the largest finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatOverflow {
+    /// They become infinite.
+    #[default]
+    Inf,
+    /// They and infinities become the largest finite number.
+    Saturate,
+}
+
+/// How a target holds and sums the reals of its float kernels.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatArithmetic {
+    /// Format of every tensor of reals up to 32 bits: each result is rounded to it once, to nearest even.
+    #[serde(rename = "type")]
+    pub format: Format,
+    /// Format of the sums of Conv, ConvTranspose, Gemm and MatMul, which take their terms by fused multiply-add.
+    #[serde(default)]
+    pub accumulate: Format,
+    /// Below the range of normal numbers, in tensors and in sums of 16 bits.
+    #[serde(default)]
+    pub denormals: Denormals,
+    /// Above the range, in tensors and in sums of 16 bits.
+    #[serde(default)]
+    pub overflow: FloatOverflow,
+    /// How we know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+impl FloatArithmetic {
+    fn narrow(&self, format: Format) -> Narrow {
+        Narrow {
+            format: format.into(),
+            subnormals: match self.denormals {
+                Denormals::Keep => Subnormals::Keep,
+                Denormals::Flush => Subnormals::Flush,
+            },
+            beyond: match self.overflow {
+                FloatOverflow::Inf => Beyond::Infinity,
+                FloatOverflow::Saturate => Beyond::Saturate,
+            },
+        }
+    }
+
+    /// How tensors hold reals.
+    pub fn tensors(&self) -> Narrow {
+        self.narrow(self.format)
+    }
+
+    /// How sums hold reals. Sums of 32 and 64 bits are plain IEEE ones.
+    pub fn sums(&self) -> Narrow {
+        match self.accumulate {
+            Format::F16 | Format::Bf16 => self.narrow(self.accumulate),
+            wide => Narrow::ieee(wide.into()),
+        }
+    }
+}
+
 /// Where quantizers stand and what fuses.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -209,6 +306,7 @@ pub struct RawSpec {
     pub extends: Vec<String>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
+    pub float: Option<FloatArithmetic>,
     #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
     #[serde(default)]
