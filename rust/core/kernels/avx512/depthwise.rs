@@ -188,28 +188,51 @@ impl Strips<'_> {
                         *w = std::array::from_fn(|q| *lines.add(kx * 4 + q));
                     }
                 }
+                if KW == 3 && KH <= 4 && dilation == 1 && stride <= 2 {
+                    // The columns of a window stay in registers from one pixel to the next.
+                    for (y, &row) in starts.iter().enumerate() {
+                        let mut from = self.bytes.as_ptr().wrapping_add(row + c);
+                        let mut x = [[zero; 4]; 3];
+                        x[1] = column(from, row_step, KH, bytes);
+                        if stride == 1 {
+                            from = from.wrapping_add(channels);
+                            x[2] = column(from, row_step, KH, bytes);
+                        } else {
+                            x[2] = x[1];
+                        }
+                        let mut to = out.wrapping_add(y * width * channels + c);
+                        for _ in 0..width {
+                            if stride == 1 {
+                                x = [x[1], x[2], x[2]];
+                            } else {
+                                from = from.wrapping_add(channels);
+                                x = [x[2], column(from, row_step, KH, bytes), x[2]];
+                            }
+                            from = from.wrapping_add(channels);
+                            x[2] = column(from, row_step, KH, bytes);
+                            let mut sums = start;
+                            for kx in 0..3 {
+                                for q in 0..4 {
+                                    sums[q] = _mm512_dpbusd_epi32(sums[q], x[kx][q], weights[kx][q]);
+                                }
+                            }
+                            finish.write(sums, parameters, bytes, to);
+                            to = to.wrapping_add(channels);
+                        }
+                    }
+                    continue;
+                }
                 for (y, &row) in starts.iter().enumerate() {
                     for strip in (0..width).step_by(STRIP) {
                         let pixels = (width - strip).min(STRIP);
                         let from = self.bytes.as_ptr().wrapping_add(row + strip * stride * channels + c);
                         for group in 0..groups {
-                            let present = (kernel_h - 4 * group).min(4);
-                            for column in 0..span_of(pixels) {
-                                let rows: [__m512i; 4] = std::array::from_fn(|i| match i < present {
-                                    true => {
-                                        let at = from.wrapping_add((4 * group + i) * row_step + column * channels);
-                                        _mm512_maskz_loadu_epi8(bytes, at.cast())
-                                    }
-                                    false => zero,
-                                });
-                                let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
-                                let high =
-                                    [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
-                                let to = columns.add((column * groups + group) * 4);
-                                to.write(_mm512_unpacklo_epi16(low[0], low[1]));
-                                to.add(1).write(_mm512_unpackhi_epi16(low[0], low[1]));
-                                to.add(2).write(_mm512_unpacklo_epi16(high[0], high[1]));
-                                to.add(3).write(_mm512_unpackhi_epi16(high[0], high[1]));
+                            let from = from.wrapping_add(4 * group * row_step);
+                            for x in 0..span_of(pixels) {
+                                let present = kernel_h - 4 * group;
+                                let quads = column(from.wrapping_add(x * channels), row_step, present, bytes);
+                                let to = columns.add((x * groups + group) * 4);
+                                (0..4).for_each(|q| to.add(q).write(quads[q]));
                             }
                         }
                         for pixel in 0..pixels {
@@ -219,8 +242,7 @@ impl Strips<'_> {
                                     let x = columns.add(((pixel * stride + kx * dilation) * groups + group) * 4);
                                     let w = lines.add((group * kernel_w + kx) * 4);
                                     for (q, sum) in sums.iter_mut().enumerate() {
-                                        let w = if KW == 3 && KH <= 4 { weights[kx][q] } else { *w.add(q) };
-                                        *sum = _mm512_dpbusd_epi32(*sum, *x.add(q), w);
+                                        *sum = _mm512_dpbusd_epi32(*sum, *x.add(q), *w.add(q));
                                     }
                                 }
                             }
@@ -232,4 +254,27 @@ impl Strips<'_> {
             }
         }
     }
+}
+
+/// The codes of 64 channels of at most four pixels `row_step` apart, interleaved to four bytes per channel.
+///
+/// # Safety
+/// The machine has the features; the selected bytes of the `present` pixels may be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn column(from: *const u8, row_step: usize, present: usize, bytes: __mmask64) -> [__m512i; 4] {
+    let load = |i: usize| match i < present {
+        // SAFETY: the caller's; masked bytes are not read.
+        true => unsafe { _mm512_maskz_loadu_epi8(bytes, from.wrapping_add(i * row_step).cast()) },
+        false => _mm512_setzero_si512(),
+    };
+    let rows = [load(0), load(1), load(2), load(3)];
+    let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
+    let high = [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
+    [
+        _mm512_unpacklo_epi16(low[0], low[1]),
+        _mm512_unpackhi_epi16(low[0], low[1]),
+        _mm512_unpacklo_epi16(high[0], high[1]),
+        _mm512_unpackhi_epi16(high[0], high[1]),
+    ]
 }
