@@ -10,6 +10,14 @@ The package needs numpy only; `nputwin.torch` also needs torch.
 
 from nputwin._calibration import calibrate
 from nputwin._comparison import Comparison, FirstDifference, TensorDifference, compare
+from nputwin._conformance import (
+    Conformance,
+    ConformanceCase,
+    ConformanceFault,
+    ConformanceRow,
+    VectorCase,
+    conformance,
+)
 from nputwin._native import Encoding, __version__, dequantize, quantize
 from nputwin._results import Dumped, Explanation, Node, Note, Port, Report, Target
 from nputwin._session import Session, targets
@@ -24,6 +32,10 @@ from nputwin.errors import (
 
 __all__ = [
     "Comparison",
+    "Conformance",
+    "ConformanceCase",
+    "ConformanceFault",
+    "ConformanceRow",
     "Dumped",
     "Encoding",
     "Explanation",
@@ -41,9 +53,11 @@ __all__ = [
     "TensorDifference",
     "UnspecifiedError",
     "UnsupportedError",
+    "VectorCase",
     "__version__",
     "calibrate",
     "compare",
+    "conformance",
     "dequantize",
     "quantize",
     "targets",
