@@ -63,11 +63,7 @@ impl Check<'_> {
     ///
     /// # Errors
     /// Those of `step`. A case that cannot run is a failure in the report.
-    pub fn run(
-        &self,
-        wanted: &dyn Fn(&Case) -> bool,
-        step: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Report> {
+    pub fn run(&self, wanted: &dyn Fn(&Case) -> bool, step: &mut dyn FnMut() -> Result<()>) -> Result<Report> {
         let cases: Vec<&Case> = self.family.cases.iter().filter(|c| wanted(c)).collect();
         let jobs = match self.jobs {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),

@@ -55,13 +55,8 @@ impl Request<'_> {
         begin(total);
         let mut reports = Vec::new();
         for (family, spec) in &pairings {
-            let check = Check {
-                family,
-                spec: spec.as_ref(),
-                against: self.against,
-                runners: self.runners,
-                jobs: self.jobs,
-            };
+            let check =
+                Check { family, spec: spec.as_ref(), against: self.against, runners: self.runners, jobs: self.jobs };
             reports.push(check.run(&|case| wanted(&case.id), step)?);
         }
         Ok(Summary {

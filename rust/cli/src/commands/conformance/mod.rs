@@ -6,9 +6,9 @@ mod text;
 
 use crate::output::Outcome;
 use crate::{Context, files, progress};
+use nputwin::Result;
 use nputwin::conformance::{Against, Request, Runner, Runtime};
 use nputwin::spec::Spec;
-use nputwin::Result;
 use serde_json::json;
 use std::path::PathBuf;
 
