@@ -114,10 +114,7 @@ impl Prepared<'_> {
 
     /// The case as a graph, and values for its inputs.
     pub fn one_node(&self) -> Result<&OneNode> {
-        let built = self.built.get_or_init(|| {
-            self.target()?;
-            super::graph::build(self.case, &self.arrays)
-        });
+        let built = self.built.get_or_init(|| super::graph::build(self.case, &self.arrays, self.target()?));
         built.as_ref().map_err(Clone::clone)
     }
 

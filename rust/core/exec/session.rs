@@ -1,5 +1,6 @@
 //! A model and a target, ready to run on tensors.
 
+use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
 use super::plan::{Form, NodeReport, Plan, Source, plan};
@@ -122,7 +123,8 @@ impl Session {
             .thread_name(|i| format!("nputwin-{i}"))
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
-        let placed = place(graph, &spec);
+        let placed = place(graph, &spec)?;
+        admit(&placed.graph, &spec)?;
         let simd = Simd::wanted(options.isa)?;
         let spec = spec.with_executor(options.executor(simd));
         Ok(Session { placed, spec, options, simd, pool, plans: Mutex::new(HashMap::new()) })

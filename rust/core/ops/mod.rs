@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod cast;
 pub mod clip;
 pub mod closure;
+pub mod code_maps;
 pub mod concat;
 pub mod conv;
 pub mod conv_transpose;

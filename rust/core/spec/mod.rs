@@ -5,9 +5,11 @@
 
 mod embedded;
 mod load;
+mod parameters;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
+pub use parameters::Parameter;
 pub use schema::{
     Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
 };
@@ -33,13 +35,25 @@ pub mod names {
     pub const WEIGHTS_SCALE: &str = "weights_scale";
     /// Code → real.
     pub const DEQUANTIZE: &str = "dequantize";
+    /// Whether the target takes the encoding of an activation: `move`, or `unsupported` with the reason.
+    pub const ACTIVATIONS: &str = "activations";
     /// Every operator that has no rule of its own.
     pub const OTHER: &str = "other";
     /// Code → code of another encoding.
     pub const REQUANTIZE: &str = "Requantize";
     /// All of the above.
-    pub const ALL: [&str; 9] =
-        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, WEIGHTS_SCALE, DEQUANTIZE, OTHER, REQUANTIZE];
+    pub const ALL: [&str; 10] = [
+        ACTIVATIONS,
+        QUANTIZE,
+        QUANTIZE_INPUT,
+        QUANTIZE_WEIGHTS,
+        BIAS,
+        WEIGHTS,
+        WEIGHTS_SCALE,
+        DEQUANTIZE,
+        OTHER,
+        REQUANTIZE,
+    ];
 }
 
 /// How one operator computes, in one situation.
@@ -145,6 +159,8 @@ pub struct Spec {
     pub placement: Placement,
     /// Families of golden vectors that the target claims to equal; a child does not inherit them.
     pub conformance: Vec<Claim>,
+    /// What a node may state beyond ONNX's attributes, by name.
+    pub parameters: BTreeMap<String, Parameter>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.

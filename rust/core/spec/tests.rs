@@ -93,6 +93,21 @@ fn a_parent_beside_the_file_comes_before_the_embedded_one() {
 }
 
 #[test]
+fn inherited_rules_are_known_no_better_than_the_limit() {
+    let text = "schema_version = 1\nname = \"mine\"\nextends = [\"cmsis_nn.toml\"]\n\
+        inherited_evidence = { status = \"assumed\", source = \"a relative\" }\n\
+        [rules.Relu]\ny = \"sat(max(x, y.zp), y)\"\nevidence = { status = \"documented\", source = \"manual\" }\n";
+    let spec = Spec::parse(text, "mine.toml").unwrap();
+    let parent = Spec::load("cmsis_nn").unwrap();
+    for body in spec.rules["Conv"].bodies.iter().chain(&spec.rules["Softmax"].bodies) {
+        assert_eq!(body.evidence.status, Status::Assumed);
+        assert!(body.evidence.source.starts_with("a relative (tests/conformance.rs"), "{}", body.evidence.source);
+    }
+    assert_eq!(spec.rules["Relu"].bodies[0].evidence.status, Status::Documented);
+    assert_eq!(parent.rules["Conv"].bodies[0].evidence.status, Status::Executed);
+}
+
+#[test]
 fn a_file_that_extends_itself_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("loop.toml");
