@@ -108,13 +108,13 @@ pub fn plan(
     spec: &Spec,
     shapes: &[Vec<usize>],
     keep: &BTreeSet<TensorId>,
-    pool: &rayon::ThreadPool,
+    context: RunContext<'_>,
 ) -> Result<Plan> {
     let graph = &placed.graph;
     let mut planner = Planner {
         placed,
         spec,
-        context: RunContext { pool },
+        context,
         facts: vec![None; graph.tensors.len()],
         values: BTreeMap::new(),
         steps: Vec::new(),
@@ -477,7 +477,8 @@ impl<'a> Planner<'a> {
             });
             return Ok(None);
         }
-        let activations = integer.data_inputs(facts).into_iter().filter_map(|i| facts.optional(i));
+        let per_channel = if integer.takes_channels(facts) { Vec::new() } else { integer.data_inputs(facts) };
+        let activations = per_channel.into_iter().filter_map(|i| facts.optional(i));
         let activations = activations.filter(|f| f.constant.is_none()).chain(facts.outputs.iter().flatten());
         if let Some(fact) = activations.into_iter().find(|f| f.encoding.as_ref().is_some_and(|e| e.scale.len() > 1)) {
             return Err(facts.unsupported(format!("the activation '{}' has a per-channel encoding", fact.name)));

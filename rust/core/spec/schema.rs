@@ -223,6 +223,37 @@ pub struct RawFunction {
     pub y: String,
 }
 
+/// A case of a claimed family that the target does not equal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// Id of the case; a `*` at the end stands for any rest.
+    pub id: String,
+    /// Why the target cannot equal it.
+    pub reason: String,
+}
+
+impl Exception {
+    /// Whether the exception speaks of this case.
+    pub fn covers(&self, id: &str) -> bool {
+        match self.id.strip_suffix('*') {
+            Some(start) => id.starts_with(start),
+            None => id == self.id,
+        }
+    }
+}
+
+/// A family of golden vectors that a target claims to equal, bit for bit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Name of the family in its `cases.json`.
+    pub family: String,
+    /// Cases that are not claimed.
+    #[serde(default)]
+    pub except: Vec<Exception>,
+}
+
 /// A spec file.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -235,8 +266,14 @@ pub struct RawSpec {
     pub title: String,
     #[serde(default)]
     pub extends: Vec<String>,
+    /// Rules of parents are known no better than this here.
+    pub inherited_evidence: Option<Evidence>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
+    #[serde(default)]
+    pub conformance: Vec<Claim>,
+    #[serde(default)]
+    pub parameters: BTreeMap<String, super::Parameter>,
     #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
     #[serde(default)]

@@ -59,6 +59,11 @@ pub trait IntegerOp: Send + Sync {
     /// Inputs whose codes the kernel needs; the others are constants such as axes.
     fn data_inputs(&self, facts: &Facts<'_>) -> Vec<usize>;
 
+    /// Whether inputs may have one scale per channel.
+    fn takes_channels(&self, _facts: &Facts<'_>) -> bool {
+        false
+    }
+
     /// The constants on which conditions of the rule may depend.
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<crate::program::Env>;
 

@@ -6,7 +6,7 @@ use super::weights;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::ops::{Explanation, Fact, Facts};
-use crate::program::{Compiled, Env, Value};
+use crate::program::{Compiled, Env, Evaluator, Value};
 use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
 use crate::tensor::{DType, Tensor};
 
@@ -166,6 +166,11 @@ impl<'a> Mac<'a> {
 }
 
 impl Arithmetic {
+    /// Whether the naive twins compute the sums.
+    pub fn is_reference(&self) -> bool {
+        self.compiled.evaluator() == Evaluator::Reference
+    }
+
     /// The bias as 32-bit integers; an error where one does not fit.
     pub fn bias_i32(&self, facts: &Facts<'_>) -> Result<Vec<i32>> {
         self.bias

@@ -3,6 +3,7 @@
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
 use crate::kernels::{
@@ -101,7 +102,7 @@ impl IntegerOp for Conv {
             }
         };
         let rank = mac.x.shape.len() - 2;
-        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank };
+        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank, dtype };
         Ok(Prepared {
             kernel: Box::new(kernel),
             arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
@@ -152,6 +153,7 @@ struct ConvKernel {
     codes: Arc<Tensor>,
     arithmetic: Arithmetic,
     rank: usize,
+    dtype: DType,
 }
 
 impl ConvKernel {
@@ -184,10 +186,16 @@ impl ConvKernel {
 impl Kernel for ConvKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let engine = Engine::new(context.pool);
+        let engine = context.engine();
         let shape = &self.shape;
         let len = shape.output_len();
         let data = match &self.form {
+            _ if self.arithmetic.is_reference() => {
+                let (x, weights) = (reference::codes(x.data())?, reference::codes(self.codes.data())?);
+                let (x, weights, w_zero) = (&x[..], &weights[..], &self.w_zero[..]);
+                let twin = reference::Convolution { shape, x, x_zero: self.x_zero, weights, w_zero };
+                twin.run(context, &self.arithmetic, self.dtype)?
+            }
             Form::Narrow { weights, init, epilogue } => match x.data() {
                 Data::U8(v) => {
                     let pad = self.x_zero as u8;
