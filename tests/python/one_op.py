@@ -40,7 +40,7 @@ class Value:
         return t
 
 
-def one_op(op: str, inputs: list[Value], output: Value, options: schema.T | None = None, version: int = 4) -> bytes:
+def one_op(op: str, inputs: list[Value], output: Value, options: object = None) -> bytes:
     """A model of one operator; `options` is an object of the schema's `<Op>OptionsT` with its fields set."""
     model, graph, operator, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
     model.version = 3
@@ -53,7 +53,7 @@ def one_op(op: str, inputs: list[Value], output: Value, options: schema.T | None
         model.buffers.append(buffer)
         graph.tensors.append(value.tensor(f"t{i}", i + 1))
     number = getattr(schema.BuiltinOperator, op)
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
     model.operatorCodes = [code]
     operator.opcodeIndex = 0
     operator.inputs, operator.outputs = list(range(len(inputs))), [len(inputs)]

@@ -159,7 +159,7 @@ def convolutions(rng: Generator, dtype: str, ties: bool) -> Iterator[Case]:
                 kind,
                 [
                     value_of(x, shape),
-                    Value(stored.shape, w_type, scales, w.zero, axis=3 if depthwise else 0, data=stored),
+                    Value(stored.shape, w_type, scales, w.zero, axis=3 if depthwise and per_channel else 0, data=stored),
                     Value((outputs,), "int32", bias_scales, data=bias),
                 ],
                 value_of(out, (shape[0], outputs, *size)),
