@@ -12,6 +12,7 @@ use super::concat::{Concat, Split};
 use super::conv::Conv;
 use super::conv_transpose::ConvTranspose;
 use super::cumulative::Cumulative;
+use super::deform_conv::{CausalConvWithState, Col2Im, DeformConv};
 use super::det::Det;
 use super::detection::{NonMaxSuppression, RoiAlign};
 use super::einsum::Einsum;
@@ -34,6 +35,7 @@ use super::resize::Resize;
 use super::scatter::{ReverseSequence, ScatterElements, ScatterNd, TensorScatter};
 use super::selection::{Compress, NonZero, TopK, Unique};
 use super::shape::{ConstantOfShape, Extent, Range};
+use super::signal::{self, CosineWindow, Dft, Stft};
 use super::slice::Slice;
 use super::softmax::Softmax;
 use super::transpose::{Blocks, Transpose};
@@ -74,12 +76,15 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("BitwiseNot", &BitwiseNot),
     ("BitwiseOr", &Bitwise(|a, b| a | b)),
     ("BitwiseXor", &Bitwise(|a, b| a ^ b)),
+    ("BlackmanWindow", &CosineWindow(&[0.42, -0.5, 0.08])),
     ("Cast", &Cast::To),
     ("CastLike", &Cast::Like),
+    ("CausalConvWithState", &CausalConvWithState),
     ("Ceil", &Function(libm::ceil)),
     ("Celu", &Parametric { attributes: &[("alpha", 1.0)], function: activation::celu }),
     ("CenterCropPad", &CenterCropPad),
     ("Clip", &Clip),
+    ("Col2Im", &Col2Im),
     ("Compress", &Compress),
     ("Concat", &Concat),
     ("ConstantOfShape", &ConstantOfShape),
@@ -89,6 +94,8 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Cosh", &Function(libm::cosh)),
     ("CumProd", &Cumulative::Product),
     ("CumSum", &Cumulative::Sum),
+    ("DFT", &Dft),
+    ("DeformConv", &DeformConv),
     ("DepthToSpace", &Blocks::DepthToSpace),
     ("Det", &Det),
     ("Div", &Binary(Arithmetic::Div)),
@@ -115,6 +122,8 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("GreaterOrEqual", &Compare(|o| matches!(o, Some(Ordering::Greater | Ordering::Equal)))),
     ("GridSample", &GridSample),
     ("GroupNormalization", &GroupNormalization::Group),
+    ("HammingWindow", &CosineWindow(&signal::HAMMING)),
+    ("HannWindow", &CosineWindow(&[0.5, -0.5])),
     ("HardSigmoid", &Parametric { attributes: &[("alpha", 0.2), ("beta", 0.5)], function: activation::hard_sigmoid }),
     ("HardSwish", &Function(elementwise::hard_swish)),
     ("Hardmax", &Hardmax),
@@ -172,6 +181,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("RoiAlign", &RoiAlign),
     ("RotaryEmbedding", &RotaryEmbedding),
     ("Round", &Function(elementwise::round)),
+    ("STFT", &Stft),
     ("Scatter", &ScatterElements),
     ("ScatterElements", &ScatterElements),
     ("ScatterND", &ScatterNd),
