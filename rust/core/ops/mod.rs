@@ -21,6 +21,7 @@ pub mod cumulative;
 pub mod deform_conv;
 pub mod det;
 pub mod detection;
+pub mod dynamic_quantization;
 pub mod einsum;
 pub mod element;
 pub mod elementwise;

@@ -15,6 +15,7 @@ use super::cumulative::Cumulative;
 use super::deform_conv::{CausalConvWithState, Col2Im, DeformConv};
 use super::det::Det;
 use super::detection::{NonMaxSuppression, RoiAlign};
+use super::dynamic_quantization::{ConvInteger, DynamicQuantizeLinear, MatMulInteger};
 use super::einsum::Einsum;
 use super::elementwise::{self, Function, IsInf, NumberFunction, Test};
 use super::expand::{Expand, Tile};
@@ -89,6 +90,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Concat", &Concat),
     ("ConstantOfShape", &ConstantOfShape),
     ("Conv", &Conv),
+    ("ConvInteger", &ConvInteger),
     ("ConvTranspose", &ConvTranspose),
     ("Cos", &Function(libm::cos)),
     ("Cosh", &Function(libm::cosh)),
@@ -100,6 +102,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("Det", &Det),
     ("Div", &Binary(Arithmetic::Div)),
     ("Dropout", &Dropout),
+    ("DynamicQuantizeLinear", &DynamicQuantizeLinear),
     ("Einsum", &Einsum),
     ("Elu", &Parametric { attributes: &[("alpha", 1.0)], function: activation::elu }),
     ("Equal", &Compare(|o| o == Some(Ordering::Equal))),
@@ -142,6 +145,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("LpNormalization", &super::lp_normalization::LpNormalization),
     ("LpPool", &LpPool { global: false }),
     ("MatMul", &MatMul),
+    ("MatMulInteger", &MatMulInteger),
     ("Max", &Variadic { op: Arithmetic::Max, mean: false }),
     ("MaxPool", &Pool { average: false, global: false }),
     ("MaxUnpool", &MaxUnpool),

@@ -25,6 +25,10 @@ pub fn execute(args: Args) -> Result<Outcome> {
     };
     let mut text = format!("{}: {}\n", spec.name, spec.title);
     let _ = writeln!(text, "origin {}, sha256 {}, weakest evidence {}", spec.origin, spec.hash, spec.status());
+    if let (Some(float), None) = (&spec.float, &args.rule) {
+        let evidence = float.evidence.clone().unwrap_or_default();
+        let _ = writeln!(text, "\nreals\n    {float}\n    [{}] {}", evidence.status, evidence.source);
+    }
     for rule in &rules {
         let choice = rule.choice.as_ref().map_or(String::new(), |c| format!(" (alternative {c})"));
         let _ = writeln!(text, "\n{}{choice}", rule.name);
@@ -37,6 +41,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
     let mut json = head_json(&spec);
     if let Value::Object(map) = &mut json {
         map.insert("placement".into(), json!(spec.placement));
+        map.insert("float".into(), json!(spec.float));
         map.insert("rules".into(), Value::Array(rules.into_iter().map(rule_json).collect()));
     }
     Ok(Outcome::ok(text, json))
