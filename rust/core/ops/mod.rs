@@ -31,6 +31,7 @@ pub mod gather;
 pub mod grid;
 pub mod grid_sample;
 pub mod integer;
+pub mod linear_attention;
 pub mod logic;
 pub mod lp_normalization;
 pub mod lp_pool;

@@ -140,6 +140,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("LeakyRelu", &Parametric { attributes: &[("alpha", 0.01)], function: activation::leaky_relu }),
     ("Less", &Compare(|o| o == Some(Ordering::Less))),
     ("LessOrEqual", &Compare(|o| matches!(o, Some(Ordering::Less | Ordering::Equal)))),
+    ("LinearAttention", &super::linear_attention::LinearAttention),
     ("Log", &Function(libm::log)),
     ("LogSoftmax", &Softmax { logarithm: true }),
     ("LpNormalization", &super::lp_normalization::LpNormalization),
