@@ -1,9 +1,11 @@
 //! Running a graph under a target.
 
+mod admission;
 pub mod calibrate;
 pub mod check;
 pub mod cost;
 pub mod layout;
+mod parameters;
 mod placement;
 mod plan;
 pub mod quantizers;

@@ -2,6 +2,8 @@
 
 use super::quantizers::data_inputs;
 use super::supergroups::chains;
+use super::parameters;
+use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node, TensorId};
 use crate::spec::Spec;
 use crate::spec::placement::{Break, Tie};
@@ -36,10 +38,16 @@ pub struct Placed {
 }
 
 /// Applies the spec's placement rules.
-pub fn place(mut graph: Graph, spec: &Spec) -> Placed {
+///
+/// # Errors
+/// Where a node states a parameter that the target lacks.
+pub fn place(mut graph: Graph, spec: &Spec) -> Result<Placed> {
     let mut notes = Vec::new();
     let mut clamps = vec![None; graph.nodes.len()];
     if spec.execution == crate::spec::Execution::Integer {
+        for node in &mut graph.nodes {
+            parameters::settle(&spec.parameters, node)?;
+        }
         // Until chains are fused, a tensor before an activation may be one that has no encoding at all.
         let fusing: BTreeSet<&str> =
             spec.placement.supergroups().iter().flat_map(|chain| chain[1..].iter().map(String::as_str)).collect();
@@ -47,7 +55,7 @@ pub fn place(mut graph: Graph, spec: &Spec) -> Placed {
         fuse(&mut graph, spec, &mut clamps, &mut notes);
         inherit_encodings(&mut graph, spec, &BTreeSet::new(), &mut notes);
     }
-    Placed { graph, clamps, notes }
+    Ok(Placed { graph, clamps, notes })
 }
 
 /// Gives the outputs of operators that preserve or tie encodings that of their input, and the other way round where a
@@ -131,7 +139,20 @@ fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
 
 fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
     let mut removed = vec![false; graph.nodes.len()];
-    for chain in chains(graph, &spec.placement, false, |t| graph.tensors[t].encoding.is_none()) {
+    let mut unclamped = BTreeSet::new();
+    let open = |t: TensorId| graph.tensors[t].encoding.is_none();
+    let found = chains(graph, &spec.placement, false, open, |nodes| {
+        let clamps = nodes[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some());
+        if !clamps {
+            unclamped.insert(nodes[0]);
+        }
+        clamps
+    });
+    for &n in unclamped.iter().filter(|n| found.iter().all(|chain| chain.nodes[0] != **n)) {
+        let place = graph.nodes[n].name.clone();
+        notes.push(Note { place, text: "its fused activation is not a clamp".into() });
+    }
+    for chain in found {
         let n = chain.nodes[0];
         let head = graph.nodes[n].name.clone();
         if let Some(reason) = chain.broken {
@@ -144,11 +165,7 @@ fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: 
             continue;
         }
         let chain = chain.nodes;
-        let bounds: Option<Vec<Clamp>> = chain[1..].iter().map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
-        let Some(bounds) = bounds else {
-            notes.push(Note { place: head, text: "its fused activation is not a clamp".into() });
-            continue;
-        };
+        let bounds: Vec<Clamp> = chain[1..].iter().filter_map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
         if spec.placement.fuse_only_redundant() && !bounds.iter().all(|b| cannot_leave(graph, &chain, *b)) {
             continue;
         }

@@ -10,11 +10,13 @@ macro_rules! embed {
 }
 
 embed! {
+    "base/hexagon_nn.toml",
+    "base/hexagon_nn_signed.toml",
     "base/movement.toml",
     "base/q31.toml",
+    "base/correctly_rounded.toml",
+    "base/horizon.toml",
     "base/placement_htp.toml",
-    "base/placement_j6m.toml",
-    "base/placement_j6p.toml",
     "base/placement_htp_v66.toml",
     "base/placement_htp_v68.toml",
     "base/placement_htp_v69.toml",
@@ -28,12 +30,25 @@ embed! {
     "base/quantsim_v68.toml",
     "base/quantsim_v73.toml",
     "cmsis_nn.toml",
+    "hexagon_nn_v66.toml",
     "float.toml",
     "fake_quant.toml",
     "onnxruntime_cpu.toml",
+    "onnxruntime_cpu_avx.toml",
     "onnxruntime_cpu_avx2.toml",
     "tflite_micro.toml",
+    "enpu_v6.toml",
+    "enpu_v7.toml",
+    "enpu_v7_per_channel.toml",
+    "horizon_bayes.toml",
+    "horizon_bernoulli.toml",
+    "horizon_nash_m.toml",
+    "horizon_nash_p.toml",
+    "htp_v66.toml",
+    "htp_v68.toml",
+    "htp_v69.toml",
     "htp_v75.toml",
+    "tosa.toml",
 }
 
 /// File names of the shipped targets (not of the shared parents).

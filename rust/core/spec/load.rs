@@ -1,6 +1,6 @@
 //! Reading, merging and checking spec files.
 
-use super::schema::{Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
+use super::schema::{Claim, Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
 use super::{Action, Body, EMBEDDED, Rule, Spec, names, nearest_help};
 use crate::error::{Error, Location, Result};
 use crate::program::{Functions, Program, Text, parse_guard};
@@ -47,6 +47,8 @@ struct Merged {
     execution: Option<super::Execution>,
     placement: super::Placement,
     placement_evidence: Vec<(String, Option<super::Evidence>)>,
+    conformance: Vec<Claim>,
+    parameters: BTreeMap<String, super::Parameter>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -57,6 +59,8 @@ struct Hashed<'a> {
     schema_version: u32,
     execution: super::Execution,
     placement: &'a super::Placement,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: &'a BTreeMap<String, super::Parameter>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
     rules: BTreeMap<&'a str, RawBody>,
 }
@@ -92,6 +96,7 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
+        parameters: &merged.parameters,
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
@@ -109,6 +114,8 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         execution,
         placement,
         placement_evidence: merged.placement_evidence,
+        conformance: merged.conformance,
+        parameters: merged.parameters,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -173,9 +180,14 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
                 .help(nearest_help(parent, EMBEDDED.iter().map(|(n, _)| *n))));
         }
     }
+    if let Some(limit) = &raw.inherited_evidence {
+        into.rules.values_mut().for_each(|(_, body)| limit_evidence(body, limit));
+    }
     into.name = raw.name;
     into.aliases = raw.aliases;
     into.title = raw.title;
+    check_claims(&raw.conformance, origin)?;
+    into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
     if let Some(mut placement) = raw.placement {
         if placement.replace {
@@ -183,6 +195,10 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
         }
         into.placement_evidence.push((origin.to_string(), placement.evidence.take()));
         into.placement.lay(placement);
+    }
+    for (name, parameter) in raw.parameters {
+        parameter.check(&name, origin)?;
+        into.parameters.insert(name, parameter);
     }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
@@ -193,35 +209,91 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
                 .at(Location::File(origin.into()))
                 .help(nearest_help(&name, names::ALL.into_iter())));
         }
-        into.rules.insert(name, (origin.to_string(), body));
+        match into.rules.get_mut(&name) {
+            Some((_, inherited)) if body.is_extension() => inherited.extend(body),
+            _ => {
+                into.rules.insert(name, (origin.to_string(), body));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lowers the evidence of a body, its cases and its alternatives to a limit; the source then names both.
+fn limit_evidence(body: &mut RawBody, limit: &Evidence) {
+    if let Some(evidence) = body.evidence.as_mut().filter(|e| e.status < limit.status) {
+        evidence.status = limit.status;
+        evidence.source = format!("{} ({})", limit.source, evidence.source);
+        evidence.note = limit.note.clone();
+    }
+    body.cases.iter_mut().chain(body.alternatives.values_mut()).for_each(|b| limit_evidence(b, limit));
+}
+
+/// A claim names a family once, and an exception has a reason.
+fn check_claims(claims: &[Claim], origin: &str) -> Result<()> {
+    let fault = |text: String| Error::invalid("spec_conformance", text).at(Location::File(origin.into()));
+    for (i, claim) in claims.iter().enumerate() {
+        if claim.family.trim().is_empty() {
+            return Err(fault("a claim without a family".into()).help("write: family = \"name\""));
+        }
+        if claims[..i].iter().any(|c| c.family == claim.family) {
+            return Err(fault(format!("family '{}' is claimed twice", claim.family)));
+        }
+        for (k, exception) in claim.except.iter().enumerate() {
+            if exception.reason.trim().is_empty() || exception.id.trim_matches('*').is_empty() {
+                return Err(fault(format!("an exception of '{}' without {}", claim.family, {
+                    if exception.reason.trim().is_empty() { "a reason" } else { "an id" }
+                })));
+            }
+            if claim.except[..k].iter().any(|e| e.id == exception.id) {
+                return Err(fault(format!("'{}' is excepted twice", exception.id)));
+            }
+        }
     }
     Ok(())
 }
 
 fn rule(name: &str, file: &str, raw: &RawBody, functions: &Functions) -> Result<Rule> {
     let place = format!("{file} [rules.{name}]");
+    if raw.alternatives.is_empty() {
+        if raw.choice.is_some() {
+            return Err(Error::invalid("spec_choice", "a choice without alternatives").at(Location::File(place)));
+        }
+        let bodies = bodies(raw, &place, functions)?;
+        return Ok(Rule {
+            name: name.into(),
+            origin: file.into(),
+            bodies,
+            alternatives: BTreeMap::new(),
+            choice: None,
+        });
+    }
+    if action(raw, &place, functions)?.is_some() {
+        return Err(Error::invalid("spec_rule_double", "a rule with alternatives has cases and no body of its own")
+            .at(Location::File(place))
+            .help("make the body one of the alternatives"));
+    }
     let mut alternatives = BTreeMap::new();
     for (key, alternative) in &raw.alternatives {
         let mut filled = alternative.clone();
         filled.accumulator = filled.accumulator.or(raw.accumulator);
-        alternatives.insert(key.clone(), bodies(&filled, &format!("{place} alternatives.{key}"), functions)?);
+        // The cases of the rule hold for every alternative.
+        let mut tried = match raw.cases.is_empty() {
+            true => Vec::new(),
+            false => bodies(raw, &place, functions)?,
+        };
+        tried.extend(bodies(&filled, &format!("{place} alternatives.{key}"), functions)?);
+        alternatives.insert(key.clone(), tried);
     }
-    let chosen = match &raw.choice {
-        None if alternatives.is_empty() => bodies(raw, &place, functions)?,
-        Some(choice) => match alternatives.remove(choice) {
-            Some(chosen) => chosen,
-            None => {
-                return Err(Error::invalid("spec_choice", format!("choice '{choice}' is not among the alternatives"))
-                    .at(Location::File(place))
-                    .help(nearest_help(choice, raw.alternatives.keys().map(String::as_str))));
-            }
-        },
-        None => {
-            return Err(
-                Error::invalid("spec_choice", "a rule with alternatives needs a choice").at(Location::File(place))
-            );
-        }
-    };
+    let known = || raw.alternatives.keys().map(String::as_str);
+    let choice = raw.choice.as_ref().ok_or_else(|| {
+        Error::invalid("spec_choice", "a rule with alternatives needs a choice").at(Location::File(place.clone()))
+    })?;
+    let chosen = alternatives.remove(choice).ok_or_else(|| {
+        Error::invalid("spec_choice", format!("choice '{choice}' is not among the alternatives"))
+            .at(Location::File(place.clone()))
+            .help(nearest_help(choice, known()))
+    })?;
     Ok(Rule { name: name.into(), origin: file.into(), bodies: chosen, alternatives, choice: raw.choice.clone() })
 }
 

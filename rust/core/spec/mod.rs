@@ -6,15 +6,17 @@
 mod embedded;
 pub mod import;
 mod load;
+mod parameters;
 pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
+pub use parameters::Parameter;
 pub use placement::{MissingEncoding, Placement};
-pub use schema::{Accumulator, Evidence, Execution, Overflow, Status, Terms};
+pub use schema::{Accumulator, Claim, Evidence, Exception, Execution, Overflow, Status, Terms};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
-use crate::program::{Env, Guard, Program, Text};
+use crate::program::{Env, Executor, Guard, Program, Text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,13 +36,25 @@ pub mod names {
     pub const WEIGHTS_SCALE: &str = "weights_scale";
     /// Code → real.
     pub const DEQUANTIZE: &str = "dequantize";
+    /// Whether the target takes the encoding of an activation: `move`, or `unsupported` with the reason.
+    pub const ACTIVATIONS: &str = "activations";
     /// Every operator that has no rule of its own.
     pub const OTHER: &str = "other";
     /// Code → code of another encoding.
     pub const REQUANTIZE: &str = "Requantize";
     /// All of the above.
-    pub const ALL: [&str; 9] =
-        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, WEIGHTS_SCALE, DEQUANTIZE, OTHER, REQUANTIZE];
+    pub const ALL: [&str; 10] = [
+        ACTIVATIONS,
+        QUANTIZE,
+        QUANTIZE_INPUT,
+        QUANTIZE_WEIGHTS,
+        BIAS,
+        WEIGHTS,
+        WEIGHTS_SCALE,
+        DEQUANTIZE,
+        OTHER,
+        REQUANTIZE,
+    ];
 }
 
 /// How one operator computes, in one situation.
@@ -146,6 +160,10 @@ pub struct Spec {
     pub placement: Placement,
     /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
     pub placement_evidence: Vec<(String, Option<Evidence>)>,
+    /// Families of golden vectors that the target claims to equal; a child does not inherit them.
+    pub conformance: Vec<Claim>,
+    /// What a node may state beyond ONNX's attributes, by name.
+    pub parameters: BTreeMap<String, Parameter>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -163,6 +181,11 @@ impl Spec {
     /// Parses TOML text; `extends` is resolved among the embedded specs.
     pub fn parse(text: &str, origin: &str) -> Result<Spec> {
         load::parse(text, origin)
+    }
+
+    /// What the target claims of a family of golden vectors.
+    pub fn claim(&self, family: &str) -> Option<&Claim> {
+        self.conformance.iter().find(|c| c.family == family)
     }
 
     /// The rule of an operator.
@@ -209,6 +232,21 @@ impl Spec {
         }
         self.assumptions.insert(rule.name.clone(), value.to_string());
         Ok(())
+    }
+
+    /// The same target, its programs computed by other code.
+    #[must_use]
+    pub fn with_executor(mut self, executor: Executor) -> Spec {
+        let bodies =
+            self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
+        for body in bodies {
+            if let Action::Program { program, .. } = &mut body.action
+                && program.executor() != executor
+            {
+                *program = Arc::new(program.with_executor(executor));
+            }
+        }
+        self
     }
 
     /// The weakest evidence among all rules and placement tables.

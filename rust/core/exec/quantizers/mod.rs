@@ -218,7 +218,7 @@ impl<'a> Builder<'a> {
         }
         let fused: Vec<TensorId> = self.inside.keys().copied().collect();
         let branches = !self.placement.breaks(Break::Branching);
-        for chain in chains(self.graph, self.placement, branches, |t| !fused.contains(&t)) {
+        for chain in chains(self.graph, self.placement, branches, |t| !fused.contains(&t), |_| true) {
             if chain.broken.is_some() {
                 continue;
             }
