@@ -1,8 +1,8 @@
 //! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
 
+use super::parameters;
 use super::quantizers::data_inputs;
 use super::supergroups::chains;
-use super::parameters;
 use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node, TensorId};
 use crate::spec::Spec;

@@ -113,9 +113,9 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
-        placement_evidence: merged.placement_evidence,
         conformance: merged.conformance,
         parameters: merged.parameters,
+        placement_evidence: merged.placement_evidence,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -189,16 +189,16 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     check_claims(&raw.conformance, origin)?;
     into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
+    for (name, parameter) in raw.parameters {
+        parameter.check(&name, origin)?;
+        into.parameters.insert(name, parameter);
+    }
     if let Some(mut placement) = raw.placement {
         if placement.replace {
             into.placement_evidence.clear();
         }
         into.placement_evidence.push((origin.to_string(), placement.evidence.take()));
         into.placement.lay(placement);
-    }
-    for (name, parameter) in raw.parameters {
-        parameter.check(&name, origin)?;
-        into.parameters.insert(name, parameter);
     }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));

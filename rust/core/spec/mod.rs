@@ -158,12 +158,12 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
-    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
-    pub placement_evidence: Vec<(String, Option<Evidence>)>,
     /// Families of golden vectors that the target claims to equal; a child does not inherit them.
     pub conformance: Vec<Claim>,
     /// What a node may state beyond ONNX's attributes, by name.
     pub parameters: BTreeMap<String, Parameter>,
+    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
+    pub placement_evidence: Vec<(String, Option<Evidence>)>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.

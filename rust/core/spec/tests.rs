@@ -116,6 +116,41 @@ fn a_file_that_extends_itself_is_refused() {
     assert!(error.to_string().contains("circle"), "{error}");
 }
 
+#[test]
+fn claims_are_the_files_own_and_no_part_of_the_hash() {
+    let claim = r#"
+[[conformance]]
+family = "golden"
+except = [{ id = "golden/Add/3", reason = "another tie" }, { id = "golden/Mul/*", reason = "not modelled" }]
+"#;
+    let plain = Spec::parse(MINIMAL, "a.toml").unwrap();
+    let spec = Spec::parse(&format!("{MINIMAL}{claim}"), "a.toml").unwrap();
+    assert_eq!(spec.hash, plain.hash);
+    assert!(plain.claim("golden").is_none());
+    let covered = |id: &str| spec.claim("golden").unwrap().except.iter().any(|e| e.covers(id));
+    assert!(covered("golden/Add/3") && covered("golden/Mul/17"));
+    assert!(!covered("golden/Add/33") && !covered("golden/Mu"));
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("parent.toml"), format!("{MINIMAL}{claim}")).unwrap();
+    let child = "schema_version = 1\nname = \"child\"\nextends = [\"parent.toml\"]\n";
+    let child = Spec::parse(child, dir.path().join("child.toml").to_str().unwrap()).unwrap();
+    assert!(child.conformance.is_empty() && child.rule("Add").is_some());
+
+    for (from, to, text) in [
+        ("another tie", " ", "without a reason"),
+        ("golden/Add/3", "*", "without an id"),
+        ("golden/Mul/*", "golden/Add/3", "excepted twice"),
+        ("family = \"golden\"", "family = \"\"", "without a family"),
+        ("except", "excepts", "did you mean 'except'"),
+    ] {
+        let fault = error(&format!("{MINIMAL}{}", claim.replace(from, to)));
+        assert!(fault.contains(text), "{fault}");
+    }
+    let twice = error(&format!("{MINIMAL}{claim}\n[[conformance]]\nfamily = \"golden\"\n"));
+    assert!(twice.contains("claimed twice"), "{twice}");
+}
+
 const PLACED: &str = r#"
 schema_version = 1
 name = "placed"
@@ -173,39 +208,4 @@ fn wrong_placement_is_refused_with_its_place() {
         assert!(shown.contains(words), "{to}: {shown}");
         assert!(shown.contains("mine.toml"), "{shown}");
     }
-}
-
-#[test]
-fn claims_are_the_files_own_and_no_part_of_the_hash() {
-    let claim = r#"
-[[conformance]]
-family = "golden"
-except = [{ id = "golden/Add/3", reason = "another tie" }, { id = "golden/Mul/*", reason = "not modelled" }]
-"#;
-    let plain = Spec::parse(MINIMAL, "a.toml").unwrap();
-    let spec = Spec::parse(&format!("{MINIMAL}{claim}"), "a.toml").unwrap();
-    assert_eq!(spec.hash, plain.hash);
-    assert!(plain.claim("golden").is_none());
-    let covered = |id: &str| spec.claim("golden").unwrap().except.iter().any(|e| e.covers(id));
-    assert!(covered("golden/Add/3") && covered("golden/Mul/17"));
-    assert!(!covered("golden/Add/33") && !covered("golden/Mu"));
-
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("parent.toml"), format!("{MINIMAL}{claim}")).unwrap();
-    let child = "schema_version = 1\nname = \"child\"\nextends = [\"parent.toml\"]\n";
-    let child = Spec::parse(child, dir.path().join("child.toml").to_str().unwrap()).unwrap();
-    assert!(child.conformance.is_empty() && child.rule("Add").is_some());
-
-    for (from, to, text) in [
-        ("another tie", " ", "without a reason"),
-        ("golden/Add/3", "*", "without an id"),
-        ("golden/Mul/*", "golden/Add/3", "excepted twice"),
-        ("family = \"golden\"", "family = \"\"", "without a family"),
-        ("except", "excepts", "did you mean 'except'"),
-    ] {
-        let fault = error(&format!("{MINIMAL}{}", claim.replace(from, to)));
-        assert!(fault.contains(text), "{fault}");
-    }
-    let twice = error(&format!("{MINIMAL}{claim}\n[[conformance]]\nfamily = \"golden\"\n"));
-    assert!(twice.contains("claimed twice"), "{twice}");
 }
