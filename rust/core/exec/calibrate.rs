@@ -81,7 +81,7 @@ pub fn calibrate(
     }
     let ids: HashMap<&str, TensorId> =
         bare.tensors.iter().enumerate().map(|(t, info)| (info.name.as_str(), t)).collect();
-    let float = Spec { execution: Execution::Float, ..spec.clone() };
+    let float = Spec { execution: Execution::Float, float: None, ..spec.clone() };
     let session = Session::new(bare.clone(), float, Options { threads: options.threads, ..Options::default() })?;
     let mut float_tensors: BTreeSet<TensorId> = BTreeSet::new();
     let mut seen = 0usize;

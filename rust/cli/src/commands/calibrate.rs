@@ -103,7 +103,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     let version = Version::parse(&args.version)?;
     let spec = Spec::load(&args.target)?;
     let model = args.model.open()?;
-    let float = Spec { execution: Execution::Float, ..spec.clone() };
+    let float = Spec { execution: Execution::Float, float: None, ..spec.clone() };
     let mut bare = model.graph.clone();
     bare.inputs.iter_mut().for_each(|p| p.quantized = false);
     let ports = Session::new(bare, float, Options { threads: 1, ..Options::default() })?.inputs();

@@ -20,6 +20,7 @@ pub use write::{Note, WriteOptions, Written};
 
 use super::{Encoding, Granularity};
 use crate::error::{Error, Location, Result};
+use crate::num::FloatType;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fmt;
@@ -88,6 +89,15 @@ impl FloatKind {
     /// Bits of one element.
     pub fn bitwidth(self) -> u32 {
         if self == FloatKind::F32 { 32 } else { 16 }
+    }
+
+    /// The format.
+    pub fn format(self) -> FloatType {
+        match self {
+            FloatKind::F16 => FloatType::F16,
+            FloatKind::BF16 => FloatType::Bf16,
+            FloatKind::F32 => FloatType::F32,
+        }
     }
 }
 
