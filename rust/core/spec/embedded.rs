@@ -17,7 +17,10 @@ embed! {
     "base/placement_htp.toml",
     "cmsis_nn.toml",
     "float.toml",
+    "aimet_onnx.toml",
+    "aimet_torch.toml",
     "fake_quant.toml",
+    "tvm_q31.toml",
     "onnxruntime_cpu.toml",
     "onnxruntime_cpu_avx.toml",
     "onnxruntime_cpu_avx2.toml",
@@ -33,6 +36,10 @@ embed! {
     "htp_v68.toml",
     "htp_v69.toml",
     "htp_v75.toml",
+    "ethos_u55.toml",
+    "ethos_u85.toml",
+    "sophgo_bm1684.toml",
+    "sophgo_bm1684x.toml",
     "tosa.toml",
 }
 

@@ -43,8 +43,8 @@ pub struct Arithmetic {
 impl<'a> Mac<'a> {
     /// The weights in the encoding in which the target multiplies them, where that is not the file's.
     pub fn reencoded(&self, facts: &Facts<'_>, spec: &Spec) -> Result<Option<Fact>> {
-        let (x, ..) = self.encodings(facts)?;
-        weights::reencode(spec, x, self.w).map_err(|e| e.at_tensor(&self.w.name))
+        let (x, _, y) = self.encodings(facts)?;
+        weights::reencode(spec, x, self.w, y).map_err(|e| e.at_tensor(&self.w.name))
     }
 
     /// The same node with other weights.

@@ -16,13 +16,13 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Those of the rules; `weights_scale` where the new scale is not a positive number.
-pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
+pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, out: &Encoding) -> Result<Option<Fact>> {
     let (Some(codes), Some(from)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
     let Some(rule) = spec.rule(names::WEIGHTS) else { return Ok(None) };
     let map = ScaleMap::new(from, &w.shape)?;
     let mut wide = vec![0i32; codes.len()];
     read_codes(codes.data(), 0, &mut wide)?;
-    let mut env = environment(x, from, &largest(&map, from, &wide)?);
+    let mut env = environment(x, from, out, &largest(&map, from, &wide)?);
     match &rule.resolve(&env)?.action {
         Action::Move => return Ok(None),
         Action::Unsupported(reason) => {
@@ -56,11 +56,12 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
     Ok(Some(Fact { constant: None, codes: Some(Arc::new(codes)), encoding: Some(Arc::new(encoding)), ..w.clone() }))
 }
 
-/// What the rules see: `x.*`, `w.*`, `w.max`, `w.centred`, and the codes of the result as `y`.
-fn environment(x: &Encoding, w: &Encoding, largest: &[i64]) -> Env {
+/// What the rules see: `x.*`, `w.*`, `w.max`, `w.centred`, the node's output as `out.*`, and the codes of the result as `y`.
+fn environment(x: &Encoding, w: &Encoding, out: &Encoding, largest: &[i64]) -> Env {
     let mut env = Env::new();
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
+    add_encoding(&mut env, "out", out);
     env.channel("w.max", largest.iter().map(|&m| Value::Int(m.into())).collect());
     let centre = if w.signed { 0 } else { 1i64 << (w.bitwidth - 1) };
     env.constant("w.centred", Value::Bool(w.zero_point.iter().all(|&z| z == centre)));
@@ -133,7 +134,7 @@ evidence = { status = "assumed", source = "test" }
     fn run(x_bits: u32, w: &Fact) -> Option<(Vec<i64>, Vec<f64>)> {
         let spec = Spec::parse(SPEC, "test").unwrap();
         let x = Encoding::per_tensor(0.5, 0, x_bits, false).unwrap();
-        let out = reencode(&spec, &x, w).unwrap()?;
+        let out = reencode(&spec, &x, w, &x).unwrap()?;
         let encoding = out.encoding.unwrap();
         assert_eq!((encoding.signed, encoding.bitwidth), (true, 8));
         assert!(encoding.zero_point.iter().all(|&z| z == 0));
