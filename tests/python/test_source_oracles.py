@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import fresh_rng
 from one_node import Constant, Grid, one_node, run_codes
-from oracles import ethos_u, sophgo, tvm_q31
+from oracles import ethos_u, kpu, nvdla, sophgo, tvm_q31
 
 import nputwin
 
@@ -137,14 +137,18 @@ def test_ethos_u_average_pool(kernel: list[int], target: str) -> None:
     equal(got, y.saturate(ethos_u.average(sums, kernel[0] * kernel[1], y.zero)))
 
 
-@pytest.mark.parametrize("target", ["sophgo_bm1684", "sophgo_bm1684x"])
+@pytest.mark.parametrize("target", ["sophgo_bm1684", "sophgo_bm1684x", "sophgo_cv18xx"])
 def test_sophgo_add(target: str) -> None:
     rng = fresh_rng()
-    oracle = {"sophgo_bm1684": sophgo.bm1684_add, "sophgo_bm1684x": sophgo.bm1684x_add}[target]
+    oracles = {
+        "sophgo_bm1684": sophgo.bm1684_add,
+        "sophgo_bm1684x": sophgo.bm1684x_add,
+        "sophgo_cv18xx": sophgo.cv18xx_add,
+    }
     for power in (True, False, True, False):
         a, b, y = (grid(rng, "int8", power, symmetric=True) for _ in range(3))
         u, v = centred(a, b)
-        equal(pairs("Add", a, b, y, target), y.saturate(oracle(u, v, scales(a, b, y))))
+        equal(pairs("Add", a, b, y, target), y.saturate(oracles[target](u, v, scales(a, b, y))))
 
 
 def test_sophgo_bm1684x_conv() -> None:
@@ -174,10 +178,56 @@ def test_sophgo_bm1684_conv() -> None:
         equal(got, y.saturate(expected))
 
 
+def test_sophgo_cv18xx_conv() -> None:
+    rng = fresh_rng()
+    for power in (True, False, True, False):
+        x = grid(rng, "int8", power, symmetric=True)
+        w = [grid(rng, "int8", power, symmetric=True).scale for _ in range(7)]
+        weights = rng.integers(-127, 128, [7, 5]).astype(np.int8)
+        y = Grid(f32(float(x.s) * max(w) * rng.uniform(200, 400)), 0, "int8")
+        codes = rng.integers(-128, 128, [400, 5]).astype(np.int8)
+        bias = rng.normal(0, 20 * float(y.s), 7).astype(np.float32)
+        constants = [Constant(weights.reshape(7, 5, 1, 1), Grid(1.0, 0, "int8"), tuple(w)), Constant(bias)]
+        model = one_node("Conv", [(x, [400, 5, 1, 1]), *constants], y)
+        got = run_codes(model, {"a": codes.reshape(400, 5, 1, 1)}, target="sophgo_cv18xx")
+        real = float(x.s), np.float32(w).astype(float), float(y.s)
+        equal(got, y.saturate(sophgo.cv18xx_conv(codes, weights, bias, real)))
+
+
+def test_nvdla() -> None:
+    rng = fresh_rng()
+    for power in (True, False, True, False):
+        a, w, y = (grid(rng, "int8", power, symmetric=True) for _ in range(3))
+        u, v = centred(a, a)
+        equal(pairs("Add", a, a, y, "nvdla"), y.saturate(nvdla.add(u, v, scales(a, y))))
+        acc = accumulators(rng, float(a.s * w.s / y.s))
+        equal(conv_of(acc, a, w, y, "nvdla"), y.saturate(nvdla.conv(acc.astype(object), scales(a, w, y))))
+
+
+@pytest.mark.parametrize("carry", ["banker", "half_step"])
+def test_kpu_k210(carry: str) -> None:
+    rng = fresh_rng()
+    for power in (True, False, True, False):
+        x, w, y = (grid(rng, "uint8", power) for _ in range(3))
+        w = Grid(w.scale, min(w.zero, 254), "uint8")
+        acc = accumulators(rng, float(x.s * w.s / y.s))
+        got = conv_of(acc, x, w, y, "kpu_k210", assume={"carry": carry})
+        equal(got, y.saturate(kpu.conv(acc, scales(x, w, y), y.zero, carry == "banker")))
+
+
+def test_rounding_of_the_kpu_at_negative_halves() -> None:
+    """-0.5 and -1.5 give -2 and -3 where an odd half step is carried."""
+    assert [kpu.carry_shift(v, 1, False) for v in (-1, -3, 1, 3)] == [-2, -3, 1, 2]
+
+
 REFUSED = [
     ("sophgo_bm1684", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), None),
     ("sophgo_bm1684x", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), None),
     ("sophgo_bm1684", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), (0.25, 0.5)),
+    ("sophgo_cv18xx", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), None),
+    ("nvdla", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), None),
+    ("nvdla", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), (0.25, 0.5)),
+    ("kpu_k210", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), None),
     ("ethos_u55", Grid(0.5, 0, "int8"), Grid(0.25, 3, "int8"), None),
 ]
 

@@ -12,6 +12,7 @@ macro_rules! embed {
 embed! {
     "base/movement.toml",
     "base/q31.toml",
+    "base/kpu.toml",
     "base/correctly_rounded.toml",
     "base/horizon.toml",
     "base/placement_htp.toml",
@@ -40,6 +41,9 @@ embed! {
     "ethos_u85.toml",
     "sophgo_bm1684.toml",
     "sophgo_bm1684x.toml",
+    "sophgo_cv18xx.toml",
+    "nvdla.toml",
+    "kpu_k210.toml",
     "tosa.toml",
 }
 

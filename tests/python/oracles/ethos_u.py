@@ -16,13 +16,13 @@ F = np.float32
 
 def quantise_scale(scale: float) -> tuple[int, int]:
     significand, exponent = math.frexp(scale)
-    value, shift = int(math.trunc(significand * 2**31 + 0.5)), 31 - exponent
+    value, shift = math.trunc(significand * 2**31 + 0.5), 31 - exponent
     return (value, shift) if 0 <= shift < 64 else (0, 16)
 
 
 def regor_scale(scale: float) -> tuple[int, int]:
     significand, exponent = math.frexp(scale)
-    value, shift = min(int(math.trunc(significand * 2**31 + 0.5)), 2**31 - 1), 31 - exponent
+    value, shift = min(math.trunc(significand * 2**31 + 0.5), 2**31 - 1), 31 - exponent
     if shift > 63:
         return (value >> (shift - 63), 63) if value > 2.0 ** (shift - 63) else (0, 0)
     return value, shift

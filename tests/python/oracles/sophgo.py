@@ -70,3 +70,38 @@ def bm1684_conv(
     factor = F(float(1 << shift) / sy)
     integers = [min(max(c_round(float(F(b) * factor)), -(2**15)), 2**15 - 1) for b in bias]
     return right_shift_round(x.astype(object) @ codes.T + np.array(integers, dtype=object), shift), shift
+
+
+def cv18xx_add(a: np.ndarray, b: np.ndarray, scales: tuple[float, float, float]) -> np.ndarray:
+    ratios = [float(F(s / scales[2])) for s in scales[:2]]
+    shift = next(n for n in range(63) if max(ratios) * 2.0 ** (n + 1) >= 127.0)
+    first, second = (int(np.int64(r * 2.0**shift).astype(np.int8)) for r in ratios)
+    total = (a * first + b * second).astype(np.int64).astype(F)
+    return np.floor((total / F(2.0**shift)).astype(np.float64) + 0.5).astype(np.int64).astype(object)
+
+
+def half_even(v: float) -> int:
+    return round(v)
+
+
+def cv18xx_conv(
+    x: np.ndarray, weights: np.ndarray, bias: np.ndarray, scales: tuple[float, np.ndarray, float]
+) -> np.ndarray:
+    """x [pixels, in], codes of weights [out, in] with one scale per row, real biases [out]."""
+    sx, sw, sy = scales
+    in_threshold, out_threshold = F(sx * 127.0), F(sy * 127.0)
+    out = np.empty([len(x), len(weights)], dtype=object)
+    for c, row in enumerate(weights):
+        reals = row.astype(F) * F(sw[c])
+        qscale = float((np.abs(reals).max() * in_threshold) / (F(127.0) * out_threshold))
+        qscale = 0.999999 if qscale >= 1 else qscale
+        significand, exponent = math.frexp(qscale)
+        multiplier, shift = c_round(significand * 2**31), -exponent
+        factor = F(float(in_threshold / out_threshold) * 2.0 ** (shift + 31) / multiplier)
+        codes = [min(max(half_even(float(v)), -128), 127) for v in reals * factor]
+        bias_factor = F(float(F(127.0) / out_threshold) * 2.0 ** (shift + 31) / multiplier)
+        sums = x.astype(object) @ np.array(codes, dtype=object) + half_even(float(F(bias[c]) * bias_factor))
+        high = (sums * multiplier + 2**30) >> 31
+        half = 1 << shift >> 1
+        out[:, c] = np.where(high >= 0, (high + half) >> shift, -((-high + half) >> shift)) if shift else high
+    return out

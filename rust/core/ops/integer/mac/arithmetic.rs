@@ -117,11 +117,11 @@ impl<'a> Mac<'a> {
         let values = match (&bias.codes, &bias.constant) {
             (Some(codes), _) if self.in_accumulator_units(facts, bias, context.body.accumulator)? => codes.to_i64()?,
             (_, Some(reals)) => {
-                let (x, w, _) = self.encodings(facts)?;
+                let encodings = self.encodings(facts)?;
                 let spread =
                     Tensor::f32(&[self.channels], vec![*reals.as_f32()?.first().unwrap_or(&0.0); self.channels]);
                 let reals = if reals.len() == 1 { &spread } else { &**reals };
-                quantizers::quantize_bias(context.spec, &bias.name, x, w, reals)?
+                quantizers::quantize_bias(context.spec, &bias.name, encodings, reals)?
             }
             (_, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
         };
