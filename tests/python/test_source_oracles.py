@@ -178,16 +178,19 @@ def test_sophgo_bm1684_conv() -> None:
         equal(got, y.saturate(expected))
 
 
-def test_sophgo_cv18xx_conv() -> None:
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+def test_sophgo_cv18xx_conv(per_channel: bool) -> None:
     rng = fresh_rng()
     for power in (True, False, True, False):
         x = grid(rng, "int8", power, symmetric=True)
         w = [grid(rng, "int8", power, symmetric=True).scale for _ in range(7)]
+        w = w if per_channel else [w[0]] * 7
         weights = rng.integers(-127, 128, [7, 5]).astype(np.int8)
         y = Grid(f32(float(x.s) * max(w) * rng.uniform(200, 400)), 0, "int8")
         codes = rng.integers(-128, 128, [400, 5]).astype(np.int8)
         bias = rng.normal(0, 20 * float(y.s), 7).astype(np.float32)
-        constants = [Constant(weights.reshape(7, 5, 1, 1), Grid(1.0, 0, "int8"), tuple(w)), Constant(bias)]
+        channels = tuple(w) if per_channel else None
+        constants = [Constant(weights.reshape(7, 5, 1, 1), Grid(w[0], 0, "int8"), channels), Constant(bias)]
         model = one_node("Conv", [(x, [400, 5, 1, 1]), *constants], y)
         got = run_codes(model, {"a": codes.reshape(400, 5, 1, 1)}, target="sophgo_cv18xx")
         real = float(x.s), np.float32(w).astype(float), float(y.s)
@@ -224,7 +227,7 @@ REFUSED = [
     ("sophgo_bm1684", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), None),
     ("sophgo_bm1684x", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), None),
     ("sophgo_bm1684", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), (0.25, 0.5)),
-    ("sophgo_cv18xx", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), None),
+    ("sophgo_cv18xx", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), (0.25, 0.5)),
     ("nvdla", Grid(0.5, 3, "int8"), Grid(0.25, 0, "int8"), None),
     ("nvdla", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), (0.25, 0.5)),
     ("kpu_k210", Grid(0.5, 0, "int8"), Grid(0.25, 0, "int8"), None),
