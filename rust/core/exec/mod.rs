@@ -7,6 +7,6 @@ mod placement;
 mod plan;
 mod session;
 
-pub use placement::{Clamp, Note};
+pub use placement::Note;
 pub use plan::{Form, NodeReport, Plan, Source, Step};
 pub use session::{Captured, Options, PortInfo, Profile, Report, RunResult, Session};

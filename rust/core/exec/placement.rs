@@ -1,16 +1,7 @@
 //! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
 
-use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
-
-/// Real bounds that a fused activation puts on a node's output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Clamp {
-    /// Smallest real, or minus infinity.
-    pub lo: f32,
-    /// Largest real, or infinity.
-    pub hi: f32,
-}
 
 /// Something that the rules changed or could not do; shown to the user.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +25,7 @@ pub struct Placed {
 /// Applies the spec's placement rules.
 pub fn place(mut graph: Graph, spec: &Spec) -> Placed {
     let mut notes = Vec::new();
-    let mut clamps = vec![None; graph.nodes.len()];
+    let mut clamps: Vec<Option<Clamp>> = graph.nodes.iter().map(|n| n.clamp).collect();
     if spec.execution == crate::spec::Execution::Integer {
         inherit_encodings(&mut graph, spec, &mut notes);
         fuse(&mut graph, spec, &mut clamps, &mut notes);

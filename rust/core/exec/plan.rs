@@ -1,10 +1,10 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
 use super::layout::{self, LayoutKernel};
-use super::placement::{Clamp, Note, Placed};
+use super::placement::{Note, Placed};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Node, TensorId};
+use crate::graph::{Clamp, Node, TensorId, qdq};
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
@@ -136,7 +136,8 @@ pub fn plan(
     let mut outputs = Vec::new();
     for port in &graph.outputs {
         let form = if port.quantized { Form::Codes } else { Form::Real };
-        outputs.push(planner.value(port.tensor, form, Layout::RowMajor).map_err(|e| e.at_tensor(&port.name))?);
+        let layout = layout::of_file(&graph.tensors[port.tensor]);
+        outputs.push(planner.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
     }
     planner.finish(inputs, outputs, keep)
 }
@@ -168,10 +169,11 @@ impl Planner<'_> {
             if let Some(encoding) = &info.encoding {
                 encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
             }
+            let layout = layout::of_file(info);
             let fact = Fact {
                 name: info.name.clone(),
                 dtype: info.dtype.unwrap_or(DType::F32),
-                shape: shape.clone(),
+                shape: layout::graph_shape(info, shape)?,
                 constant: None,
                 codes: None,
                 encoding: info.encoding.clone(),
@@ -180,7 +182,11 @@ impl Planner<'_> {
             let slot = self.slot();
             let encoding = info.encoding.as_deref();
             if port.quantized {
-                self.values.insert((port.tensor, Form::Codes, Layout::RowMajor), Source::Slot(slot));
+                self.values.insert((port.tensor, Form::Codes, layout), Source::Slot(slot));
+            } else if layout == Layout::ChannelsLast {
+                let kernel = Box::new(LayoutKernel::new(Layout::RowMajor));
+                let real = self.step("layout", kernel, vec![Some(Source::Slot(slot))], port.tensor);
+                self.raw_real(port.tensor, real, encoding, true)?;
             } else {
                 self.raw_real(port.tensor, slot, encoding, true)?;
             }
@@ -431,7 +437,10 @@ impl Planner<'_> {
     fn integer_body(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
         let node = facts.node;
         let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
-        if !quantized {
+        let encoded = |facts: &[Option<Fact>]| facts.iter().flatten().all(|f| f.encoding.is_some());
+        let converts = (node.domain.as_str(), node.op_type.as_str()) == (qdq::DOMAIN, qdq::QUANTIZE)
+            && encoded(facts.inputs) != encoded(facts.outputs);
+        if !quantized || converts {
             return Ok(None);
         }
         let Some(rule) = self.spec.rule(&node.op_type).or_else(|| self.spec.rule(names::OTHER)) else {

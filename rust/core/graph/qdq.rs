@@ -346,6 +346,7 @@ impl<'g> Fold<'g> {
             codes,
             encoding: Some(encoding.clone()),
             aliases,
+            channels_last: false,
         });
         self.forms.push((t, encoding, form));
         Ok(form)
@@ -408,6 +409,7 @@ impl<'g> Fold<'g> {
         if !constant {
             self.graph.nodes.push(Node {
                 code_clamp: None,
+                clamp: None,
                 name: node.name.clone(),
                 op_type: QUANTIZE.into(),
                 domain: DOMAIN.into(),
