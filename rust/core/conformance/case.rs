@@ -50,6 +50,9 @@ pub struct Case {
     /// Which of several kernels of the runtime was run.
     #[serde(default)]
     pub kernel_variant: Option<String>,
+    /// What the runtime's own compiler decided: among it, the values of the target's parameters.
+    #[serde(default)]
+    pub kernel_params: Option<BTreeMap<String, serde_json::Value>>,
     /// Marks such as `tie_pt` and `exhaustive`.
     #[serde(default)]
     pub tags: Vec<String>,

@@ -3,20 +3,32 @@
 use super::case::{Case, Operand};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Graph, Node, Port, TensorInfo};
+use crate::graph::{Attribute, Graph, Node, PARAMETER_PREFIX, Port, TensorInfo};
+use crate::spec::Spec;
 use crate::tensor::{DType, Data, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The graph and the values of its inputs.
-pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, Vec<(String, Tensor)>)> {
+/// Roles of operands that say how the runtime's multipliers came out: a target derives its own from the encodings.
+const DERIVED: [&str; 2] = ["multiplier", "shift"];
+
+/// The graph and the values of its inputs. Of what the case says about the runtime's decisions, the spec's parameters are kept.
+pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Result<(Graph, Vec<(String, Tensor)>)> {
     let mut graph = Graph { name: case.id.clone(), ..Graph::default() };
     graph.opsets.insert(String::new(), 17);
+    graph.opsets.insert("nputwin".into(), 1);
     let mut feeds = Vec::new();
     let mut inputs = Vec::new();
-    for operand in case.inputs.iter().filter(|o| !o.role.starts_with("lut")) {
+    let read = |o: &&Operand| !o.role.starts_with("lut") && !DERIVED.contains(&o.role.as_str());
+    for operand in case.inputs.iter().filter(read) {
         let value = &arrays[&operand.array];
-        let encoding = encoding(operand)?;
+        if operand.role == "table" {
+            let constant = Some(Arc::new(value.clone()));
+            let info = TensorInfo { name: operand.role.clone(), constant, ..TensorInfo::default() };
+            inputs.push(Some(graph.add_tensor(info)));
+            continue;
+        }
+        let encoding = encoding(operand)?.or(bare_codes(case, operand)?);
         let is_constant = matches!(operand.role.as_str(), "w" | "b");
         let info = TensorInfo {
             name: operand.role.clone(),
@@ -45,7 +57,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, V
         })));
     }
     let result = case.outputs.first().ok_or_else(|| Error::invalid("vector_output", "a case without output"))?;
-    let y_encoding = encoding(result)?;
+    let y_encoding = encoding(result)?.or(bare_codes(case, result)?);
     match case.op.as_str() {
         "QuantizeLinear" => {
             let tensor = inputs[0].expect("a case has an input");
@@ -71,11 +83,23 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>) -> Result<(Graph, V
         op_type: case.op.clone(),
         inputs,
         outputs: vec![Some(y)],
-        attributes: case.attributes.iter().map(|(k, v)| Ok((k.clone(), attribute(k, v)?))).collect::<Result<_>>()?,
+        attributes: attributes(case)?,
         ..Node::default()
     };
-    if case.op == "Requantize" {
-        node.op_type = "Identity".into();
+    for (name, parameter) in &spec.parameters {
+        let decided = case.kernel_params.as_ref().and_then(|p| p.get(name));
+        let Some(value) = decided.or_else(|| case.attributes.get(name)) else { continue };
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        let known = parameter.one_of.iter().find(|v| v.eq_ignore_ascii_case(&value));
+        let stated = Attribute::String(known.cloned().unwrap_or(value));
+        node.attributes.insert(format!("{PARAMETER_PREFIX}{name}"), stated);
+    }
+    match case.op.as_str() {
+        // A target with parameters has an operator to state them on.
+        "Requantize" if !spec.parameters.is_empty() => node.domain = "nputwin".into(),
+        "Requantize" => node.op_type = "Identity".into(),
+        "LUT" => (node.op_type, node.domain) = ("LookUp".into(), "nputwin".into()),
+        _ => {}
     }
     if case.op == "Resize" {
         // Sizes of the spatial axes become the input that ONNX has for them.
@@ -111,7 +135,8 @@ fn encoding(operand: &Operand) -> Result<Option<Encoding>> {
         "uint8" => (false, 8),
         "int16" => (true, 16),
         "uint16" => (false, 16),
-        "int32" | "int64" => (true, 32),
+        "int32" => (true, 32),
+        "int64" => (true, if operand.role.starts_with("in") { 48 } else { 32 }),
         other => return Err(Error::unsupported("vector_dtype", format!("operand of type {other}"))),
     };
     let Some(scales) = operand.scale.as_ref().filter(|s| !s.is_empty()) else { return Ok(None) };
@@ -141,6 +166,22 @@ fn encoding(operand: &Operand) -> Result<Option<Encoding>> {
     };
     encoding.validate().map_err(|e| e.at_tensor(&operand.role))?;
     Ok(Some(encoding))
+}
+
+/// The encoding of codes that a table maps, for which a case names no scale: they count themselves.
+fn bare_codes(case: &Case, operand: &Operand) -> Result<Option<Encoding>> {
+    if case.op != "LUT" {
+        return Ok(None);
+    }
+    encoding(&Operand { scale: Some(vec!["1".into()]), ..operand.clone() })
+}
+
+/// Attributes in ONNX's terms; an encoding change and a table have none.
+fn attributes(case: &Case) -> Result<BTreeMap<String, Attribute>> {
+    if matches!(case.op.as_str(), "Requantize" | "LUT") {
+        return Ok(BTreeMap::new());
+    }
+    case.attributes.iter().map(|(k, v)| Ok((k.clone(), attribute(k, v)?))).collect()
 }
 
 /// Reals that the codes of a constant stand for; kernels on codes never read them.

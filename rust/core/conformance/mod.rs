@@ -49,8 +49,8 @@ pub fn run_case(family: &Family, case: &Case, spec: &Spec, threads: usize) -> Ou
 
 fn try_case(family: &Family, case: &Case, spec: &Spec, threads: usize) -> Result<Outcome> {
     let arrays = family.arrays(case)?;
-    let (graph, feeds) = graph::build(case, &arrays)?;
-    let session = Session::new(graph, spec.clone(), Options { threads, strict: false })?;
+    let (graph, feeds) = graph::build(case, &arrays, spec)?;
+    let session = Session::new(graph, spec.clone(), Options { threads, ..Options::default() })?;
     let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let result = session.run(&feeds)?;
     let expected = case

@@ -76,7 +76,7 @@ pub fn calibrate(
     let weight = FormulaOptions::weight(options.formula, options.weight_bits);
     activation.validate()?;
     weight.validate()?;
-    let bare = without_encodings(graph)?;
+    let bare = graph.without_encodings()?;
     let sites = Sites::find(&bare, spec);
     let mut observers: HashMap<usize, Box<dyn Observer>> = HashMap::new();
     for &t in &sites.observed {
@@ -87,7 +87,7 @@ pub fn calibrate(
     let ids: HashMap<&str, TensorId> =
         bare.tensors.iter().enumerate().map(|(t, info)| (info.name.as_str(), t)).collect();
     let float = Spec { execution: Execution::Float, ..spec.clone() };
-    let session = Session::new(bare.clone(), float, Options { threads: options.threads, strict: false })?;
+    let session = Session::new(bare.clone(), float, Options { threads: options.threads, ..Options::default() })?;
     let mut float_tensors: BTreeSet<TensorId> = BTreeSet::new();
     let mut seen = 0usize;
     for feeds in samples {
@@ -124,24 +124,6 @@ pub fn calibrate(
         }
     }
     Ok(file)
-}
-
-/// The float graph alone.
-fn without_encodings(graph: &Graph) -> Result<Graph> {
-    let mut bare = graph.clone();
-    if let Some(node) = bare.nodes.iter().find(|n| n.code_clamp.is_some()) {
-        return Err(Error::unsupported("calibrate_quantized", "the node's activation is known as codes only")
-            .at_node(&node.name, &node.op_type)
-            .help("calibrate the float model"));
-    }
-    for info in &mut bare.tensors {
-        info.encoding = None;
-        info.codes = None;
-    }
-    for port in bare.inputs.iter_mut().chain(&mut bare.outputs) {
-        port.quantized = false;
-    }
-    Ok(bare)
 }
 
 fn reals(tensor: &Tensor) -> Vec<f32> {

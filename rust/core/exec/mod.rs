@@ -1,8 +1,10 @@
 //! Running a graph under a target.
 
+mod admission;
 pub mod calibrate;
 pub mod cost;
 pub mod layout;
+mod parameters;
 mod placement;
 mod plan;
 mod session;

@@ -1,5 +1,7 @@
 //! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
 
+use super::parameters;
+use crate::error::Result;
 use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
 
@@ -23,15 +25,21 @@ pub struct Placed {
 }
 
 /// Applies the spec's placement rules.
-pub fn place(mut graph: Graph, spec: &Spec) -> Placed {
+///
+/// # Errors
+/// Where a node states a parameter that the target lacks.
+pub fn place(mut graph: Graph, spec: &Spec) -> Result<Placed> {
     let mut notes = Vec::new();
     let mut clamps: Vec<Option<Clamp>> = graph.nodes.iter().map(|n| n.clamp).collect();
     if spec.execution == crate::spec::Execution::Integer {
+        for node in &mut graph.nodes {
+            parameters::settle(&spec.parameters, node)?;
+        }
         inherit_encodings(&mut graph, spec, &mut notes);
         fuse(&mut graph, spec, &mut clamps, &mut notes);
         inherit_encodings(&mut graph, spec, &mut notes);
     }
-    Placed { graph, clamps, notes }
+    Ok(Placed { graph, clamps, notes })
 }
 
 /// Gives the outputs of grid-preserving operators the encoding of their input, and the other way round where a

@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod cast;
 pub mod clip;
 pub mod closure;
+pub mod code_maps;
 pub mod concat;
 pub mod conv;
 pub mod conv_transpose;
@@ -43,6 +44,7 @@ pub mod window;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
+use crate::kernels::{Engine, Simd};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
 
@@ -113,6 +115,20 @@ pub type Inferred = (DType, Vec<usize>);
 pub struct RunContext<'a> {
     /// Threads to use. Results never depend on their number.
     pub pool: &'a rayon::ThreadPool,
+    /// Instruction set to use. Results do not depend on it either.
+    pub simd: Simd,
+}
+
+impl<'a> RunContext<'a> {
+    /// Runs on the threads of `pool` with the best instruction set.
+    pub fn new(pool: &'a rayon::ThreadPool) -> Self {
+        RunContext { pool, simd: Simd::best() }
+    }
+
+    /// What kernels run on.
+    pub fn engine(&self) -> Engine<'a> {
+        Engine::new(self.pool).with(self.simd)
+    }
 }
 
 /// A node that is ready to run.

@@ -5,13 +5,17 @@
 
 mod embedded;
 mod load;
+mod parameters;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
-pub use schema::{Accumulator, Evidence, Execution, MissingEncoding, Overflow, Placement, Status, Terms};
+pub use parameters::Parameter;
+pub use schema::{
+    Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
+};
 
 use crate::error::{Error, Kind, Location, Result, nearest};
-use crate::program::{Env, Guard, Program, Text};
+use crate::program::{Env, Executor, Guard, Program, Text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,13 +35,25 @@ pub mod names {
     pub const WEIGHTS_SCALE: &str = "weights_scale";
     /// Code → real.
     pub const DEQUANTIZE: &str = "dequantize";
+    /// Whether the target takes the encoding of an activation: `move`, or `unsupported` with the reason.
+    pub const ACTIVATIONS: &str = "activations";
     /// Every operator that has no rule of its own.
     pub const OTHER: &str = "other";
     /// Code → code of another encoding.
     pub const REQUANTIZE: &str = "Requantize";
     /// All of the above.
-    pub const ALL: [&str; 9] =
-        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, WEIGHTS_SCALE, DEQUANTIZE, OTHER, REQUANTIZE];
+    pub const ALL: [&str; 10] = [
+        ACTIVATIONS,
+        QUANTIZE,
+        QUANTIZE_INPUT,
+        QUANTIZE_WEIGHTS,
+        BIAS,
+        WEIGHTS,
+        WEIGHTS_SCALE,
+        DEQUANTIZE,
+        OTHER,
+        REQUANTIZE,
+    ];
 }
 
 /// How one operator computes, in one situation.
@@ -141,6 +157,10 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
+    /// Families of golden vectors that the target claims to equal; a child does not inherit them.
+    pub conformance: Vec<Claim>,
+    /// What a node may state beyond ONNX's attributes, by name.
+    pub parameters: BTreeMap<String, Parameter>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -155,9 +175,14 @@ impl Spec {
         load::load(name_or_path)
     }
 
-    /// Parses TOML text; `extends` is resolved among the embedded specs and relative to `origin`.
+    /// Parses TOML text; `extends` is resolved among the embedded specs.
     pub fn parse(text: &str, origin: &str) -> Result<Spec> {
         load::parse(text, origin)
+    }
+
+    /// What the target claims of a family of golden vectors.
+    pub fn claim(&self, family: &str) -> Option<&Claim> {
+        self.conformance.iter().find(|c| c.family == family)
     }
 
     /// The rule of an operator.
@@ -204,6 +229,19 @@ impl Spec {
         }
         self.assumptions.insert(rule.name.clone(), value.to_string());
         Ok(())
+    }
+
+    /// The same target, its programs computed by other code.
+    #[must_use]
+    pub fn with_executor(mut self, executor: Executor) -> Spec {
+        let bodies =
+            self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
+        for body in bodies {
+            if let Action::Program { program, .. } = &mut body.action {
+                *program = Arc::new(program.with_executor(executor));
+            }
+        }
+        self
     }
 
     /// The weakest evidence among all rules.

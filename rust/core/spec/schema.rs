@@ -185,6 +185,34 @@ pub struct RawBody {
     pub alternatives: BTreeMap<String, RawBody>,
 }
 
+impl RawBody {
+    /// Whether the rule has no arithmetic of its own, only cases or evidence: it adds to a parent's rule.
+    pub fn is_extension(&self) -> bool {
+        let computes = self.y.is_some()
+            || self.intrinsic.is_some()
+            || self.float.is_some()
+            || self.moves.is_some()
+            || self.unsupported.is_some();
+        let chooses = self.when.is_some() || self.choice.is_some() || !self.alternatives.is_empty();
+        !computes && !chooses && self.lets.0.is_empty() && (self.evidence.is_some() || !self.cases.is_empty())
+    }
+
+    /// Puts the cases of an extension before those of this rule; an extension without cases restates the evidence.
+    pub fn extend(&mut self, extension: RawBody) {
+        if extension.cases.is_empty() {
+            self.evidence = extension.evidence;
+            return;
+        }
+        let accumulator = extension.accumulator.unwrap_or_default();
+        let cases = extension.cases.into_iter().map(|case| RawBody {
+            accumulator: case.accumulator.or(Some(accumulator)),
+            evidence: case.evidence.or_else(|| extension.evidence.clone()),
+            ..case
+        });
+        self.cases = cases.chain(std::mem::take(&mut self.cases)).collect();
+    }
+}
+
 /// A named function of programs.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -193,6 +221,37 @@ pub struct RawFunction {
     #[serde(default, rename = "let")]
     pub lets: Lets,
     pub y: String,
+}
+
+/// A case of a claimed family that the target does not equal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// Id of the case; a `*` at the end stands for any rest.
+    pub id: String,
+    /// Why the target cannot equal it.
+    pub reason: String,
+}
+
+impl Exception {
+    /// Whether the exception speaks of this case.
+    pub fn covers(&self, id: &str) -> bool {
+        match self.id.strip_suffix('*') {
+            Some(start) => id.starts_with(start),
+            None => id == self.id,
+        }
+    }
+}
+
+/// A family of golden vectors that a target claims to equal, bit for bit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Name of the family in its `cases.json`.
+    pub family: String,
+    /// Cases that are not claimed.
+    #[serde(default)]
+    pub except: Vec<Exception>,
 }
 
 /// A spec file.
@@ -207,8 +266,14 @@ pub struct RawSpec {
     pub title: String,
     #[serde(default)]
     pub extends: Vec<String>,
+    /// Rules of parents are known no better than this here.
+    pub inherited_evidence: Option<Evidence>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
+    #[serde(default)]
+    pub conformance: Vec<Claim>,
+    #[serde(default)]
+    pub parameters: BTreeMap<String, super::Parameter>,
     #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
     #[serde(default)]

@@ -78,10 +78,75 @@ fn faults_are_shown_with_place_and_help() {
 }
 
 #[test]
+fn a_parent_beside_the_file_comes_before_the_embedded_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    std::fs::create_dir(dir.path().join("base")).unwrap();
+    write("mine.toml", "schema_version = 1\nname = \"mine\"\nextends = [\"base/a.toml\", \"base/movement.toml\"]\n");
+    write("base/a.toml", "schema_version = 1\nname = \"base/a\"\nextends = [\"base/b.toml\"]\n");
+    write("base/b.toml", &MINIMAL.replace("\"mine\"", "\"base/b\""));
+    let path = dir.path().join("mine.toml").display().to_string();
+    let spec = Spec::load(&path).unwrap();
+    assert!(spec.rules.contains_key("Add") && spec.rules.contains_key("Reshape"));
+    write("base/movement.toml", "schema_version = 1\nname = \"base/movement\"\n");
+    assert!(!Spec::load(&path).unwrap().rules.contains_key("Reshape"), "the file beside wins");
+}
+
+#[test]
+fn inherited_rules_are_known_no_better_than_the_limit() {
+    let text = "schema_version = 1\nname = \"mine\"\nextends = [\"cmsis_nn.toml\"]\n\
+        inherited_evidence = { status = \"assumed\", source = \"a relative\" }\n\
+        [rules.Relu]\ny = \"sat(max(x, y.zp), y)\"\nevidence = { status = \"documented\", source = \"manual\" }\n";
+    let spec = Spec::parse(text, "mine.toml").unwrap();
+    let parent = Spec::load("cmsis_nn").unwrap();
+    for body in spec.rules["Conv"].bodies.iter().chain(&spec.rules["Softmax"].bodies) {
+        assert_eq!(body.evidence.status, Status::Assumed);
+        assert!(body.evidence.source.starts_with("a relative (tests/conformance.rs"), "{}", body.evidence.source);
+    }
+    assert_eq!(spec.rules["Relu"].bodies[0].evidence.status, Status::Documented);
+    assert_eq!(parent.rules["Conv"].bodies[0].evidence.status, Status::Executed);
+}
+
+#[test]
 fn a_file_that_extends_itself_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("loop.toml");
     std::fs::write(&path, "schema_version = 1\nname = \"x\"\nextends = [\"loop.toml\"]\n").unwrap();
     let error = Spec::load(path.to_str().unwrap()).unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
+}
+
+#[test]
+fn claims_are_the_files_own_and_no_part_of_the_hash() {
+    let claim = r#"
+[[conformance]]
+family = "golden"
+except = [{ id = "golden/Add/3", reason = "another tie" }, { id = "golden/Mul/*", reason = "not modelled" }]
+"#;
+    let plain = Spec::parse(MINIMAL, "a.toml").unwrap();
+    let spec = Spec::parse(&format!("{MINIMAL}{claim}"), "a.toml").unwrap();
+    assert_eq!(spec.hash, plain.hash);
+    assert!(plain.claim("golden").is_none());
+    let covered = |id: &str| spec.claim("golden").unwrap().except.iter().any(|e| e.covers(id));
+    assert!(covered("golden/Add/3") && covered("golden/Mul/17"));
+    assert!(!covered("golden/Add/33") && !covered("golden/Mu"));
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("parent.toml"), format!("{MINIMAL}{claim}")).unwrap();
+    let child = "schema_version = 1\nname = \"child\"\nextends = [\"parent.toml\"]\n";
+    let child = Spec::parse(child, dir.path().join("child.toml").to_str().unwrap()).unwrap();
+    assert!(child.conformance.is_empty() && child.rule("Add").is_some());
+
+    for (from, to, text) in [
+        ("another tie", " ", "without a reason"),
+        ("golden/Add/3", "*", "without an id"),
+        ("golden/Mul/*", "golden/Add/3", "excepted twice"),
+        ("family = \"golden\"", "family = \"\"", "without a family"),
+        ("except", "excepts", "did you mean 'except'"),
+    ] {
+        let fault = error(&format!("{MINIMAL}{}", claim.replace(from, to)));
+        assert!(fault.contains(text), "{fault}");
+    }
+    let twice = error(&format!("{MINIMAL}{claim}\n[[conformance]]\nfamily = \"golden\"\n"));
+    assert!(twice.contains("claimed twice"), "{twice}");
 }

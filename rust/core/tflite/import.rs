@@ -85,7 +85,9 @@ impl<'s, 'f> Builder<'s, 'f> {
         for &t in &self.file.inputs {
             let tensor = &self.file.tensors[t];
             if tensor.is_constant() {
-                return Err(Error::invalid("input_constant", "an input of the graph is constant").at_tensor(&tensor.name));
+                return Err(
+                    Error::invalid("input_constant", "an input of the graph is constant").at_tensor(&tensor.name)
+                );
             }
             let id = self.activation(t);
             let port = Port { name: tensor.name.clone(), tensor: id, quantized: tensor.encoding.is_some() };
@@ -158,13 +160,6 @@ impl<'s, 'f> Builder<'s, 'f> {
         });
         self.ids[t] = Some(id);
         id
-    }
-
-    /// Lets two tensors of the file be one of the graph.
-    pub fn alias(&mut self, t: usize, same: usize) {
-        let id = self.activation(same);
-        self.ids[t] = Some(id);
-        self.graph.tensors[id].aliases.push(self.file.tensors[t].name.clone());
     }
 
     /// Gives the input `real` the encoding of the codes `t`, which are the same tensor from now on.
@@ -317,9 +312,10 @@ impl<'s, 'f> Builder<'s, 'f> {
     pub fn axis(&self, site: Site<'_, '_>, t: usize, axis: i64) -> Result<i64> {
         let rank = self.file.tensors[t].rank();
         let place = if axis < 0 { axis + rank as i64 } else { axis };
-        let place = usize::try_from(place).ok().filter(|&a| a < rank).ok_or_else(|| {
-            Error::invalid("node_axis", format!("axis {axis} of a tensor of rank {rank}"))
-        })?;
+        let place = usize::try_from(place)
+            .ok()
+            .filter(|&a| a < rank)
+            .ok_or_else(|| Error::invalid("node_axis", format!("axis {axis} of a tensor of rank {rank}")))?;
         let turned = site.turned && self.front[t];
         Ok(if turned { [0, 2, 3, 1][place] } else { place as i64 })
     }

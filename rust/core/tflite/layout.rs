@@ -21,8 +21,15 @@ pub enum Demand {
 /// What an operator demands of its images.
 pub fn demand(file: &File<'_>, op: &Operator<'_>) -> Demand {
     let same = match op.kind {
-        "CONV_2D" | "DEPTHWISE_CONV_2D" | "TRANSPOSE_CONV" | "AVERAGE_POOL_2D" | "MAX_POOL_2D" | "RESIZE_BILINEAR"
-        | "RESIZE_NEAREST_NEIGHBOR" | "DEPTH_TO_SPACE" | "SPACE_TO_DEPTH" => return Demand::Spatial,
+        "CONV_2D"
+        | "DEPTHWISE_CONV_2D"
+        | "TRANSPOSE_CONV"
+        | "AVERAGE_POOL_2D"
+        | "MAX_POOL_2D"
+        | "RESIZE_BILINEAR"
+        | "RESIZE_NEAREST_NEIGHBOR"
+        | "DEPTH_TO_SPACE"
+        | "SPACE_TO_DEPTH" => return Demand::Spatial,
         "ADD" | "SUB" | "MUL" | "DIV" | "MAXIMUM" | "MINIMUM" | "POW" | "SQUARED_DIFFERENCE" | "PRELU" | "RELU"
         | "RELU6" | "RELU_N1_TO_1" | "RELU_0_TO_1" | "LEAKY_RELU" | "LOGISTIC" | "TANH" | "HARD_SWISH" | "ELU"
         | "GELU" | "ABS" | "NEG" | "EXP" | "LOG" | "SQRT" | "RSQRT" | "SQUARE" | "SIN" | "COS" | "FLOOR" | "CEIL"
@@ -58,8 +65,7 @@ pub fn channels_in_front(file: &File<'_>) -> Vec<bool> {
     let mut class: Vec<usize> = (0..file.tensors.len()).collect();
     let mut spatial = vec![false; file.tensors.len()];
     for op in &file.operators {
-        let images: Vec<usize> =
-            op.inputs.iter().flatten().chain(&op.outputs).copied().filter(|&t| image(t)).collect();
+        let images: Vec<usize> = op.inputs.iter().flatten().chain(&op.outputs).copied().filter(|&t| image(t)).collect();
         match demand(file, op) {
             Demand::File => {}
             Demand::Spatial => images.iter().for_each(|&t| spatial[t] = true),

@@ -113,9 +113,9 @@ impl Tensor<'_> {
         };
         macro_rules! numbers {
             ($t:ty) => {
-                bytes.chunks_exact(size_of::<$t>()).map(|b| {
-                    <$t>::from_le_bytes(b.try_into().expect("chunks have the size of the type"))
-                })
+                bytes
+                    .chunks_exact(size_of::<$t>())
+                    .map(|b| <$t>::from_le_bytes(b.try_into().expect("chunks have the size of the type")))
             };
         }
         let data = match self.dtype {
@@ -162,7 +162,10 @@ pub fn read(bytes: &[u8]) -> Result<File<'_>> {
     let model = schema::model(bytes)
         .map_err(|e| Error::invalid("model_flatbuffer", format!("the file is damaged or cut short: {e}")))?;
     if model.version() != 3 {
-        return Err(Error::unsupported("model_version", format!("schema version {}; 3 is understood", model.version())));
+        return Err(Error::unsupported(
+            "model_version",
+            format!("schema version {}; 3 is understood", model.version()),
+        ));
     }
     let subgraphs = model.subgraphs().map(|s| (s.len(), s.iter().next()));
     let graph = match subgraphs {
@@ -189,11 +192,7 @@ pub fn read(bytes: &[u8]) -> Result<File<'_>> {
     Ok(File { name: graph.name().unwrap_or_default().to_string(), tensors, operators, inputs, outputs })
 }
 
-fn tensors<'a>(
-    bytes: &'a [u8],
-    model: &schema::Model<'a>,
-    graph: &schema::SubGraph<'a>,
-) -> Result<Vec<Tensor<'a>>> {
+fn tensors<'a>(bytes: &'a [u8], model: &schema::Model<'a>, graph: &schema::SubGraph<'a>) -> Result<Vec<Tensor<'a>>> {
     let mut names = HashSet::new();
     let mut out = Vec::new();
     for (i, table) in graph.tensors().iter().flatten().enumerate() {

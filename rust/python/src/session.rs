@@ -201,7 +201,7 @@ impl PySession {
                 apply(&mut graph, &read_encodings(encodings)?, options).or_raise(py)?.notes()
             }
         };
-        let options = Options { threads, strict };
+        let options = Options { threads, strict, ..Options::default() };
         let session = Session::new(graph.clone(), spec, options).or_raise(py)?;
         Ok(PySession { session, graph, options, notes, coded: OnceLock::new() })
     }

@@ -104,7 +104,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     let float = Spec { execution: Execution::Float, ..spec.clone() };
     let mut bare = model.graph.clone();
     bare.inputs.iter_mut().for_each(|p| p.quantized = false);
-    let ports = Session::new(bare, float, Options { threads: 1, strict: false })?.inputs();
+    let ports = Session::new(bare, float, Options { threads: 1, ..Options::default() })?.inputs();
     let samples = args.inputs.samples(&ports)?;
     let bar = progress::bar(context, samples.len(), "calibrating");
     let options = CalibrateOptions {

@@ -40,13 +40,7 @@ pub fn execute(args: Args, _context: Context) -> Result<Outcome> {
             });
             code |= u8::from(row.equal != row.cases);
             rows_json.push(json!({ "dir": dir, "file": file, "equal": row.equal, "cases": row.cases, "fault": fault }));
-            table.row(vec![
-                dir.display().to_string(),
-                file,
-                row.equal.to_string(),
-                row.cases.to_string(),
-                fault,
-            ]);
+            table.row(vec![dir.display().to_string(), file, row.equal.to_string(), row.cases.to_string(), fault]);
         }
     }
     Ok(Outcome { text: table.render(), json: json!({ "rows": rows_json }), code })

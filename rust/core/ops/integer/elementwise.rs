@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
 
@@ -17,7 +17,7 @@ pub fn arity(op_type: &str) -> Option<&'static [&'static str]> {
     Some(match op_type {
         "Relu" | "Clip" | "LeakyRelu" | "Sigmoid" | "Tanh" | "HardSwish" | "HardSigmoid" | "Gelu" | "Exp" | "Log"
         | "Sqrt" | "Reciprocal" | "Abs" | "Neg" | "Erf" | "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign"
-        | "Mish" | "Floor" | "Ceil" | "Round" | "Sin" | "Cos" => &["x"],
+        | "Mish" | "Floor" | "Ceil" | "Round" | "Sin" | "Cos" | "Requantize" | "LookUp" => &["x"],
         "PRelu" => &["x", "w"],
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => &["a", "b"],
         _ => return None,
@@ -34,9 +34,13 @@ impl IntegerOp for Elementwise {
         (0..arity(&facts.node.op_type).map_or(0, <[_]>::len)).collect()
     }
 
+    fn takes_channels(&self, facts: &Facts<'_>) -> bool {
+        facts.node.op_type == "Requantize"
+    }
+
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
         let names = arity(&facts.node.op_type).ok_or_else(|| facts.unsupported("not an elementwise operator"))?;
-        if facts.inputs.len() > names.len() && facts.node.op_type != "Clip" {
+        if facts.inputs.len() > names.len() && !matches!(facts.node.op_type.as_str(), "Clip" | "LookUp") {
             return Err(facts.unsupported(format!("{} operands", facts.inputs.len())));
         }
         let mut env = Env::new();
@@ -58,6 +62,10 @@ impl IntegerOp for Elementwise {
         if facts.node.op_type == "Gelu" {
             let tanh = facts.node.string("approximate", "none")? == "tanh";
             env.constant("attr.approximate_tanh", Value::Bool(tanh));
+        }
+        if facts.node.op_type == "LookUp" {
+            let table = facts.constant(1)?.to_i64()?;
+            env.table("table", table.into_iter().map(|v| Value::Int(v.into())).collect());
         }
         if facts.node.op_type == "Clip" {
             let (lo, hi) = clip_bounds(facts)?;
@@ -82,7 +90,8 @@ impl IntegerOp for Elementwise {
             let x = encoding_of(facts, facts.input(0)?)?;
             let layout = context.layouts[0];
             let argument = vec![Argument { input: 0, layout }];
-            if compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
+            let fast = compiled.evaluator() == Evaluator::Fast;
+            if fast && compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
                 let table = Table::build(compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
@@ -164,10 +173,22 @@ fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) 
     })
 }
 
+/// A part of the codes; one code serves every part.
+fn section(lanes: Lanes<'_>, part: std::ops::Range<usize>) -> Lanes<'_> {
+    match lanes {
+        Lanes::I32(v) if v.len() > 1 => Lanes::I32(&v[part]),
+        Lanes::I64(v) if v.len() > 1 => Lanes::I64(&v[part]),
+        other => other,
+    }
+}
+
 /// Code `index` of a tensor in memory order.
 fn code_at(x: &Tensor, index: usize) -> Result<i64> {
     if index >= x.len() {
         return Err(Error::invalid("explain_index", format!("element {index} of {}", x.len())));
+    }
+    if let Data::I64(codes) = x.data() {
+        return Ok(codes[index]);
     }
     let mut code = [0i32];
     read_codes(x.data(), index, &mut code)?;
@@ -254,20 +275,20 @@ impl Kernel for ElementwiseKernel {
             let mut buffers = [[0i32; CHUNK]; 2];
             let mut lanes = Vec::with_capacity(2);
             for (x, buffer) in operands.iter().zip(&mut buffers) {
-                let buffer = if x.len() == 1 { &mut buffer[..1] } else { &mut buffer[..out.len()] };
-                read_codes(x.data(), if x.len() == 1 { 0 } else { start }, buffer)?;
-                lanes.push(&*buffer);
+                let (first, count) = if x.len() == 1 { (0, 1) } else { (start, out.len()) };
+                if let Data::I64(codes) = x.data() {
+                    lanes.push(Lanes::I64(&codes[first..first + count]));
+                    continue;
+                }
+                read_codes(x.data(), first, &mut buffer[..count])?;
+                lanes.push(Lanes::I32(&buffer[..count]));
             }
             let mut scratch = Scratch::default();
             match &self.map {
-                None => {
-                    let lanes: Vec<_> = lanes.iter().map(|l| Lanes::I32(l)).collect();
-                    self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out)
-                }
+                None => self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out),
                 Some(map) => map.segments(start..start + out.len(), |range, channels| {
                     let part = range.start - start..range.end - start;
-                    let lanes: Vec<_> =
-                        lanes.iter().map(|l| Lanes::I32(if l.len() == 1 { l } else { &l[part.clone()] })).collect();
+                    let lanes: Vec<_> = lanes.iter().map(|&l| section(l, part.clone())).collect();
                     self.tile.run(&lanes, channels, &mut scratch, &mut out[part])
                 }),
             }

@@ -97,13 +97,19 @@ pub fn fake_quant_kernel(
     }))
 }
 
-/// A kernel from codes of one per-tensor encoding to codes of another.
-pub fn requantize_kernel(spec: &Spec, name: &str, from: &Encoding, to: &Encoding) -> Result<Box<dyn Kernel>> {
+/// A kernel from codes of one per-tensor encoding to codes of another, by a rule on `x`.
+pub fn requantize_kernel(
+    spec: &Spec,
+    rule: &str,
+    name: &str,
+    from: &Encoding,
+    to: &Encoding,
+) -> Result<Box<dyn Kernel>> {
     let mut env = Env::new();
     add_code_input(&mut env, "x", from);
     add_encoding(&mut env, "x", from);
     add_output(&mut env, to, None);
-    let compiled = compile(spec, names::REQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
+    let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     if compiled.channels() > 1 {
         return Err(
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)

@@ -64,6 +64,19 @@ pub fn binary(b: &mut Builder<'_, '_>, site: Site<'_, '_>, op_type: &str, activa
     Ok(())
 }
 
+/// Fails for sums of int16 codes whose scales are powers of two, where the options leave them to a kernel of shifts.
+pub fn shifted_scales(b: &Builder<'_, '_>, site: Site<'_, '_>, shifts: bool) -> Result<()> {
+    let power = |t: &usize| {
+        let encoding = b.tensor(*t).encoding.as_ref();
+        encoding.is_some_and(|e| e.bitwidth == 16 && e.scale.iter().all(|s| libm::frexp(*s).0 == 0.5))
+    };
+    let mut tensors = site.op.inputs.iter().flatten().chain(&site.op.outputs);
+    match shifts && tensors.all(power) {
+        true => Err(Error::unsupported("pot_scale_int16", "sums of int16 codes by shifts (pot_scale_int16)")),
+        false => Ok(()),
+    }
+}
+
 /// SQUARE: a product with itself.
 pub fn square(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
     let x = {

@@ -42,12 +42,14 @@ pub fn import(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
             image::blocks(b, site, "DepthToSpace", op.options::<s::DepthToSpaceOptions<'_>>()?.block_size())
         }
         "ADD" => {
-            let fused = op.optional_options::<s::AddOptions<'_>>()?.map(|o| o.fused_activation_function());
-            elementwise::binary(b, site, "Add", fused)
+            let options = op.optional_options::<s::AddOptions<'_>>()?;
+            elementwise::shifted_scales(b, site, options.is_none_or(|o| o.pot_scale_int16()))?;
+            elementwise::binary(b, site, "Add", options.map(|o| o.fused_activation_function()))
         }
         "SUB" => {
-            let fused = op.optional_options::<s::SubOptions<'_>>()?.map(|o| o.fused_activation_function());
-            elementwise::binary(b, site, "Sub", fused)
+            let options = op.optional_options::<s::SubOptions<'_>>()?;
+            elementwise::shifted_scales(b, site, options.is_none_or(|o| o.pot_scale_int16()))?;
+            elementwise::binary(b, site, "Sub", options.map(|o| o.fused_activation_function()))
         }
         "MUL" => {
             let fused = op.optional_options::<s::MulOptions<'_>>()?.map(|o| o.fused_activation_function());

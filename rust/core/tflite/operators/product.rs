@@ -69,8 +69,9 @@ impl Operands {
         match (x, w) {
             (Some(x), Some(w)) if tensor.encoding.is_none() => {
                 if tensor.dtype.is_float() {
-                    return Err(Error::unsupported("dynamic_range", "a bias of reals beside codes")
-                        .at_tensor(&tensor.name));
+                    return Err(
+                        Error::unsupported("dynamic_range", "a bias of reals beside codes").at_tensor(&tensor.name)
+                    );
                 }
                 let scale: Vec<f64> = w.scale.iter().map(|w| x.scale[0] * w).collect();
                 let granularity =

@@ -10,7 +10,9 @@ pub fn quantize(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
     site.op.operands(1..=1)?;
     let (x, y) = (site.op.input(0)?, site.op.output()?);
     if b.tensor(y).encoding.is_none() {
-        return Err(Error::invalid("node_operand", "the result of a quantizer has no scale").at_tensor(&b.tensor(y).name));
+        return Err(
+            Error::invalid("node_operand", "the result of a quantizer has no scale").at_tensor(&b.tensor(y).name)
+        );
     }
     let from_reals = b.tensor(x).encoding.is_none();
     if from_reals && b.tensor(x).dtype != DType::F32 {

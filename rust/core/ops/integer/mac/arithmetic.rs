@@ -6,7 +6,7 @@ use super::weights;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::ops::{Explanation, Fact, Facts};
-use crate::program::{Compiled, Env, Value};
+use crate::program::{Compiled, Env, Evaluator, Value};
 use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
 use crate::tensor::{DType, Tensor};
 
@@ -82,6 +82,7 @@ impl<'a> Mac<'a> {
         add_output(&mut env, y, clamp);
         add_attributes(&mut env, facts.node, &[]);
         env.constant("K", Value::Int(self.depth as i128));
+        env.constant("channels", Value::Int(self.channels as i128));
         env.constant("w.dynamic", Value::Bool(self.w.constant.is_none() && self.w.codes.is_none()));
         let bits = match self.bias {
             None => 0,
@@ -151,6 +152,9 @@ impl<'a> Mac<'a> {
             let values = if bias.is_empty() { vec![0; self.channels] } else { bias.clone() };
             env.channel("b", values.iter().map(|&b| Value::Int(b.into())).collect());
         }
+        if program.reads("channel") {
+            env.channel("channel", (0..self.channels).map(|c| Value::Int(c as i128)).collect());
+        }
         let half = 1i128 << (accumulator.width - 1);
         match bound < half {
             true => env.input_int("acc", -bound, bound),
@@ -162,6 +166,11 @@ impl<'a> Mac<'a> {
 }
 
 impl Arithmetic {
+    /// Whether the naive twins compute the sums.
+    pub fn is_reference(&self) -> bool {
+        self.compiled.evaluator() == Evaluator::Reference
+    }
+
     /// The bias as 32-bit integers; an error where one does not fit.
     pub fn bias_i32(&self, facts: &Facts<'_>) -> Result<Vec<i32>> {
         self.bias

@@ -3,6 +3,7 @@
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
 use crate::kernels::{
@@ -26,13 +27,16 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
     Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, rescaled: false })
 }
 
-/// What conditions of a rule may read: the operands, and whether the convolution is depthwise.
+/// What conditions of a rule may read: the operands, `groups`, the input channels of one group as `group_inputs`, and
+/// whether the convolution is depthwise with one output channel per input channel.
 fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
     let mut env = mac(facts)?.environment(facts, clamp)?;
     let groups = facts.node.int("group", 1)?;
     let w = &facts.input(1)?.shape;
     let depthwise = groups > 1 && w.get(1) == Some(&1) && w[0] as i64 == groups;
     env.constant("depthwise", Value::Bool(depthwise));
+    env.constant("groups", Value::Int(groups.into()));
+    env.constant("group_inputs", Value::Int(w.get(1).copied().unwrap_or(1) as i128));
     Ok(env)
 }
 
@@ -98,7 +102,7 @@ impl IntegerOp for Conv {
             }
         };
         let rank = mac.x.shape.len() - 2;
-        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank };
+        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank, dtype };
         Ok(Prepared {
             kernel: Box::new(kernel),
             arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
@@ -149,6 +153,7 @@ struct ConvKernel {
     codes: Arc<Tensor>,
     arithmetic: Arithmetic,
     rank: usize,
+    dtype: DType,
 }
 
 impl ConvKernel {
@@ -181,10 +186,16 @@ impl ConvKernel {
 impl Kernel for ConvKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let engine = Engine::new(context.pool);
+        let engine = context.engine();
         let shape = &self.shape;
         let len = shape.output_len();
         let data = match &self.form {
+            _ if self.arithmetic.is_reference() => {
+                let (x, weights) = (reference::codes(x.data())?, reference::codes(self.codes.data())?);
+                let (x, weights, w_zero) = (&x[..], &weights[..], &self.w_zero[..]);
+                let twin = reference::Convolution { shape, x, x_zero: self.x_zero, weights, w_zero };
+                twin.run(context, &self.arithmetic, self.dtype)?
+            }
             Form::Narrow { weights, init, epilogue } => match x.data() {
                 Data::U8(v) => {
                     let pad = self.x_zero as u8;

@@ -4,7 +4,7 @@ use super::super::environment::add_encoding;
 use super::super::lanes::{CHUNK, ScaleMap, read_codes};
 use super::super::quantizers;
 use crate::encoding::Encoding;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ops::Fact;
 use crate::program::{Channels, Env, Lanes, Scratch, Value};
 use crate::spec::{Action, Spec, names};
@@ -23,8 +23,13 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
     let mut wide = vec![0i32; codes.len()];
     read_codes(codes.data(), 0, &mut wide)?;
     let mut env = environment(x, from, &largest(&map, from, &wide)?);
-    if matches!(rule.resolve(&env)?.action, Action::Move) {
-        return Ok(None);
+    match &rule.resolve(&env)?.action {
+        Action::Move => return Ok(None),
+        Action::Unsupported(reason) => {
+            let error = Error::new(Kind::UnsupportedByTarget, "weights_encoding", reason.clone());
+            return Err(error.at_tensor(&w.name));
+        }
+        _ => {}
     }
     let scale = scales(spec, &env, from.scale.len())?;
     env.input_int("w", from.qmin().into(), from.qmax().into());
