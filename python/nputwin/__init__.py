@@ -11,6 +11,7 @@ The package needs numpy only; `nputwin.torch` also needs torch.
 from nputwin._calibration import calibrate
 from nputwin._comparison import Comparison, FirstDifference, TensorDifference, compare
 from nputwin._native import Encoding, __version__, dequantize, quantize
+from nputwin._placement import check, placement
 from nputwin._results import Dumped, Explanation, Node, Note, Port, Report, Target
 from nputwin._session import Session, targets
 from nputwin.errors import (
@@ -43,8 +44,10 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "calibrate",
+    "check",
     "compare",
     "dequantize",
+    "placement",
     "quantize",
     "targets",
 ]

@@ -63,7 +63,7 @@ def results(model: Any) -> list[int]:
 def test_all_tensors_equal_the_reference_kernels(path: Path) -> None:
     model = load(path)
     feeds = feed_of(model)
-    ours = codes_by_name(nputwin.Session(path, target="/work/wt/tflite/specs/litert_ref.toml"), feeds)
+    ours = codes_by_name(nputwin.Session(path, target="litert_ref"), feeds)
     # ai-edge-litert 2.3.0 aborts the process where it prepares the reference Softmax of int8: it runs without that node.
     graph = model.subgraphs[0]
     softmax = graph.operators.pop()
@@ -77,7 +77,7 @@ def test_all_tensors_equal_the_reference_kernels(path: Path) -> None:
 def test_all_tensors_equal_the_default_delegate(path: Path) -> None:
     model = load(path)
     feeds = feed_of(model)
-    ours = codes_by_name(nputwin.Session(path, target="/work/wt/tflite/specs/litert_xnnpack_x86.toml"), feeds)
+    ours = codes_by_name(nputwin.Session(path, target="litert_xnnpack_x86"), feeds)
     original = litert(path.read_bytes(), feeds, OpResolverType.AUTO)
     compare(ours, original)
     # A delegate shows its outputs only: every result becomes one.
@@ -87,7 +87,7 @@ def test_all_tensors_equal_the_default_delegate(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_ports_have_the_shapes_of_the_file(path: Path) -> None:
-    session = nputwin.Session(path, target="/work/wt/tflite/specs/litert_ref.toml")
+    session = nputwin.Session(path, target="litert_ref")
     (x,), (y,) = session.get_inputs(), session.get_outputs()
     assert (list(x.shape)[1:], x.dtype, list(y.shape)[1:]) == ([224, 224, 3], "int8", [1000])
     feeds = feed_of(load(path))
@@ -99,14 +99,14 @@ def test_ports_have_the_shapes_of_the_file(path: Path) -> None:
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_converted_models_give_the_same_integers(path: Path, tmp_path: Path) -> None:
     feeds = feed_of(load(path))
-    expected = nputwin.Session(path, target="/work/wt/tflite/specs/litert_ref.toml").run(None, feeds)
+    expected = nputwin.Session(path, target="litert_ref").run(None, feeds)
     quantized = tmp_path / "quantized.onnx"
     convert(path, str(quantized))
-    again = nputwin.Session(quantized, target="/work/wt/tflite/specs/litert_ref.toml")
+    again = nputwin.Session(quantized, target="litert_ref")
     assert np.array_equal(again.run(None, feeds)[0], expected[0])
     folder = tmp_path / "float"
     convert(path, f"{folder}/")
     real = nputwin.Session(
-        folder / f"{path.stem}.onnx", target="/work/wt/tflite/specs/litert_ref.toml", encodings=folder / f"{path.stem}.encodings"
+        folder / f"{path.stem}.onnx", target="litert_ref", encodings=folder / f"{path.stem}.encodings"
     )
     assert np.array_equal(real.run_quantized(None, feeds)[0], expected[0])

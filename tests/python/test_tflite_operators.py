@@ -367,7 +367,7 @@ def feeds_of(session: nputwin.Session, rng: np.random.Generator) -> dict[str, An
 @pytest.mark.parametrize("name", CASES)
 def test_every_tensor_equals_the_reference_kernel(name: str, rng: np.random.Generator) -> None:
     file = CASES[name]
-    session = nputwin.Session(file, target="/work/wt/tflite/specs/litert_ref.toml")
+    session = nputwin.Session(file, target="litert_ref")
     for _ in range(3):
         feeds = feeds_of(session, rng)
         expected = litert(file, feeds, OpResolverType.BUILTIN_REF)
@@ -392,11 +392,11 @@ def test_converting_to_onnx_keeps_the_integers(name: str, rng: np.random.Generat
 
     source, target = tmp_path / "model.tflite", tmp_path / "model.onnx"
     source.write_bytes(CASES[name])
-    session = nputwin.Session(source, target="/work/wt/tflite/specs/litert_ref.toml")
+    session = nputwin.Session(source, target="litert_ref")
     if "int16" in name or "int4" in name:
         pytest.skip("codes of 64 bits have no DequantizeLinear")
     subprocess.run([sys.executable, "-m", "nputwin", "convert", str(source), "-o", str(target)], check=True)
-    again = nputwin.Session(target, target="/work/wt/tflite/specs/litert_ref.toml")
+    again = nputwin.Session(target, target="litert_ref")
     feeds = feeds_of(session, rng)
     for ours, expected in zip(again.run(None, feeds), session.run(None, feeds), strict=True):
         assert np.array_equal(ours, expected)

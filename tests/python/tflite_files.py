@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,4 +134,9 @@ def litert(file: bytes, feeds: dict[str, Array], resolver: OpResolverType) -> di
         interpreter.set_tensor(detail["index"], feeds[detail["name"]])
     interpreter.invoke()
     details = interpreter.get_tensor_details() if preserve else interpreter.get_output_details()
-    return {d["name"]: interpreter.get_tensor(d["index"]) for d in details if d["name"]}
+    out = {}
+    for detail in details:
+        # Tensors that no operator touches have no memory.
+        with contextlib.suppress(ValueError):
+            out[detail["name"]] = interpreter.get_tensor(detail["index"])
+    return out

@@ -1,4 +1,5 @@
 //! A writer of small `.tflite` files, right or wrong: slots are those of the public schema.
+#![allow(dead_code)]
 
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 

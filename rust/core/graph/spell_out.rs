@@ -130,7 +130,7 @@ impl SpellOut {
         }
         let mut node = node.clone();
         let lacks = |t: &Option<TensorId>| t.is_some_and(|t| self.graph.tensors[t].encoding.is_none());
-        if (node.domain.as_str(), node.op_type.as_str()) == (qdq::DOMAIN, qdq::QUANTIZE)
+        if qdq::only_quantizes(&node)
             && node.outputs.iter().all(lacks)
         {
             node.domain.clear();

@@ -157,7 +157,7 @@ impl Tensor<'_> {
 pub fn read(bytes: &[u8]) -> Result<File<'_>> {
     if bytes.get(4..8) != Some(schema::IDENTIFIER) {
         return Err(Error::invalid("model_identifier", "the identifier 'TFL3' is missing")
-            .help("is this file really a .tflite model?"));
+            .help("is this file really a model of this format?"));
     }
     let model = schema::model(bytes)
         .map_err(|e| Error::invalid("model_flatbuffer", format!("the file is damaged or cut short: {e}")))?;

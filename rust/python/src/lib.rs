@@ -5,6 +5,7 @@ mod calibrate;
 mod compare;
 mod encoding;
 mod error;
+mod placement;
 mod session;
 mod spec;
 
@@ -25,6 +26,8 @@ mod _native {
     use super::compare::PyComparison;
     #[pymodule_export]
     use super::encoding::{PyEncoding, dequantize, fake_quantize, quantize};
+    #[pymodule_export]
+    use super::placement::{check, placement};
     #[pymodule_export]
     use super::run_cli;
     #[pymodule_export]

@@ -26,7 +26,7 @@ pub struct Args {
     /// Model of an encodings file: places the axes that versions 0.6.1 and 1.0.0 leave to it
     #[arg(long, short = 'm', value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Version of the encodings that are written; that of the input, or 1.0.0, where not given
+    /// Version of the encodings that are written; that of the input, 1.0.0 for ONNX and 2.0.0 for other models, where not given
     #[arg(long, value_name = "VERSION")]
     to_version: Option<String>,
     /// Form of the quantized model that is written; QDQ for one that was not ONNX, where not given
@@ -163,7 +163,12 @@ fn model_to_encodings(args: &Args) -> Result<Outcome> {
             .help("end the output's name with .onnx"));
     }
     let (graph, notes) = open_model(args)?;
-    write_encodings(args, &args.output, &encodings_of(&graph.spelled_out()?)?, Version::V1_0_0, &notes)
+    write_encodings(args, &args.output, &encodings_of(&graph.spelled_out()?)?, version_of(args), &notes)
+}
+
+/// The version of encodings that a model of the input's format has: 1.0.0 knows signed codes around zero only.
+fn version_of(args: &Args) -> Version {
+    if is_onnx(&args.input) { Version::V1_0_0 } else { Version::V2_0_0 }
 }
 
 /// The encodings of a graph's tensors.
@@ -201,7 +206,7 @@ fn model_to_folder(args: &Args) -> Result<Outcome> {
     let named = |extension: &str| args.output.join(format!("{stem}.{extension}"));
     let model = named("onnx");
     onnx::write(&graph.without_encodings()?, &model)?;
-    let mut outcome = write_encodings(args, &named("encodings"), &file, Version::V1_0_0, &notes)?;
+    let mut outcome = write_encodings(args, &named("encodings"), &file, version_of(args), &notes)?;
     let _ = writeln!(outcome.text, "float model in {}", model.display());
     outcome.json["model"] = json!(model.display().to_string());
     Ok(outcome)

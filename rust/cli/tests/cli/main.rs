@@ -2,6 +2,7 @@
 
 mod commands;
 mod errors;
+mod placement;
 mod running;
 mod specs;
 
