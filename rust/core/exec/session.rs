@@ -3,7 +3,7 @@
 use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
-use super::plan::{Form, NodeReport, Plan, Source, plan};
+use super::plan::{Form, NodeReport, Plan, Source, Step, plan};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
@@ -385,20 +385,18 @@ impl Session {
                 .help(crate::spec::nearest_help(tensor, known))
         })?;
         let step =
-            plan.producers.get(&t).copied().ok_or_else(|| {
+            plan.producers.get(&t).copied().or_else(|| converter(&plan, t)).ok_or_else(|| {
                 Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor)
             })?;
-        let step = &plan.steps[step];
+        let step = converted_by(&plan, graph, &plan.steps[step]);
         let fact = plan.facts[t].as_ref().expect("produced tensors have facts");
         if index >= fact.shape.iter().product() {
             return Err(
                 Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape)).at_tensor(tensor)
             );
         }
-        let channels_last = plan.values.iter().any(|(&(v, _, layout), source)| {
-            v == t
-                && layout == Layout::ChannelsLast
-                && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
+        let channels_last = plan.values.iter().any(|(&(_, _, layout), source)| {
+            layout == Layout::ChannelsLast && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
         });
         let place = if channels_last { layout::channels_last_index(&fact.shape, index) } else { index };
         let arguments: Vec<Option<&Tensor>> =
@@ -410,6 +408,25 @@ impl Session {
         explanation.target = self.spec.name.clone();
         Ok(explanation)
     }
+}
+
+/// The step that converts a tensor which no node computes: an input of the graph.
+fn converter(plan: &Plan, t: TensorId) -> Option<usize> {
+    [Form::Codes, Form::Real].into_iter().find_map(|form| {
+        let Source::Slot(slot) = plan.values.get(&(t, form, Layout::RowMajor))? else { return None };
+        plan.steps.iter().position(|s| s.outputs.contains(&Some(*slot)))
+    })
+}
+
+/// Operators that move no element to another index.
+const IN_PLACE: [&str; 5] = ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"];
+
+/// The step that changes the encoding for a step that only moves codes in place; else the step itself.
+fn converted_by<'p>(plan: &'p Plan, graph: &Graph, step: &'p Step) -> &'p Step {
+    let moves = step.node.is_some_and(|n| IN_PLACE.contains(&graph.nodes[n].op_type.as_str()));
+    let Some(Some(Source::Slot(slot))) = step.inputs.first() else { return step };
+    let mut steps = plan.steps.iter().filter(|s| moves && s.node == step.node);
+    steps.find(|s| s.outputs.contains(&Some(*slot))).unwrap_or(step)
 }
 
 fn refuse_assumptions(plan: &Plan) -> Result<()> {
