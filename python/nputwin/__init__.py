@@ -19,6 +19,7 @@ from nputwin._conformance import (
     conformance,
 )
 from nputwin._native import Encoding, __version__, dequantize, quantize
+from nputwin._placement import check, placement
 from nputwin._results import Dumped, Explanation, Node, Note, Port, Report, Target
 from nputwin._session import Session, targets
 from nputwin.errors import (
@@ -56,9 +57,11 @@ __all__ = [
     "VectorCase",
     "__version__",
     "calibrate",
+    "check",
     "compare",
     "conformance",
     "dequantize",
+    "placement",
     "quantize",
     "targets",
 ]

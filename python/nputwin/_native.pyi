@@ -131,12 +131,16 @@ def calibrate(
     *,
     percentile: float | None,
     formula: str,
-    activation_bits: int,
-    weight_bits: int,
-    per_channel: bool,
+    activation_bits: int | None,
+    weight_bits: int | None,
+    per_channel: bool | None,
     threads: int,
     version: str,
 ) -> str: ...
+def placement(model: str | bytes, target: str) -> list[dict[str, Any]]: ...
+def check(
+    model: str | bytes, target: str, encodings: str | bytes | None, allow_unmatched: bool
+) -> list[dict[str, str]]: ...
 def conformance(
     folders: Sequence[str],
     *,

@@ -3,7 +3,8 @@
 use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
-use super::plan::{Form, NodeReport, Plan, Source, Step, plan};
+use super::plan::{Form, Plan, plan};
+use super::step::{NodeReport, Source, Step};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};

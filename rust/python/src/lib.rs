@@ -6,6 +6,7 @@ mod compare;
 mod conformance;
 mod encoding;
 mod error;
+mod placement;
 mod session;
 mod spec;
 
@@ -28,6 +29,8 @@ mod _native {
     use super::conformance::conformance;
     #[pymodule_export]
     use super::encoding::{PyEncoding, dequantize, fake_quantize, quantize};
+    #[pymodule_export]
+    use super::placement::{check, placement};
     #[pymodule_export]
     use super::run_cli;
     #[pymodule_export]

@@ -3,6 +3,7 @@
 mod commands;
 mod conformance;
 mod errors;
+mod placement;
 mod running;
 mod specs;
 
