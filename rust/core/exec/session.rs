@@ -378,7 +378,12 @@ impl Session {
     pub fn explain(&self, feeds: &[(&str, &Tensor)], tensor: &str, index: usize) -> Result<Explanation> {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
-        let slots = self.execute(&plan, inputs, &mut || Ok(()), &mut |_, _| ())?;
+        let given = inputs.clone();
+        let mut slots = self.execute(&plan, inputs, &mut || Ok(()), &mut |_, _| ())?;
+        // Inputs in reals are freed once they are codes.
+        for ((slot, _), tensor) in plan.inputs.iter().zip(given) {
+            slots[*slot].get_or_insert(tensor);
+        }
         let graph = self.graph();
         let t = graph.find(tensor).ok_or_else(|| {
             let known = graph.tensors.iter().map(|t| t.name.as_str());
