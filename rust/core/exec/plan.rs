@@ -1,10 +1,13 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
 use super::layout::{self, LayoutKernel};
-use super::placement::{Clamp, Note, Placed};
+use super::narrow::{self, NarrowKernel, narrowed};
+use super::placement::{Note, Placed};
+use super::step::{NodeReport, Source, Step};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Node, TensorId};
+use crate::graph::{Clamp, Node, TensorId, qdq};
+use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
@@ -21,46 +24,6 @@ pub enum Form {
     Codes,
     /// Codes of another tensor's encoding.
     CodesAs(TensorId),
-}
-
-/// Where a step finds an argument.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A value that another step wrote.
-    Slot(usize),
-    /// A value that never changes.
-    Constant(Arc<Tensor>),
-}
-
-/// One kernel and its arguments.
-pub struct Step {
-    /// Node that the step belongs to; for conversions, the one that asked for it.
-    pub node: Option<usize>,
-    /// What it does, for profiles.
-    pub label: String,
-    /// The kernel.
-    pub kernel: Box<dyn Kernel>,
-    /// Arguments.
-    pub inputs: Vec<Option<Source>>,
-    /// Slots of the outputs; `None` where nobody needs one.
-    pub outputs: Vec<Option<usize>>,
-    /// Slots that nothing reads after this step.
-    pub frees: Vec<usize>,
-}
-
-/// How one node runs; for reports.
-#[derive(Debug, Clone)]
-pub struct NodeReport {
-    /// Node name.
-    pub name: String,
-    /// ONNX operator.
-    pub op_type: String,
-    /// `integer`, `float`, `move`, `intrinsic`, `folded`.
-    pub mode: &'static str,
-    /// Rule that gave the arithmetic, with the alternative chosen.
-    pub rule: Option<String>,
-    /// Evidence of that rule.
-    pub evidence: Option<Evidence>,
 }
 
 /// A graph that is ready to run for one set of input shapes.
@@ -100,6 +63,8 @@ struct Planner<'a> {
     notes: Vec<Note>,
     rules: BTreeMap<String, Evidence>,
     current: Option<usize>,
+    /// Slots whose reals are as the target holds them.
+    narrow: BTreeSet<usize>,
 }
 
 /// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive.
@@ -124,6 +89,7 @@ pub fn plan(
         notes: placed.notes.clone(),
         rules: BTreeMap::new(),
         current: None,
+        narrow: BTreeSet::new(),
     };
     planner.add_constants()?;
     let inputs = planner.add_inputs(shapes)?;
@@ -136,7 +102,8 @@ pub fn plan(
     let mut outputs = Vec::new();
     for port in &graph.outputs {
         let form = if port.quantized { Form::Codes } else { Form::Real };
-        outputs.push(planner.value(port.tensor, form, Layout::RowMajor).map_err(|e| e.at_tensor(&port.name))?);
+        let layout = layout::of_file(&graph.tensors[port.tensor]);
+        outputs.push(planner.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
     }
     planner.finish(inputs, outputs, keep)
 }
@@ -168,10 +135,11 @@ impl<'a> Planner<'a> {
             if let Some(encoding) = &info.encoding {
                 encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
             }
+            let layout = layout::of_file(info);
             let fact = Fact {
                 name: info.name.clone(),
                 dtype: info.dtype.unwrap_or(DType::F32),
-                shape: shape.clone(),
+                shape: layout::graph_shape(info, shape)?,
                 constant: None,
                 codes: None,
                 encoding: info.encoding.clone(),
@@ -180,9 +148,12 @@ impl<'a> Planner<'a> {
             let slot = self.slot();
             let encoding = info.encoding.as_deref();
             if port.quantized {
-                self.values.insert((port.tensor, Form::Codes, Layout::RowMajor), Source::Slot(slot));
+                self.values.insert((port.tensor, Form::Codes, layout), Source::Slot(slot));
             } else {
-                self.raw_real(port.tensor, slot, encoding, true)?;
+                let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
+                let turned = layout == Layout::ChannelsLast;
+                let real = if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
+                self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));
         }
@@ -193,6 +164,10 @@ impl<'a> Planner<'a> {
     fn raw_real(&mut self, t: TensorId, slot: usize, encoding: Option<&Encoding>, is_input: bool) -> Result<()> {
         let fact = self.facts[t].clone().expect("facts precede values");
         let float = fact.dtype == DType::F32;
+        let mut slot = slot;
+        if let Some(narrow) = self.held_in(t) {
+            slot = self.step("narrow", Box::new(NarrowKernel(narrow)), vec![Some(Source::Slot(slot))], t);
+        }
         let rule = if is_input && self.spec.rule(names::QUANTIZE_INPUT).is_some() {
             names::QUANTIZE_INPUT
         } else {
@@ -225,6 +200,12 @@ impl<'a> Planner<'a> {
         if let Some(body) = rule.bodies.iter().find(|b| b.when.is_none()).or(rule.bodies.last()) {
             self.rules.insert(rule.name.clone(), body.evidence.clone());
         }
+    }
+
+    /// The float format of a tensor that the encodings keep in one, where they count.
+    fn held_in(&self, t: TensorId) -> Option<Narrow> {
+        let format = self.placed.graph.tensors[t].float.filter(|_| self.spec.execution != Execution::Float)?;
+        Some(Narrow::ieee(format))
     }
 
     fn slot(&mut self) -> usize {
@@ -260,7 +241,8 @@ impl<'a> Planner<'a> {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
                 self.used(self.spec.constant_rule());
             }
-            self.constant_value(&fact, constant, form, layout)?
+            let held = self.held_in(t).map(|n| narrowed(self.context.pool, constant, n).map(Arc::new)).transpose()?;
+            self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
             Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
@@ -282,7 +264,8 @@ impl<'a> Planner<'a> {
                     self.used(rule);
                     let from = codes(self)?;
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to)?;
+                    let count = fact.shape.iter().product();
+                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to, count)?;
                     Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
                 }
                 Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
@@ -328,7 +311,7 @@ impl<'a> Planner<'a> {
                 let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                 let from = fact.encoding.as_deref().expect("codes have encodings");
                 let rule = self.requantize_rule(target);
-                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to)?;
+                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to, codes.len())?;
                 Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
             }
         };
@@ -418,6 +401,11 @@ impl<'a> Planner<'a> {
         let values = kernel.run(&self.context, &inputs)?;
         for (t, value) in facts.node.outputs.iter().zip(values) {
             if let Some(fact) = t.and_then(|t| self.facts[t].as_mut()) {
+                if (fact.dtype, fact.shape.as_slice()) != (value.dtype(), value.shape()) {
+                    let (inferred, computed) = ((fact.dtype, &fact.shape), (value.dtype(), value.shape()));
+                    let message = format!("{computed:?} was computed, {inferred:?} inferred; please report this");
+                    return Err(Error::invalid("inferred", message));
+                }
                 fact.constant = Some(Arc::new(value));
             }
         }
@@ -443,7 +431,8 @@ impl<'a> Planner<'a> {
     fn integer_body(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
         let node = facts.node;
         let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
-        if !quantized {
+        let encoded = |facts: &[Option<Fact>]| facts.iter().flatten().all(|f| f.encoding.is_some());
+        if !quantized || (qdq::only_quantizes(node) && encoded(facts.inputs) != encoded(facts.outputs)) {
             return Ok(None);
         }
         let Some(rule) = self.spec.rule(&node.op_type).or_else(|| self.spec.rule(names::OTHER)) else {
@@ -466,7 +455,7 @@ impl<'a> Planner<'a> {
             .chain(facts.outputs.iter().flatten())
             .find(|f| f.dtype.is_float() && f.encoding.is_none());
         if let Some(fact) = lacking {
-            if self.spec.placement.missing_encoding == MissingEncoding::Error {
+            if self.spec.placement.missing_encoding() == MissingEncoding::Error {
                 return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
                     .at_tensor(&fact.name)
                     .help("calibrate the model so that this tensor has one"));
@@ -596,7 +585,9 @@ impl<'a> Planner<'a> {
                 && !from.same_grid(&to)
             {
                 let name = &self.placed.graph.tensors[t].name;
-                let kernel = quantizers::requantize_kernel(self.spec, names::REQUANTIZE, name, &from, &to)?;
+                let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
+                let rule = names::REQUANTIZE;
+                let kernel = quantizers::requantize_kernel(self.spec, rule, name, &from, &to, count)?;
                 requantized.push((t, slot, kernel));
             }
         }
@@ -629,7 +620,14 @@ impl<'a> Planner<'a> {
             }
             inputs.push(source);
         }
-        let kernel = op.float(&Facts { inputs: &known, ..*facts })?;
+        let facts = &Facts { inputs: &known, ..*facts };
+        let kernel = match &self.spec.float {
+            Some(arithmetic) => {
+                self.rules.insert("float".into(), arithmetic.evidence.clone().unwrap_or_default());
+                narrow::kernel(arithmetic, facts, op, &mut inputs, &self.narrow, self.context.pool)?
+            }
+            None => op.float(facts)?,
+        };
         let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
         self.steps.push(Step {
             node: Some(n),
@@ -645,6 +643,9 @@ impl<'a> Planner<'a> {
         for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
             let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
             self.producers.insert(t, self.steps.len() - 1);
+            if self.spec.float.is_some() {
+                self.narrow.insert(slot);
+            }
             if let (0, Some(Clamp { lo, hi })) = (i, self.placed.clamps[n]) {
                 slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), vec![Some(Source::Slot(slot))], t);
             }

@@ -13,7 +13,7 @@
 //!
 //! # Functions
 //! `abs min max clamp select shl shr div sat wrap clz floor_log2`, `at bucket sum max_abs len` on tables, `first
-//! argmin table` loops at prepare, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
+//! argmin table` loops at prepare, `channel_max` of a constant over all channels, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
 //! log log2 log1p sqrt rsqrt cbrt sin cos tan atan tanh erf sigmoid pow` in f64. `v = mantissa(v) · 2^exponent(v)`
 //! with the mantissa in `[0.5, 1)`, as C's `frexp`. `int(v, mode)` while the kernel runs saturates at the proven
 //! range of `v` within 64 bits, and NaN becomes 0 (or the bound nearest to it); at prepare both are errors.
@@ -84,6 +84,11 @@ impl Program {
         }
         check_calls(&body.result, functions)?;
         Ok(Program { lets, body, functions: functions.clone(), executor: Executor::default() })
+    }
+
+    /// How the program is computed.
+    pub fn executor(&self) -> Executor {
+        self.executor
     }
 
     /// The same program, computed by other code.

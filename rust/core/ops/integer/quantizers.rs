@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Location, Result};
 use crate::num::FloatType;
 use crate::ops::closure::input;
 use crate::ops::{Fact, Kernel, RunContext};
-use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram};
+use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -97,17 +97,19 @@ pub fn fake_quant_kernel(
     }))
 }
 
-/// A kernel from codes of one per-tensor encoding to codes of another, by a rule on `x`.
+/// A kernel from codes of one per-tensor encoding to codes of another, by a rule on `x`, for tensors of `count` elements.
 pub fn requantize_kernel(
     spec: &Spec,
     rule: &str,
     name: &str,
     from: &Encoding,
     to: &Encoding,
+    count: usize,
 ) -> Result<Box<dyn Kernel>> {
     let mut env = Env::new();
     add_code_input(&mut env, "x", from);
     add_encoding(&mut env, "x", from);
+    env.constant("x.count", Value::Int(count as i128));
     add_output(&mut env, to, None);
     let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     if compiled.channels() > 1 {
@@ -212,14 +214,23 @@ impl Kernel for Requantize {
 }
 
 /// Integers of a real bias by the rule `bias`: one per channel, in units of `scale_x · scale_w`.
-pub fn quantize_bias(spec: &Spec, name: &str, x: &Encoding, w: &Encoding, reals: &Tensor) -> Result<Vec<i64>> {
+///
+/// # Errors
+/// Those of the rule; `bias_value` where a real is not finite.
+pub fn quantize_bias(
+    spec: &Spec,
+    name: &str,
+    (x, w, out): (&Encoding, &Encoding, &Encoding),
+    reals: &Tensor,
+) -> Result<Vec<i64>> {
     let mut env = Env::new();
     env.input_float("b", FloatType::F32);
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
+    add_encoding(&mut env, "out", out);
     env.output(i32::MIN.into(), i32::MAX.into());
-    env.constant("y.qmin", crate::program::Value::Int(i32::MIN.into()));
-    env.constant("y.qmax", crate::program::Value::Int(i32::MAX.into()));
+    env.constant("y.qmin", Value::Int(i32::MIN.into()));
+    env.constant("y.qmax", Value::Int(i32::MAX.into()));
     let compiled = compile(spec, names::BIAS, &env).map_err(|e| e.at_tensor(name))?;
     let values = reals.as_f32().map_err(|e| e.at_tensor(name))?;
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
