@@ -1,8 +1,8 @@
 """The three LiteRT targets against ai-edge-litert, live, one operator at a time, bit for bit.
 
-Unary operators see all codes, binary ones all pairs; sums are small and ratios of scales are powers of two in half of the
-cases, so that results lie on rounding ties. Operands and the other scales are drawn afresh in every run: a failure names
-the seed, and NPUTWIN_SEED repeats it.
+Unary operators see all codes, binary ones all pairs; sums are small and ratios of scales are powers of two in half of
+the cases, so that results lie on rounding ties. Operands and the other scales are drawn afresh in every run: a failure
+names the seed, and NPUTWIN_SEED repeats it.
 
 Tensors have a multiple of sixteen elements where the optimized kernels treat the rest of a tensor otherwise.
 """
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 from one_node import Constant, Grid, one_node, run_codes
+from onnx import TensorProto, helper
 from small_models import constant, value
 
 import nputwin
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
-from ai_edge_litert import schema_py_generated as schema  # noqa: E402
-from one_op import RESOLVERS, Value, one_op, run_op  # noqa: E402
+from ai_edge_litert import schema_py_generated as schema
+from one_op import RESOLVERS, Value, one_op, run_op
 
 SEED = int(os.environ.get("NPUTWIN_SEED") or secrets.randbits(32))
 VALID, SAME = 1, 0
@@ -159,7 +159,9 @@ def convolutions(rng: Generator, dtype: str, ties: bool) -> Iterator[Case]:
                 kind,
                 [
                     value_of(x, shape),
-                    Value(stored.shape, w_type, scales, w.zero, axis=3 if depthwise and per_channel else 0, data=stored),
+                    Value(
+                        stored.shape, w_type, scales, w.zero, axis=3 if depthwise and per_channel else 0, data=stored
+                    ),
                     Value((outputs,), "int32", bias_scales, data=bias),
                 ],
                 value_of(out, (shape[0], outputs, *size)),
@@ -303,7 +305,10 @@ def quantizers(rng: Generator, dtype: str, ties: bool) -> Iterator[Case]:
     reals = (np.arange(-600, 680) / 4 * g.scale).astype(np.float32).reshape(1, -1)
     if not ties:
         reals = (reals * (1 + rng.uniform(-1e-6, 1e-6, reals.shape))).astype(np.float32)
-    for op, onnx_op, feed in (("QUANTIZE", "QuantizeLinear", reals), ("DEQUANTIZE", "DequantizeLinear", g.codes()[None])):
+    for op, onnx_op, feed in (
+        ("QUANTIZE", "QuantizeLinear", reals),
+        ("DEQUANTIZE", "DequantizeLinear", g.codes()[None]),
+    ):
         to_codes = op == "QUANTIZE"
         real, coded = Value(feed.shape, "float32"), value_of(g, feed.shape)
         options = schema.QuantizeOptionsT() if to_codes else schema.DequantizeOptionsT()

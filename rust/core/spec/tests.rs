@@ -122,6 +122,29 @@ fn inherited_rules_are_known_no_better_than_the_limit() {
 }
 
 #[test]
+fn a_rule_without_arithmetic_extends_its_parents() {
+    let head = "schema_version = 1\nname = \"mine\"\nextends = [\"cmsis_nn.toml\"]\n";
+    let parent = Spec::load("cmsis_nn").unwrap();
+    let bodies = &parent.rules["Softmax"].bodies;
+    let manual = "evidence = { status = \"documented\", source = \"manual\" }";
+
+    let restated = Spec::parse(&format!("{head}[rules.Softmax]\n{manual}\n"), "mine.toml").unwrap();
+    assert_eq!(restated.hash, parent.hash, "evidence changes no bits");
+    assert!(restated.rules["Softmax"].bodies.iter().all(|b| b.evidence.status == Status::Documented));
+
+    let case = "cases = [{ when = \"x.bits == 4\", float = true }]";
+    let extended = Spec::parse(&format!("{head}[rules.Softmax]\n{manual}\n{case}\n"), "mine.toml").unwrap();
+    let extended = &extended.rules["Softmax"].bodies;
+    assert_eq!(extended.len(), bodies.len() + 1);
+    assert_eq!(extended[0].when_text.as_deref(), Some("x.bits == 4"), "tried before the parent's");
+    assert_eq!(extended[0].evidence.status, Status::Documented);
+    assert!(extended[1..].iter().zip(bodies).all(|(a, b)| a.evidence == b.evidence && a.when_text == b.when_text));
+
+    let orphan = Spec::parse(&format!("{head}[rules.Einsum]\n{manual}\n"), "mine.toml").unwrap_err();
+    assert!(orphan.to_string().contains("does nothing"), "{orphan}");
+}
+
+#[test]
 fn a_file_that_extends_itself_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("loop.toml");
