@@ -18,6 +18,8 @@ embed! {
     "base/horizon.toml",
     "base/placement_htp.toml",
     "cmsis_nn.toml",
+    "hexagon_nn_v60.toml",
+    "hexagon_nn_v65.toml",
     "hexagon_nn_v66.toml",
     "float.toml",
     "fake_quant.toml",

@@ -6,7 +6,7 @@ use super::weights;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::ops::{Explanation, Fact, Facts};
-use crate::program::{Compiled, Env, Evaluator, Value};
+use crate::program::{Compiled, Env, Evaluator, Program, Value};
 use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
 use crate::tensor::{DType, Tensor};
 
