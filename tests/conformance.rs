@@ -80,3 +80,8 @@ fn onnxruntime_equals_onnxruntime_cpu() {
 fn onnxruntime_without_vnni_equals_onnxruntime_cpu_avx2() {
     family_equals("onnxruntime-cpu-avx2", "onnxruntime_cpu_avx2", &[]);
 }
+
+#[test]
+fn hexagon_nn_equals_its_spec() {
+    family_equals("hexagon-nn-v66", "hexagon_nn_v66", &[]);
+}
