@@ -18,6 +18,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     let mut graph = Graph { name: case.id.clone(), ..Graph::default() };
     graph.opsets.insert(String::new(), 17);
     graph.opsets.insert("nputwin".into(), 1);
+    let fault = |text: &str| Error::invalid("vector_operand", text);
     let mut feeds = Vec::new();
     let mut inputs = Vec::new();
     let read = |o: &&Operand| !o.role.starts_with("lut") && !DERIVED.contains(&o.role.as_str());
@@ -52,7 +53,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     }
     if case.kernel_variant.as_deref().is_some_and(|v| v.contains("int32 bias")) && !has_bias(case) {
         // The runtime's type of bias decides the kernel even where there is none: a bias of zeros states it.
-        let channels = case.outputs.first().map_or(0, |o| o.shape[1]);
+        let channels = case.outputs.first().and_then(|o| o.shape.get(1)).copied().unwrap_or_default();
         let zeros = Tensor::new(vec![channels], Data::I32(vec![0; channels]))?;
         inputs.push(Some(graph.add_tensor(TensorInfo {
             name: "b".into(),
@@ -61,18 +62,17 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             ..TensorInfo::default()
         })));
     }
-    let result = case.outputs.first().ok_or_else(|| Error::invalid("vector_output", "a case without output"))?;
+    let first = inputs.first().copied().flatten().ok_or_else(|| fault("the case has no input"))?;
+    let result = case.output()?;
     let y_encoding = encoding(result)?.or(bare_codes(case, result)?);
     match case.op.as_str() {
         "QuantizeLinear" => {
-            let tensor = inputs[0].expect("a case has an input");
-            graph.tensors[tensor].encoding = y_encoding.map(Arc::new);
-            graph.outputs.push(Port { name: "out".into(), tensor, quantized: true });
+            graph.tensors[first].encoding = y_encoding.map(Arc::new);
+            graph.outputs.push(Port { name: "out".into(), tensor: first, quantized: true });
             return Ok((graph, feeds));
         }
         "DequantizeLinear" => {
-            let tensor = inputs[0].expect("a case has an input");
-            graph.outputs.push(Port { name: "out".into(), tensor, quantized: false });
+            graph.outputs.push(Port { name: "out".into(), tensor: first, quantized: false });
             return Ok((graph, feeds));
         }
         _ => {}
@@ -124,7 +124,8 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     if case.op == "Resize" {
         // Sizes of the spatial axes become the input that ONNX has for them.
         if let Some(Attribute::Ints(spatial)) = node.attributes.remove("sizes") {
-            let mut sizes: Vec<i64> = case.inputs[0].shape[..2].iter().map(|&d| d as i64).collect();
+            let outer = case.inputs[0].shape.get(..2).ok_or_else(|| fault("the input has no spatial axes"))?;
+            let mut sizes: Vec<i64> = outer.iter().map(|&d| d as i64).collect();
             sizes.extend(spatial);
             let tensor = Arc::new(Tensor::i64(&[sizes.len()], sizes));
             let id =

@@ -1,10 +1,13 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
 use super::layout::{self, LayoutKernel};
+use super::narrow::{self, NarrowKernel, narrowed};
 use super::placement::{Clamp, Note, Placed};
+use super::step::{NodeReport, Source, Step};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::{Node, TensorId};
+use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
@@ -21,46 +24,6 @@ pub enum Form {
     Codes,
     /// Codes of another tensor's encoding.
     CodesAs(TensorId),
-}
-
-/// Where a step finds an argument.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A value that another step wrote.
-    Slot(usize),
-    /// A value that never changes.
-    Constant(Arc<Tensor>),
-}
-
-/// One kernel and its arguments.
-pub struct Step {
-    /// Node that the step belongs to; for conversions, the one that asked for it.
-    pub node: Option<usize>,
-    /// What it does, for profiles.
-    pub label: String,
-    /// The kernel.
-    pub kernel: Box<dyn Kernel>,
-    /// Arguments.
-    pub inputs: Vec<Option<Source>>,
-    /// Slots of the outputs; `None` where nobody needs one.
-    pub outputs: Vec<Option<usize>>,
-    /// Slots that nothing reads after this step.
-    pub frees: Vec<usize>,
-}
-
-/// How one node runs; for reports.
-#[derive(Debug, Clone)]
-pub struct NodeReport {
-    /// Node name.
-    pub name: String,
-    /// ONNX operator.
-    pub op_type: String,
-    /// `integer`, `float`, `move`, `intrinsic`, `folded`.
-    pub mode: &'static str,
-    /// Rule that gave the arithmetic, with the alternative chosen.
-    pub rule: Option<String>,
-    /// Evidence of that rule.
-    pub evidence: Option<Evidence>,
 }
 
 /// A graph that is ready to run for one set of input shapes.
@@ -100,6 +63,8 @@ struct Planner<'a> {
     notes: Vec<Note>,
     rules: BTreeMap<String, Evidence>,
     current: Option<usize>,
+    /// Slots whose reals are as the target holds them.
+    narrow: BTreeSet<usize>,
 }
 
 /// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive.
@@ -124,6 +89,7 @@ pub fn plan(
         notes: placed.notes.clone(),
         rules: BTreeMap::new(),
         current: None,
+        narrow: BTreeSet::new(),
     };
     planner.add_constants()?;
     let inputs = planner.add_inputs(shapes)?;
@@ -193,6 +159,10 @@ impl<'a> Planner<'a> {
     fn raw_real(&mut self, t: TensorId, slot: usize, encoding: Option<&Encoding>, is_input: bool) -> Result<()> {
         let fact = self.facts[t].clone().expect("facts precede values");
         let float = fact.dtype == DType::F32;
+        let mut slot = slot;
+        if let Some(narrow) = self.held_in(t) {
+            slot = self.step("narrow", Box::new(NarrowKernel(narrow)), vec![Some(Source::Slot(slot))], t);
+        }
         let rule = if is_input && self.spec.rule(names::QUANTIZE_INPUT).is_some() {
             names::QUANTIZE_INPUT
         } else {
@@ -225,6 +195,12 @@ impl<'a> Planner<'a> {
         if let Some(body) = rule.bodies.iter().find(|b| b.when.is_none()).or(rule.bodies.last()) {
             self.rules.insert(rule.name.clone(), body.evidence.clone());
         }
+    }
+
+    /// The float format of a tensor that the encodings keep in one, where they count.
+    fn held_in(&self, t: TensorId) -> Option<Narrow> {
+        let format = self.placed.graph.tensors[t].float.filter(|_| self.spec.execution != Execution::Float)?;
+        Some(Narrow::ieee(format))
     }
 
     fn slot(&mut self) -> usize {
@@ -260,7 +236,8 @@ impl<'a> Planner<'a> {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
                 self.used(self.spec.constant_rule());
             }
-            self.constant_value(&fact, constant, form, layout)?
+            let held = self.held_in(t).map(|n| narrowed(self.context.pool, constant, n).map(Arc::new)).transpose()?;
+            self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
             Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
@@ -419,6 +396,11 @@ impl<'a> Planner<'a> {
         let values = kernel.run(&self.context, &inputs)?;
         for (t, value) in facts.node.outputs.iter().zip(values) {
             if let Some(fact) = t.and_then(|t| self.facts[t].as_mut()) {
+                if (fact.dtype, fact.shape.as_slice()) != (value.dtype(), value.shape()) {
+                    let (inferred, computed) = ((fact.dtype, &fact.shape), (value.dtype(), value.shape()));
+                    let message = format!("{computed:?} was computed, {inferred:?} inferred; please report this");
+                    return Err(Error::invalid("inferred", message));
+                }
                 fact.constant = Some(Arc::new(value));
             }
         }
@@ -467,7 +449,7 @@ impl<'a> Planner<'a> {
             .chain(facts.outputs.iter().flatten())
             .find(|f| f.dtype.is_float() && f.encoding.is_none());
         if let Some(fact) = lacking {
-            if self.spec.placement.missing_encoding == MissingEncoding::Error {
+            if self.spec.placement.missing_encoding() == MissingEncoding::Error {
                 return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
                     .at_tensor(&fact.name)
                     .help("calibrate the model so that this tensor has one"));
@@ -632,7 +614,14 @@ impl<'a> Planner<'a> {
             }
             inputs.push(source);
         }
-        let kernel = op.float(&Facts { inputs: &known, ..*facts })?;
+        let facts = &Facts { inputs: &known, ..*facts };
+        let kernel = match &self.spec.float {
+            Some(arithmetic) => {
+                self.rules.insert("float".into(), arithmetic.evidence.clone().unwrap_or_default());
+                narrow::kernel(arithmetic, facts, op, &mut inputs, &self.narrow, self.context.pool)?
+            }
+            None => op.float(facts)?,
+        };
         let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
         self.steps.push(Step {
             node: Some(n),
@@ -648,6 +637,9 @@ impl<'a> Planner<'a> {
         for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
             let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
             self.producers.insert(t, self.steps.len() - 1);
+            if self.spec.float.is_some() {
+                self.narrow.insert(slot);
+            }
             if let (0, Some(Clamp { lo, hi })) = (i, self.placed.clamps[n]) {
                 slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), vec![Some(Source::Slot(slot))], t);
             }

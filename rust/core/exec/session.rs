@@ -3,7 +3,8 @@
 use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
-use super::plan::{Form, NodeReport, Plan, Source, plan};
+use super::plan::{Form, Plan, plan};
+use super::step::{NodeReport, Source};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};

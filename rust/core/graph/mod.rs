@@ -11,6 +11,7 @@ pub mod qdq;
 pub mod qlinear;
 
 use crate::encoding::Encoding;
+use crate::num::FloatType;
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct TensorInfo {
     pub codes: Option<Arc<Tensor>>,
     /// How the tensor is quantized.
     pub encoding: Option<Arc<Encoding>>,
+    /// Float format in which the tensor is held instead of integers, where an encodings file says so.
+    pub float: Option<FloatType>,
     /// Names that the file gives the quantized form (`…_QuantizeLinear_Output`) and its dequantized twin.
     pub aliases: Vec<String>,
 }

@@ -345,6 +345,7 @@ impl<'g> Fold<'g> {
             constant,
             codes,
             encoding: Some(encoding.clone()),
+            float: None,
             aliases,
         });
         self.forms.push((t, encoding, form));

@@ -86,6 +86,11 @@ impl Program {
         Ok(Program { lets, body, functions: functions.clone(), executor: Executor::default() })
     }
 
+    /// How the program is computed.
+    pub fn executor(&self) -> Executor {
+        self.executor
+    }
+
     /// The same program, computed by other code.
     #[must_use]
     pub fn with_executor(&self, executor: Executor) -> Program {

@@ -4,14 +4,18 @@
 //! of its accumulator and the evidence for it. `specs/README.md` teaches the format by example.
 
 mod embedded;
+pub mod import;
 mod load;
 mod parameters;
+pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
 pub use parameters::Parameter;
+pub use placement::{MissingEncoding, Placement};
 pub use schema::{
-    Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
+    Accumulator, Claim, Denormals, Evidence, Exception, Execution, FloatArithmetic, FloatOverflow, Format, Overflow,
+    Status, Terms,
 };
 
 use crate::error::{Error, Kind, Location, Result, nearest};
@@ -161,6 +165,10 @@ pub struct Spec {
     pub conformance: Vec<Claim>,
     /// What a node may state beyond ONNX's attributes, by name.
     pub parameters: BTreeMap<String, Parameter>,
+    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
+    pub placement_evidence: Vec<(String, Option<Evidence>)>,
+    /// How float kernels hold and sum reals; ONNX's own meaning where left out.
+    pub float: Option<FloatArithmetic>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -237,16 +245,21 @@ impl Spec {
         let bodies =
             self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
         for body in bodies {
-            if let Action::Program { program, .. } = &mut body.action {
+            if let Action::Program { program, .. } = &mut body.action
+                && program.executor() != executor
+            {
                 *program = Arc::new(program.with_executor(executor));
             }
         }
         self
     }
 
-    /// The weakest evidence among all rules.
+    /// The weakest evidence among all rules, the float arithmetic and placement tables.
     pub fn status(&self) -> Status {
-        self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status).max().unwrap_or(Status::Executed)
+        let float = self.float.iter().map(|f| f.evidence.as_ref().map_or(Status::Assumed, |e| e.status));
+        let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
+        let placement = self.placement_evidence.iter().flat_map(|(_, e)| e).map(|e| e.status);
+        rules.chain(placement).chain(float).max().unwrap_or(Status::Executed)
     }
 }
 

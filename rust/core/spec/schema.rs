@@ -1,5 +1,8 @@
 //! What a spec file may contain. Unknown keys are errors.
 
+use super::placement::Placement;
+use crate::num::narrow::{Beyond, Subnormals};
+use crate::num::{FloatType, Narrow};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,31 +111,99 @@ impl Default for Accumulator {
     }
 }
 
-/// What to do with a tensor that an integer kernel needs and that has no encoding.
+/// A float format of a spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MissingEncoding {
-    /// Compute its producer and consumers in float.
+#[allow(missing_docs)]
+pub enum Format {
+    F16,
+    Bf16,
     #[default]
-    Float,
-    /// Refuse the model.
-    Error,
+    F32,
+    F64,
 }
 
-/// Where quantizers stand and what fuses.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Placement {
-    /// Chains of operators that run as one kernel when the tensors between them have no encoding.
-    pub supergroups: Vec<Vec<String>>,
-    /// Whether depthwise convolutions take part in supergroups.
-    pub fuse_depthwise: bool,
-    /// Operators whose output has the input's encoding where the file gives none.
-    pub grid_preserving: Vec<String>,
-    /// A supergroup's activation fuses only where the output's codes cannot leave its bounds.
-    pub fuse_only_redundant: bool,
-    /// What a missing encoding means.
-    pub missing_encoding: MissingEncoding,
+impl From<Format> for FloatType {
+    fn from(format: Format) -> FloatType {
+        match format {
+            Format::F16 => FloatType::F16,
+            Format::Bf16 => FloatType::Bf16,
+            Format::F32 => FloatType::F32,
+            Format::F64 => FloatType::F64,
+        }
+    }
+}
+
+/// What becomes of results below the smallest normal number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Denormals {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They become zero with their sign.
+    Flush,
+}
+
+/// What becomes of float results beyond the largest finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatOverflow {
+    /// They become infinite.
+    #[default]
+    Inf,
+    /// They and infinities become the largest finite number.
+    Saturate,
+}
+
+/// How a target holds and sums the reals of its float kernels.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatArithmetic {
+    /// Format of every tensor of reals up to 32 bits: each result is rounded to it once, to nearest even.
+    #[serde(rename = "type")]
+    pub format: Format,
+    /// Format of the sums of Conv, ConvTranspose, Gemm and MatMul, which take their terms by fused multiply-add.
+    #[serde(default)]
+    pub accumulate: Format,
+    /// Below the range of normal numbers, in tensors and in sums of 16 bits.
+    #[serde(default)]
+    pub denormals: Denormals,
+    /// Above the range, in tensors and in sums of 16 bits.
+    #[serde(default)]
+    pub overflow: FloatOverflow,
+    /// How we know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+impl FloatArithmetic {
+    fn narrow(&self, format: Format) -> Narrow {
+        Narrow {
+            format: format.into(),
+            subnormals: match self.denormals {
+                Denormals::Keep => Subnormals::Keep,
+                Denormals::Flush => Subnormals::Flush,
+            },
+            beyond: match self.overflow {
+                FloatOverflow::Inf => Beyond::Infinity,
+                FloatOverflow::Saturate => Beyond::Saturate,
+            },
+        }
+    }
+
+    /// How tensors hold reals.
+    pub fn tensors(&self) -> Narrow {
+        self.narrow(self.format)
+    }
+
+    /// How sums hold reals. Sums of 32 and 64 bits are plain IEEE ones.
+    pub fn sums(&self) -> Narrow {
+        match self.accumulate {
+            Format::F16 | Format::Bf16 => self.narrow(self.accumulate),
+            wide => Narrow::ieee(wide.into()),
+        }
+    }
 }
 
 /// An ordered table of names and program texts.
@@ -270,6 +341,7 @@ pub struct RawSpec {
     pub inherited_evidence: Option<Evidence>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
+    pub float: Option<FloatArithmetic>,
     #[serde(default)]
     pub conformance: Vec<Claim>,
     #[serde(default)]

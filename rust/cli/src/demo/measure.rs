@@ -13,6 +13,8 @@ use serde::Serialize;
 pub const SIMULATION: &str = "fake_quant";
 /// The chip of the complaint.
 pub const EMULATION: &str = "htp_v75";
+/// The same chip on float networks.
+pub const EMULATION_F16: &str = "htp_float16";
 /// The rule that the advice changes, and its two alternatives.
 pub const INPUT_RULE: &str = "quantize_input";
 /// The device quantizes the input itself.
