@@ -103,8 +103,3 @@ fn a_claimed_family_exists_and_so_do_its_exceptions() {
     }
     assert!(claims > 3, "the shipped specs claim families");
 }
-
-#[test]
-fn hexagon_nn_equals_its_spec() {
-    family_equals("hexagon-nn-v66", "hexagon_nn_v66", &[]);
-}
