@@ -202,4 +202,33 @@ evidence = { status = "assumed", source = "test" }
         assert_eq!(run(16, &fact(vec![128, 129, 3, 255], vec![0.25], vec![128])), None);
         assert_eq!(run(16, &fact(vec![9; 4], vec![0.25], vec![9])).unwrap().0, [0; 4]);
     }
+
+    #[test]
+    fn channels_of_one_encoding_may_get_scales_of_their_own() {
+        let text = SPEC.replace("w.max", "w.reach").replace("x.bits == 16", "taps == 9");
+        let spec = Spec::parse(&text, "test").unwrap();
+        let x = Encoding::per_tensor(0.5, 0, 8, false).unwrap();
+        let w = fact(vec![10, 30, 210, 110], vec![0.25], vec![10]);
+        let mut env = Env::new();
+        env.constant("taps", Value::Int(9));
+        let out = reencode(&spec, &x, &w, 1, 2, env.clone()).unwrap().unwrap();
+        let encoding = out.encoding.unwrap();
+        assert_eq!(out.codes.unwrap().to_i64().unwrap(), [0, 25, 127, 127]);
+        assert_eq!(encoding.scale, [0.25 * 200.0 / 127.0, 0.25 * 100.0 / 127.0]);
+        assert_eq!(encoding.granularity, Granularity::PerChannel { axis: 1 });
+        let even = fact(vec![0, 0, 20, 20], vec![0.25], vec![10]);
+        let out = reencode(&spec, &x, &even, 1, 2, env).unwrap().unwrap();
+        assert_eq!(out.encoding.unwrap().granularity, Granularity::PerTensor);
+    }
+
+    #[test]
+    fn statistics_are_those_of_outputs_along_the_axis() {
+        let w = fact(vec![1, 3, 3, 7], vec![1.0, 2.0], vec![2, 3]);
+        let by = |axis| channel_statistics(&w, axis, 2).unwrap().unwrap().iter().map(|s| (s.sum, s.reach)).collect();
+        let columns: Vec<(i64, i64)> = by(1);
+        assert_eq!(columns, [(0, 1), (4, 4)]);
+        let one = fact(vec![1, 3, 3, 7], vec![1.0], vec![2]);
+        let rows: Vec<_> = channel_statistics(&one, 0, 2).unwrap().unwrap();
+        assert_eq!(rows, [ChannelStatistics { sum: 0, reach: 1 }, ChannelStatistics { sum: 6, reach: 5 }]);
+    }
 }
