@@ -193,6 +193,11 @@ impl Spec {
         self.conformance.iter().find(|c| c.family == family)
     }
 
+    /// As [`Spec::parse`]; `extends` is resolved beside the files of `folder` first.
+    pub fn parse_beside(text: &str, origin: &str, folder: &std::path::Path) -> Result<Spec> {
+        load::parse_in(text, origin, Some(folder))
+    }
+
     /// The rule of an operator.
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.get(name)
