@@ -4,19 +4,10 @@ use super::parameters;
 use super::quantizers::data_inputs;
 use super::supergroups::chains;
 use crate::error::Result;
-use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
 use crate::spec::placement::{Break, Tie};
 use std::collections::BTreeSet;
-
-/// Real bounds that a fused activation puts on a node's output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Clamp {
-    /// Smallest real, or minus infinity.
-    pub lo: f32,
-    /// Largest real, or infinity.
-    pub hi: f32,
-}
 
 /// Something that the rules changed or could not do; shown to the user.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +34,7 @@ pub struct Placed {
 /// Where a node states a parameter that the target lacks.
 pub fn place(mut graph: Graph, spec: &Spec) -> Result<Placed> {
     let mut notes = Vec::new();
-    let mut clamps = vec![None; graph.nodes.len()];
+    let mut clamps: Vec<Option<Clamp>> = graph.nodes.iter().map(|n| n.clamp).collect();
     if spec.execution == crate::spec::Execution::Integer {
         for node in &mut graph.nodes {
             parameters::settle(&spec.parameters, node)?;
