@@ -40,7 +40,7 @@ fn spec(keys: &str) -> Spec {
 }
 
 fn run(graph: Graph, spec: Spec, x: &Tensor) -> Vec<f32> {
-    let session = Session::new(graph, spec, Options { threads: 2, strict: false }).unwrap();
+    let session = Session::new(graph, spec, Options { threads: 2, ..Options::default() }).unwrap();
     let name = session.inputs()[0].name.clone();
     session.run(&[(&name, x)]).unwrap().outputs[0].1.as_f32().unwrap().to_vec()
 }

@@ -140,7 +140,7 @@ fn onnx_node_tests() {
     let Ok(path) = std::env::var("NPUTWIN_ONNX_NODE_CASES") else { return };
     let text = std::fs::read_to_string(path).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let context = RunContext { pool: &pool };
+    let context = RunContext::new(&pool);
     let (mut passed, mut failures, mut refused) = (0, Vec::new(), Vec::new());
     let mut missing: BTreeMap<String, usize> = BTreeMap::new();
     'cases: for line in text.lines() {

@@ -150,7 +150,7 @@ const NAMES: &[&str] = &[
 #[test]
 fn no_node_panics() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    let context = RunContext { pool: &pool };
+    let context = RunContext::new(&pool);
     let mut untested = Vec::new();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for (domain, name, op) in registry::all() {

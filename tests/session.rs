@@ -9,7 +9,7 @@ use nputwin::tensor::{Data, Tensor};
 use support::{Builder, network, network_input, per_tensor};
 
 fn session(graph: &Graph, target: &str, threads: usize) -> Session {
-    Session::new(graph.clone(), Spec::load(target).unwrap(), Options { threads, strict: false }).unwrap()
+    Session::new(graph.clone(), Spec::load(target).unwrap(), Options { threads, ..Options::default() }).unwrap()
 }
 
 fn capture(session: &Session, input: &Tensor) -> Vec<Captured> {
@@ -62,7 +62,7 @@ fn no_behaviour_hangs_on_a_targets_name() {
         let own = Spec::load(target).unwrap();
         assert_eq!(own.hash, other.hash);
         let run = |spec: Spec| {
-            let session = Session::new(graph.clone(), spec, Options { threads: 1, strict: false }).unwrap();
+            let session = Session::new(graph.clone(), spec, Options { threads: 1, ..Options::default() }).unwrap();
             let name = session.inputs()[0].name.clone();
             session.run_with(&[(&name, &input)], true, &mut || Ok(())).map(|r| bits(&r.captured)).map_err(|e| e.code())
         };
@@ -135,7 +135,7 @@ fn a_tensor_without_encoding_runs_in_float_and_is_reported() {
 #[test]
 fn strict_refuses_assumed_rules() {
     let graph = network(10);
-    let strict = Options { threads: 1, strict: true };
+    let strict = Options { threads: 1, strict: true, ..Options::default() };
     let session = Session::new(graph, Spec::load("htp_v75").unwrap(), strict).unwrap();
     let error = session.report(vec![vec![1, 3, 11, 13]]).unwrap_err();
     assert_eq!(error.code(), "strict_assumed");

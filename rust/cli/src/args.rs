@@ -100,7 +100,7 @@ impl RunOptions {
 
     /// As the core takes them.
     pub fn options(&self) -> Options {
-        Options { threads: self.threads, strict: self.strict }
+        Options { threads: self.threads, strict: self.strict, ..Options::default() }
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Encoding {
     pub scale: Vec<f64>,
     /// As many as scales.
     pub zero_point: Vec<i64>,
-    /// 2 to 32.
+    /// 2 to 32; or 48, signed: the accumulators of 16-bit networks.
     pub bitwidth: u32,
     /// Whether codes are signed.
     pub signed: bool,
@@ -105,7 +105,7 @@ impl Encoding {
 
     /// Checks everything that makes an encoding usable.
     pub fn validate(&self) -> Result<()> {
-        if !(2..=32).contains(&self.bitwidth) {
+        if !(2..=32).contains(&self.bitwidth) && !(self.bitwidth == 48 && self.signed) {
             return Err(Error::invalid("encoding_bitwidth", format!("bitwidth {} is not in 2..=32", self.bitwidth)));
         }
         if self.scale.is_empty() || self.scale.len() != self.zero_point.len() {

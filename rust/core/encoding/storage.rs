@@ -40,14 +40,15 @@ impl Encoding {
         (0..self.scale.len()).filter_map(|i| self.max_of(i)).fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// Type that holds the codes in memory: 8 bits up to bitwidth 8, 16 up to 16, else 32.
+    /// Type that holds the codes in memory: 8 bits up to bitwidth 8, 16 up to 16, 32 up to 32, else 64.
     pub fn storage_dtype(&self) -> DType {
         match (self.bitwidth, self.signed) {
             (..=8, true) => DType::I8,
             (..=8, false) => DType::U8,
             (..=16, true) => DType::I16,
             (..=16, false) => DType::U16,
-            (_, true) => DType::I32,
+            (..=32, true) => DType::I32,
+            (_, true) => DType::I64,
             (_, false) => DType::U32,
         }
     }
@@ -70,6 +71,7 @@ impl Encoding {
             DType::I16 => Data::I16(codes.into_iter().map(|q| q as i16).collect()),
             DType::U16 => Data::U16(codes.into_iter().map(|q| q as u16).collect()),
             DType::I32 => Data::I32(codes),
+            DType::I64 => Data::I64(codes.into_iter().map(i64::from).collect()),
             _ => Data::U32(codes.into_iter().map(|q| q as u32).collect()),
         };
         Tensor::new(shape.to_vec(), data)

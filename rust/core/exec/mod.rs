@@ -1,13 +1,20 @@
 //! Running a graph under a target.
 
+mod admission;
 pub mod calibrate;
+pub mod check;
 pub mod cost;
 pub mod layout;
 mod narrow;
+mod parameters;
 mod placement;
 mod plan;
+pub mod quantizers;
 mod session;
 mod step;
+mod supergroups;
+#[cfg(test)]
+mod testing;
 
 pub use placement::{Clamp, Note};
 pub use plan::{Form, Plan};

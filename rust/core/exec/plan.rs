@@ -73,13 +73,13 @@ pub fn plan(
     spec: &Spec,
     shapes: &[Vec<usize>],
     keep: &BTreeSet<TensorId>,
-    pool: &rayon::ThreadPool,
+    context: RunContext<'_>,
 ) -> Result<Plan> {
     let graph = &placed.graph;
     let mut planner = Planner {
         placed,
         spec,
-        context: RunContext { pool },
+        context,
         facts: vec![None; graph.tensors.len()],
         values: BTreeMap::new(),
         steps: Vec::new(),
@@ -107,7 +107,7 @@ pub fn plan(
     planner.finish(inputs, outputs, keep)
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn add_constants(&mut self) -> Result<()> {
         for (t, info) in self.placed.graph.tensors.iter().enumerate() {
             let Some(constant) = &info.constant else { continue };
@@ -255,10 +255,12 @@ impl Planner<'_> {
                     Source::Slot(self.step("dequantize", kernel, vec![Some(from)], t))
                 }
                 Form::CodesAs(target) => {
-                    self.used(names::REQUANTIZE);
+                    let rule = self.requantize_rule(target);
+                    self.used(rule);
                     let from = codes(self)?;
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                    let kernel = quantizers::requantize_kernel(self.spec, &fact.name, encoding, &to)?;
+                    let count = fact.shape.iter().product();
+                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to, count)?;
                     Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
                 }
                 Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
@@ -278,6 +280,16 @@ impl Planner<'_> {
         Ok(source)
     }
 
+    /// The rule by which codes come into the encoding of a tensor: that of the operator that moves them there where it
+    /// has a program, else the one for changes of encoding.
+    fn requantize_rule(&self, target: TensorId) -> &'a str {
+        let producer = self.placed.graph.nodes.iter().find(|node| node.outputs.contains(&Some(target)));
+        match producer.and_then(|node| self.spec.rule(&node.op_type)) {
+            Some(rule) if rule.bodies.iter().any(|b| matches!(b.action, Action::Program { .. })) => &rule.name,
+            _ => names::REQUANTIZE,
+        }
+    }
+
     fn constant_value(&self, fact: &Fact, constant: &Arc<Tensor>, form: Form, layout: Layout) -> Result<Source> {
         let value = match form {
             Form::Real => match (&fact.encoding, self.spec.execution) {
@@ -293,7 +305,8 @@ impl Planner<'_> {
                 let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
                 let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                 let from = fact.encoding.as_deref().expect("codes have encodings");
-                let kernel = quantizers::requantize_kernel(self.spec, &fact.name, from, &to)?;
+                let rule = self.requantize_rule(target);
+                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to, codes.len())?;
                 Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
             }
         };
@@ -436,7 +449,7 @@ impl Planner<'_> {
             .chain(facts.outputs.iter().flatten())
             .find(|f| f.dtype.is_float() && f.encoding.is_none());
         if let Some(fact) = lacking {
-            if self.spec.placement.missing_encoding == MissingEncoding::Error {
+            if self.spec.placement.missing_encoding() == MissingEncoding::Error {
                 return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
                     .at_tensor(&fact.name)
                     .help("calibrate the model so that this tensor has one"));
@@ -447,7 +460,8 @@ impl Planner<'_> {
             });
             return Ok(None);
         }
-        let activations = integer.data_inputs(facts).into_iter().filter_map(|i| facts.optional(i));
+        let per_channel = if integer.takes_channels(facts) { Vec::new() } else { integer.data_inputs(facts) };
+        let activations = per_channel.into_iter().filter_map(|i| facts.optional(i));
         let activations = activations.filter(|f| f.constant.is_none()).chain(facts.outputs.iter().flatten());
         if let Some(fact) = activations.into_iter().find(|f| f.encoding.as_ref().is_some_and(|e| e.scale.len() > 1)) {
             return Err(facts.unsupported(format!("the activation '{}' has a per-channel encoding", fact.name)));
@@ -495,7 +509,7 @@ impl Planner<'_> {
     fn add_integer(&mut self, n: usize, facts: &Facts<'_>, op: &dyn IntegerOp, body: &Body) -> Result<()> {
         let node = facts.node;
         let data = op.data_inputs(facts);
-        let moves = matches!(body.action, Action::Move);
+        let moves = integer::moves(&node.op_type, &body.action);
         // One output: inputs come in its encoding. Several: each output is requantized from the input's.
         let follows_output = moves && facts.outputs.len() == 1;
         let form = |i: usize| -> Form {
@@ -564,7 +578,10 @@ impl Planner<'_> {
             if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
                 && !from.same_grid(&to)
             {
-                let kernel = quantizers::requantize_kernel(self.spec, &self.placed.graph.tensors[t].name, &from, &to)?;
+                let name = &self.placed.graph.tensors[t].name;
+                let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
+                let rule = names::REQUANTIZE;
+                let kernel = quantizers::requantize_kernel(self.spec, rule, name, &from, &to, count)?;
                 requantized.push((t, slot, kernel));
             }
         }

@@ -1,5 +1,6 @@
 //! A model and a target, ready to run on tensors.
 
+use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
 use super::plan::{Form, Plan, plan};
@@ -7,8 +8,10 @@ use super::step::{NodeReport, Source};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
+use crate::kernels::{Isa, Simd};
 use crate::ops::integer::Layout;
 use crate::ops::{Explanation, RunContext};
+use crate::program::{Evaluator, Executor, Vectors};
 use crate::spec::{Evidence, Spec, Status};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,6 +25,22 @@ pub struct Options {
     pub threads: usize,
     /// Refuse models that use rules whose evidence is `assumed`.
     pub strict: bool,
+    /// How programs are computed. Results do not depend on it.
+    pub evaluator: Evaluator,
+    /// Instruction set; None for the best that the machine has and `NPUTWIN_ISA` allows.
+    pub isa: Option<Isa>,
+}
+
+impl Options {
+    /// The executor of programs that goes with an instruction set.
+    fn executor(&self, simd: Simd) -> Executor {
+        let vectors = match simd.isa() {
+            Isa::Scalar => Vectors::Plain,
+            Isa::Avx2 | Isa::AvxVnni => Vectors::Bits256,
+            Isa::Avx512Vnni => Vectors::Bits512,
+        };
+        Executor { evaluator: self.evaluator, vectors }
+    }
 }
 
 /// An input or output as the outside sees it.
@@ -86,6 +105,7 @@ pub struct Session {
     placed: Placed,
     spec: Spec,
     options: Options,
+    simd: Simd,
     pool: rayon::ThreadPool,
     plans: Mutex<HashMap<PlanKey, Arc<Plan>>>,
 }
@@ -104,8 +124,11 @@ impl Session {
             .thread_name(|i| format!("nputwin-{i}"))
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
-        let placed = place(graph, &spec);
-        Ok(Session { placed, spec, options, pool, plans: Mutex::new(HashMap::new()) })
+        let placed = place(graph, &spec)?;
+        admit(&placed.graph, &spec)?;
+        let simd = Simd::wanted(options.isa)?;
+        let spec = spec.with_executor(options.executor(simd));
+        Ok(Session { placed, spec, options, simd, pool, plans: Mutex::new(HashMap::new()) })
     }
 
     /// The target.
@@ -116,6 +139,10 @@ impl Session {
     /// The graph after placement.
     pub fn graph(&self) -> &Graph {
         &self.placed.graph
+    }
+
+    fn context(&self) -> RunContext<'_> {
+        RunContext { pool: &self.pool, simd: self.simd }
     }
 
     /// Threads that the session uses.
@@ -163,7 +190,7 @@ impl Session {
         }
         let keep: BTreeSet<TensorId> =
             if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
-        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, &self.pool)?);
+        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, self.context())?);
         if self.options.strict {
             refuse_assumptions(&plan)?;
         }
@@ -268,7 +295,7 @@ impl Session {
         for ((slot, _), tensor) in plan.inputs.iter().zip(inputs) {
             slots[*slot] = Some(tensor);
         }
-        let context = RunContext { pool: &self.pool };
+        let context = self.context();
         for step in &plan.steps {
             between()?;
             let started = Instant::now();
@@ -331,7 +358,7 @@ impl Session {
     /// Reals of codes by the target's rule.
     pub fn dequantize(&self, name: &str, encoding: &Encoding, codes: &Tensor) -> Result<Tensor> {
         let kernel = crate::ops::integer::quantizers::dequantize_kernel(&self.spec, name, encoding, codes.shape())?;
-        Ok(kernel.run(&RunContext { pool: &self.pool }, &[Some(codes)])?.remove(0))
+        Ok(kernel.run(&self.context(), &[Some(codes)])?.remove(0))
     }
 
     /// Codes of reals by the target's rule `quantize`.
@@ -344,7 +371,7 @@ impl Session {
             encoding,
             reals.shape(),
         )?;
-        Ok(kernel.run(&RunContext { pool: &self.pool }, &[Some(reals)])?.remove(0))
+        Ok(kernel.run(&self.context(), &[Some(reals)])?.remove(0))
     }
 
     /// How one element of a tensor came about. `index` is flat, in ONNX's order.

@@ -16,6 +16,9 @@ use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Attributes of any node whose names begin with this state a parameter of the target: `nputwin.rounding_mode`.
+pub const PARAMETER_PREFIX: &str = "nputwin.";
+
 /// Index of a tensor in [`Graph::tensors`].
 pub type TensorId = usize;
 
@@ -199,7 +202,8 @@ impl Node {
 
     /// Fails where the node has an attribute that is not in `known`: nothing is silently ignored.
     pub fn check_attributes(&self, known: &[&str]) -> crate::Result<()> {
-        match self.attributes.keys().find(|k| !known.contains(&k.as_str())) {
+        let known = |k: &str| known.contains(&k) || k.starts_with(PARAMETER_PREFIX);
+        match self.attributes.keys().find(|k| !known(k)) {
             None => Ok(()),
             Some(k) => Err(crate::Error::unsupported("attribute_unknown", format!("attribute '{k}' is not known"))
                 .at_node(&self.name, &self.op_type)),

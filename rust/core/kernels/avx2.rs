@@ -3,7 +3,7 @@
 //! Without it products are formed by the 16-bit multiply-add on widened bytes, which is exact: the 8-bit one saturates
 //! its pair sums to 16 bits.
 
-use super::gemm::BLOCK_COLUMNS;
+use super::gemm::Lhs;
 use super::pack::{Line, PANEL};
 use std::arch::x86_64::*;
 
@@ -12,29 +12,31 @@ macro_rules! multiply {
         $(#[$meta])*
         ///
         /// # Safety
-        /// The machine has the features. `a` holds `rows` rows of `4·groups` bytes at `stride`, `lines` holds
-        /// `panels·groups` lines, `init` holds `16·panels` values and `acc` holds `32·rows`.
+        /// The machine has the features. All runs of all rows lie in the left operand, `per_run` groups of four each;
+        /// `lines` holds `panels·groups` lines, `init` holds `16·panels` values and `acc` all rows at `width`.
         #[target_feature(enable = $features)]
         #[allow(clippy::too_many_arguments)]
         pub(super) unsafe fn $name(
-            a: &[u8],
-            stride: usize,
-            rows: usize,
+            lhs: &Lhs<'_>,
+            per_run: usize,
             lines: &[Line],
             groups: usize,
             panels: usize,
             init: &[i32],
             acc: &mut [i32],
+            width: usize,
         ) {
+            let a = lhs.bytes.as_ptr();
             for panel in 0..panels {
                 let b = lines[panel * groups..].as_ptr().cast::<i8>();
                 let init = init[panel * PANEL..].as_ptr();
                 let mut row = 0;
                 $(
-                    while rows - row >= $rows {
-                        let c = acc[row * BLOCK_COLUMNS + panel * PANEL..].as_mut_ptr();
+                    while lhs.rows.len() - row >= $rows {
+                        let c = acc[row * width + panel * PANEL..].as_mut_ptr();
+                        let rows: [*const u8; $rows] = std::array::from_fn(|r| a.wrapping_add(lhs.rows[row + r]));
                         // SAFETY: these rows and all groups of the panel lie inside the slices, by the contract.
-                        unsafe { $kernel::<$rows>(groups, a[row * stride..].as_ptr(), stride, b, init, c) };
+                        unsafe { $kernel::<$rows>(rows, lhs.runs, per_run, b, init, c, width) };
                         row += $rows;
                     }
                 )+
@@ -44,14 +46,14 @@ macro_rules! multiply {
 }
 
 multiply!(
-    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by 16-bit multiply-add, `acc` with a stride of 32.
+    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by 16-bit multiply-add, `acc` with a stride of `width`.
     multiply,
     kernel_madd,
     "avx2",
     [2, 1]
 );
 multiply!(
-    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by the 256-bit dot product, `acc` with a stride of 32.
+    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by the 256-bit dot product, `acc` with a stride of `width`.
     multiply_vnni,
     kernel_vnni,
     "avx2,avxvnni",
@@ -64,12 +66,13 @@ macro_rules! kernel_vnni {
         /// The machine has the features; otherwise as [`multiply_vnni`], for `R` rows and one panel.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize>(
-            groups: usize,
-            a: *const u8,
-            stride: usize,
-            b: *const i8,
+            rows: [*const u8; R],
+            runs: &[usize],
+            per_run: usize,
+            mut b: *const i8,
             init: *const i32,
             c: *mut i32,
+            width: usize,
         ) {
             let mut acc = [[_mm256_setzero_si256(); 2]; R];
             // SAFETY: all addresses lie within the extents that the contract names.
@@ -80,19 +83,21 @@ macro_rules! kernel_vnni {
                         row[v] = start;
                     }
                 }
-                for k in 0..groups {
-                    let line = b.add(k * 64);
-                    let w = [_mm256_load_si256(line.cast()), _mm256_load_si256(line.add(32).cast())];
-                    for (r, row) in acc.iter_mut().enumerate() {
-                        let x = _mm256_set1_epi32(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
-                        for v in 0..2 {
-                            row[v] = $dot(row[v], x, w[v]);
+                for run in runs {
+                    for k in 0..per_run {
+                        let w = [_mm256_load_si256(b.cast()), _mm256_load_si256(b.add(32).cast())];
+                        b = b.add(64);
+                        for (r, row) in acc.iter_mut().enumerate() {
+                            let x = rows[r].add(run + 4 * k).cast::<i32>().read_unaligned();
+                            for v in 0..2 {
+                                row[v] = $dot(row[v], _mm256_set1_epi32(x), w[v]);
+                            }
                         }
                     }
                 }
                 for (r, row) in acc.iter().enumerate() {
                     for (v, &value) in row.iter().enumerate() {
-                        _mm256_storeu_si256(c.add(r * BLOCK_COLUMNS + 8 * v).cast(), value);
+                        _mm256_storeu_si256(c.add(r * width + 8 * v).cast(), value);
                     }
                 }
             }
@@ -106,30 +111,33 @@ kernel_vnni!(kernel_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 /// As [`multiply`], for `R` rows and one panel.
 #[target_feature(enable = "avx2")]
 unsafe fn kernel_madd<const R: usize>(
-    groups: usize,
-    a: *const u8,
-    stride: usize,
-    b: *const i8,
+    rows: [*const u8; R],
+    runs: &[usize],
+    per_run: usize,
+    mut b: *const i8,
     init: *const i32,
     c: *mut i32,
+    width: usize,
 ) {
     // acc[r][q] holds, for columns 4q..4q+4, the sums of the even and of the odd pairs of products side by side.
     let mut acc = [[_mm256_setzero_si256(); 4]; R];
     // SAFETY: all addresses lie within the extents that the contract names.
     unsafe {
-        for k in 0..groups {
-            let line = b.add(k * 64);
-            let w = [
-                _mm256_cvtepi8_epi16(_mm_load_si128(line.cast())),
-                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(16).cast())),
-                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(32).cast())),
-                _mm256_cvtepi8_epi16(_mm_load_si128(line.add(48).cast())),
-            ];
-            for (r, row) in acc.iter_mut().enumerate() {
-                let bytes = _mm_cvtsi32_si128(a.add(r * stride + 4 * k).cast::<i32>().read_unaligned());
-                let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(bytes));
-                for q in 0..4 {
-                    row[q] = _mm256_add_epi32(row[q], _mm256_madd_epi16(x, w[q]));
+        for run in runs {
+            for k in 0..per_run {
+                let w = [
+                    _mm256_cvtepi8_epi16(_mm_load_si128(b.cast())),
+                    _mm256_cvtepi8_epi16(_mm_load_si128(b.add(16).cast())),
+                    _mm256_cvtepi8_epi16(_mm_load_si128(b.add(32).cast())),
+                    _mm256_cvtepi8_epi16(_mm_load_si128(b.add(48).cast())),
+                ];
+                b = b.add(64);
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let bytes = _mm_cvtsi32_si128(rows[r].add(run + 4 * k).cast::<i32>().read_unaligned());
+                    let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(bytes));
+                    for q in 0..4 {
+                        row[q] = _mm256_add_epi32(row[q], _mm256_madd_epi16(x, w[q]));
+                    }
                 }
             }
         }
@@ -138,7 +146,7 @@ unsafe fn kernel_madd<const R: usize>(
                 let sums = _mm256_hadd_epi32(row[2 * half], row[2 * half + 1]);
                 let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(sums);
                 let start = _mm256_loadu_si256(init.add(8 * half).cast());
-                _mm256_storeu_si256(c.add(r * BLOCK_COLUMNS + 8 * half).cast(), _mm256_add_epi32(start, ordered));
+                _mm256_storeu_si256(c.add(r * width + 8 * half).cast(), _mm256_add_epi32(start, ordered));
             }
         }
     }
@@ -234,11 +242,13 @@ mod tests {
         let lines: Vec<Line> = w.chunks_exact(64).map(|c| Line(c.try_into().unwrap())).collect();
         let init = random.ints(32, i32::MIN, i32::MAX);
         for (rows, panels) in [(1, 2), (5, 1), (13, 2)] {
-            let (mut dot, mut madd) = (vec![0; rows * BLOCK_COLUMNS], vec![0; rows * BLOCK_COLUMNS]);
+            let (mut dot, mut madd) = (vec![0; rows * 32], vec![0; rows * 32]);
+            let starts: Vec<usize> = (0..rows).map(|r| 40 * r).collect();
+            let lhs = Lhs { bytes: &a, rows: &starts, runs: &[0, 12, 23], signed: false };
             // SAFETY: the machine has AVX-512 VNNI, and the slices hold what the kernels ask for.
             unsafe {
-                multiply_vl(&a, 40, rows, &lines, groups, panels, &init, &mut dot);
-                multiply(&a, 40, rows, &lines, groups, panels, &init, &mut madd);
+                multiply_vl(&lhs, 3, &lines, groups, panels, &init, &mut dot, 32);
+                multiply(&lhs, 3, &lines, groups, panels, &init, &mut madd, 32);
             }
             assert_eq!(dot, madd);
         }

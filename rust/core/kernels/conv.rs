@@ -1,16 +1,16 @@
 //! Convolution of 8-bit NHWC activations with 8-bit weights, exact modulo 2^32.
 //!
-//! Output pixels are gathered by tiles of rows (taps outside of the image read the padding code) and multiplied by the
-//! packed weights of their group; 1×1 convolutions of unit stride read the activations in place where they can.
+//! The windows of output pixels are read in place, from the activations themselves or from a copy with the padding around
+//! them, and multiplied by the packed weights of their group.
 
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::gather::Gather;
-use super::gemm::{Lhs, Place, Scratch, Source, run_tiles, tile, tile_rows};
+use super::gemm::{GRAIN, Lhs, Place, Scratch, Source, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
 use super::pack::{PackedWeights, centred_init};
 use super::shape::ConvShape;
+use super::window::{self, Padded};
 
 /// Weights of a convolution, packed once.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl ConvWeights {
         let groups: Vec<PackedWeights> = (0..shape.groups)
             .map(|g| {
                 let channels = g * group_out..(g + 1) * group_out;
-                PackedWeights::new(shape.depth(), group_out, &zero_points[channels], |k, n| {
+                PackedWeights::in_runs(window::runs(shape), group_out, &zero_points[channels], |k, n| {
                     let (tap, channel) = (k / group_in, k % group_in);
                     weights[((g * group_out + n) * group_in + channel) * taps + tap]
                 })
@@ -72,7 +72,7 @@ impl ConvWeights {
 ///
 /// `acc[p][c] = init[c] + Σ x·(w - zero_point_w)` modulo 2^32 over the window of pixel `p`, where taps in the padding
 /// read the code `pad`. `init` is empty (zero) or has one entry per output channel. `weights` must have been packed for
-/// the same channels, groups and kernel. Panics where lengths disagree or [`ConvShape::validate`] fails.
+/// the same channels, groups, kernel and dilation. Panics where lengths disagree or [`ConvShape::validate`] fails.
 #[allow(clippy::too_many_arguments)]
 pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
     engine: Engine<'_>,
@@ -96,44 +96,49 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
         Form::Depthwise(packed) => return depthwise(engine, shape, x, pad, packed, init, epilogue, out),
         Form::Groups(groups) => groups,
     };
-    assert!(groups.len() == shape.groups && groups[0].k() == shape.depth(), "weights of the same shape");
-    let gather = Gather::new(shape, X::bytes(x), X::bytes(&[pad])[0]);
-    let stride = shape.depth().next_multiple_of(4);
-    let fill = |group: usize, first: usize, count: usize, buffer: &mut Vec<u8>| {
-        gather.rows(group, first, count, stride, buffer);
-        if X::SIGNED {
-            buffer.iter_mut().for_each(|b| *b ^= 0x80);
+    assert!(groups.len() == shape.groups && groups[0].runs() == window::runs(shape), "weights of the same shape");
+    let (bytes, pad) = (X::bytes(x), X::bytes(&[pad])[0]);
+    let flip = if X::SIGNED { 0x80 } else { 0 };
+    let padded = Padded::new(engine, shape, bytes, pad, flip);
+    let find = |group: usize, first: usize, count: usize, scratch: &mut Scratch| match &padded {
+        Some(padded) => padded.starts(first, count, &mut scratch.rows),
+        None => {
+            let stride = window::gather(shape, bytes, [pad, flip], group, first, count, &mut scratch.bytes);
+            scratch.rows.clear();
+            scratch.rows.extend((0..count).map(|r| r * stride));
         }
-        stride
     };
-    let rows_per_tile = tile_rows(stride);
+    let [per_window, run] = window::runs(shape);
+    let runs = |group: usize| match &padded {
+        Some(padded) => padded.runs(group),
+        None => (0..per_window).map(|i| i * run.next_multiple_of(4)).collect(),
+    };
+    let bytes = padded.as_ref().map(Padded::bytes);
+    let step = shape.stride[0] * shape.stride[1] * shape.in_channels;
+    let rows_per_tile = tile_rows(if padded.is_some() { step } else { shape.depth() });
     let part = |g: usize| if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
     let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), X::SIGNED)).collect();
     if let [weights] = &groups[..] {
-        let in_place = gather.is_plain() && !X::SIGNED && shape.in_channels.is_multiple_of(4);
-        let build =
-            |first: usize, count: usize, buffer: &mut Vec<u8>| (!in_place).then(|| fill(0, first, count, buffer));
-        let source = Source { bytes: X::bytes(x), stride: shape.in_channels, signed: X::SIGNED, build };
+        let build = |first: usize, count: usize, scratch: &mut Scratch| find(0, first, count, scratch);
+        let source = Source { bytes, runs: &runs(0), signed: X::SIGNED, build };
         run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], 0, &source, epilogue, out);
         return;
     }
     let channels = shape.out_channels;
-    let per_task = engine.share(shape.output_pixels(), 12);
+    let runs: Vec<Vec<usize>> = (0..shape.groups).map(runs).collect();
+    let per_task = engine.share(shape.output_pixels(), GRAIN);
     engine.for_each_chunk(out, per_task * channels, |task, out| {
         let mut scratch = Scratch::default();
         for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
             let row = task * per_task + t * rows_per_tile;
-            let count = out.len() / channels;
             for (g, weights) in groups.iter().enumerate() {
-                let mut buffer = std::mem::take(&mut scratch.rows);
-                let stride = fill(g, row, count, &mut buffer);
-                let lhs = Lhs { bytes: &buffer, stride, rows: count, signed: X::SIGNED };
+                find(g, row, out.len() / channels, &mut scratch);
+                let Scratch { acc, row_sums, bytes: gathered, rows } = &mut scratch;
+                let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs: &runs[g], signed: X::SIGNED };
                 let channel = g * shape.group_out();
                 let place = Place { row, channel };
-                let panels = 0..weights.panels();
-                let out = &mut out[channel..];
-                tile(engine.simd(), &lhs, weights, panels, &inits[g], place, epilogue, out, channels, &mut scratch);
-                scratch.rows = buffer;
+                let (panels, out) = (0..weights.panels(), &mut out[channel..]);
+                tile(engine.simd(), &lhs, weights, panels, &inits[g], place, epilogue, out, channels, acc, row_sums);
             }
         }
     });

@@ -1,15 +1,18 @@
 //! Depthwise convolution of 8-bit NHWC activations, one output channel per input channel, exact modulo 2^32.
 //!
-//! With AVX-512 VNNI four rows of an input column are interleaved per channel, once for all outputs that they reach, and
-//! multiplied by the 8-bit dot product, 64 channels at a time. Elsewhere, and for weights that leave `i8` when they are
+//! With AVX-512 VNNI four rows of an input column are interleaved per channel and multiplied by the 8-bit dot product, 64
+//! channels at a time. Elsewhere, and for weights that leave `i8` when they are
 //! centred by their zero points, pairs of taps are interleaved and multiplied by the 16-bit multiply-add.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512::Strips;
 use super::code::Code8;
 use super::conv::emit;
 use super::epilogue::Epilogue;
 use super::isa::{Engine, Isa, Simd};
 use super::pack::Line;
 use super::shape::ConvShape;
+use super::window::Padded;
 
 /// Channels of one block.
 pub(crate) const BLOCK: usize = 16;
@@ -23,7 +26,8 @@ pub(crate) struct DepthwiseWeights {
     taps: usize,
     /// `[block of 16 channels][pair of taps][channel][tap of the pair]`.
     pairs: Vec<[i16; 2 * BLOCK]>,
-    /// `[block of 64 channels][four rows of taps][column of taps][sixteen channels × four rows]`, where weights fit.
+    /// `[block of 64 channels][four rows of taps][column of taps][vector of sixteen channels × four rows]`, where weights
+    /// fit; vector `q` of a block holds the channels `16·i + 4·q + b` in the order of `i` and `b` below four.
     quads: Option<Vec<Line>>,
     column_sums: Vec<i32>,
 }
@@ -51,9 +55,9 @@ impl DepthwiseWeights {
             for tap in 0..taps {
                 let w = weights[c * taps + tap].to_i32() - zero_points[c];
                 let (ky, kx) = (tap / kernel[1], tap % kernel[1]);
-                let line = ((c / 64 * groups + ky / 4) * kernel[1] + kx) * 4 + c % 64 / 16;
+                let line = ((c / 64 * groups + ky / 4) * kernel[1] + kx) * 4 + c % 16 / 4;
                 fits &= i8::try_from(w).is_ok();
-                lines[line].0[c % 16 * 4 + ky % 4] = w as i8;
+                lines[line].0[(c % 64 / 16 * 4 + c % 4) * 4 + ky % 4] = w as i8;
             }
         }
         DepthwiseWeights { channels, taps, pairs, quads: fits.then_some(lines), column_sums }
@@ -80,15 +84,22 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     assert!(weights.channels == channels && weights.taps == shape.taps(), "weights of the same shape");
     let zero = vec![0; channels];
     let init = if init.is_empty() { &zero[..] } else { init };
+    #[cfg(target_arch = "x86_64")]
+    if engine.simd().isa() == Isa::Avx512Vnni
+        && let Some(lines) = &weights.quads
+    {
+        let pad = X::bytes(&[pad])[0];
+        if let Some(padded) = Padded::new(engine, shape, X::bytes(x), pad, if X::SIGNED { 0x80 } else { 0 }) {
+            return strips(engine, shape, &padded, X::SIGNED, weights, lines, init, epilogue, out);
+        }
+    }
     let output = shape.output();
     let padding = vec![pad; channels];
     let (x, padding) = (X::bytes(x), X::bytes(&padding));
     let per_task = engine.share(shape.output_pixels(), PIXELS);
-    let strips = Strips::new(engine.simd(), shape, x, padding, weights, X::SIGNED, init);
     engine.for_each_chunk(out, per_task * channels, |task, out| {
         let mut acc = vec![0i32; PIXELS * channels];
         let mut taps: Vec<&[u8]> = Vec::with_capacity(weights.taps + 1);
-        let mut columns = Vec::new();
         let mut first = task * per_task;
         let mut rest = out;
         while !rest.is_empty() {
@@ -96,25 +107,21 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
             let pixels = (rest.len() / channels).min(PIXELS).min(output[1] - at[1]);
             let (out, after) = rest.split_at_mut(pixels * channels);
             let acc = &mut acc[..out.len()];
-            if let Some(strips) = &strips {
-                strips.run(image, at, acc, &mut columns);
-            } else {
-                for (p, acc) in acc.chunks_exact_mut(channels).enumerate() {
-                    taps.clear();
-                    for ky in 0..shape.kernel[0] {
-                        for kx in 0..shape.kernel[1] {
-                            taps.push(match shape.source(image, [at[0], at[1] + p], [ky, kx]) {
-                                Some(pixel) => &x[pixel * channels..][..channels],
-                                None => padding,
-                            });
-                        }
+            for (p, acc) in acc.chunks_exact_mut(channels).enumerate() {
+                taps.clear();
+                for ky in 0..shape.kernel[0] {
+                    for kx in 0..shape.kernel[1] {
+                        taps.push(match shape.source(image, [at[0], at[1] + p], [ky, kx]) {
+                            Some(pixel) => &x[pixel * channels..][..channels],
+                            None => padding,
+                        });
                     }
-                    if taps.len() % 2 == 1 {
-                        // The weights of the missing tap are zero.
-                        taps.push(padding);
-                    }
-                    pixel(engine.simd(), X::SIGNED, &taps, weights, init, acc);
                 }
+                if taps.len() % 2 == 1 {
+                    // The weights of the missing tap are zero.
+                    taps.push(padding);
+                }
+                pixel(engine.simd(), X::SIGNED, &taps, weights, init, acc);
             }
             emit(engine.simd(), acc, channels, first, epilogue, out);
             first += pixels;
@@ -123,53 +130,49 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     });
 }
 
-/// Computes strips of neighbouring output pixels by the 8-bit dot product.
-pub(crate) struct Strips<'a> {
-    pub shape: &'a ConvShape,
-    pub x: &'a [u8],
-    /// One pixel of the padding code.
-    pub padding: &'a [u8],
-    /// What turns the bytes into unsigned ones by exclusive or.
-    pub flip: u8,
-    pub lines: &'a [Line],
-    /// Initial accumulators, less `128·Σw` for signed activations.
-    pub init: Vec<i32>,
-}
-
-impl<'a> Strips<'a> {
-    /// `None` where the machine or the weights do not allow it.
-    fn new(
-        simd: Simd,
-        shape: &'a ConvShape,
-        x: &'a [u8],
-        padding: &'a [u8],
-        weights: &'a DepthwiseWeights,
-        signed: bool,
-        init: &[i32],
-    ) -> Option<Self> {
-        let lines = weights.quads.as_deref().filter(|_| simd.isa() == Isa::Avx512Vnni)?;
-        let channels = shape.out_channels;
-        let size = channels.div_ceil(64) * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4;
-        assert!(lines.len() == size && init.len() == channels && padding.len() == channels);
-        assert!(x.len() == shape.input_len() && shape.in_channels == channels);
-        let centre = if signed { 128 } else { 0i32 };
-        let init = init.iter().zip(&weights.column_sums).map(|(&i, &s)| i.wrapping_sub(centre.wrapping_mul(s)));
-        Some(Strips { shape, x, padding, flip: if signed { 0x80 } else { 0 }, lines, init: init.collect() })
-    }
-
-    /// Accumulates the pixels from `at` on, as many as `acc` holds, which all lie in the same output row.
-    fn run(&self, image: usize, at: [usize; 2], acc: &mut [i32], columns: &mut Vec<Line>) {
-        let [height, width] = self.shape.output();
-        let pixels = acc.len() / self.shape.out_channels;
-        assert!(pixels > 0 && image < self.shape.batch && at[0] < height && at[1] + pixels <= width);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `new` proved the instruction set and the lengths; the strip lies within the output.
-        unsafe {
-            super::avx512::depthwise(self, image, at, acc, columns);
+/// The form for AVX-512 VNNI: tasks are runs of output rows.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments)]
+fn strips<E: Epilogue + ?Sized>(
+    engine: Engine<'_>,
+    shape: &ConvShape,
+    padded: &Padded<'_>,
+    signed: bool,
+    weights: &DepthwiseWeights,
+    lines: &[Line],
+    init: &[i32],
+    epilogue: &E,
+    out: &mut [E::Out],
+) {
+    let channels = shape.out_channels;
+    let [height, width] = shape.output();
+    // Signed codes enter as `code + 128`.
+    let centre = if signed { 128 } else { 0i32 };
+    let init: Vec<i32> =
+        init.iter().zip(&weights.column_sums).map(|(&i, &s)| i.wrapping_sub(centre.wrapping_mul(s))).collect();
+    assert!(lines.len() == channels.div_ceil(64) * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
+    assert!(init.len() == channels && out.len() == shape.output_len() && shape.in_channels == channels);
+    assert_eq!(engine.simd().isa(), Isa::Avx512Vnni);
+    let strips = Strips { shape, bytes: padded.bytes(), pitch: padded.pitch(), lines, init: &init };
+    let fused = epilogue.fused();
+    assert!(fused.is_none_or(|f| f.channels() >= channels && size_of::<E::Out>() == 1));
+    let per_task = engine.share(shape.batch * height, 1);
+    engine.for_each_chunk(out, per_task * width * channels, |task, out| {
+        let mut columns = Vec::new();
+        let rows = task * per_task..task * per_task + out.len() / (width * channels);
+        let starts: Vec<usize> = rows.map(|row| padded.start(row / height, [row % height, 0])).collect();
+        if let Some(fused) = &fused {
+            // SAFETY: the instruction set and the lengths are asserted above; `padded` has the windows of all pixels.
+            unsafe { strips.finish(fused, &starts, &mut columns, out.as_mut_ptr().cast()) };
+            return;
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("strips are made on AVX-512 machines only: {:?}", (acc.len(), columns.len()));
-    }
+        let mut acc = vec![0i32; width * channels];
+        for (i, (start, out)) in starts.iter().zip(out.chunks_exact_mut(width * channels)).enumerate() {
+            // SAFETY: as above; the accumulators are those of one row.
+            unsafe { strips.store(&[*start], &mut columns, acc.as_mut_ptr()) };
+            emit(engine.simd(), &acc, channels, (task * per_task + i) * width, epilogue, out);
+        }
+    });
 }
 
 /// `acc[c] = init[c] + Σ_t taps[t][c]·w[t][c]`.

@@ -1,39 +1,43 @@
 //! Matrix products of 8-bit activations and packed 8-bit weights, exact modulo 2^32.
 //!
-//! The left operand is cut into tiles of rows that fit the second-level cache. A tile meets the packed weights two
-//! panels (32 columns) at a time, and each block of accumulators goes to the [`Epilogue`] while it is in the first-level
-//! cache. Integer sums are exact, so neither the tiling nor the instruction set shows in the result.
+//! The left operand is cut into tiles of rows that fit the second-level cache, and each tile meets the packed weights a few
+//! panels of columns at a time. Where an epilogue has a vector form, accumulators never leave the registers; elsewhere
+//! blocks of them go to the [`Epilogue`] while they are in the first-level cache. Integer sums are exact, so neither the
+//! tiling nor the instruction set shows in the result.
 
 use super::code::Code8;
 use super::epilogue::{AccTile, Epilogue, OutTile};
 use super::isa::{Engine, Isa, Simd};
 use super::pack::{Line, PANEL, PackedWeights};
 
-/// Columns of one block of accumulators: two panels.
-pub(crate) const BLOCK_COLUMNS: usize = 2 * PANEL;
-/// Rows of one block of accumulators. A multiple of the rows of every micro-kernel.
-const BLOCK_ROWS: usize = 48;
+/// Columns of one block of accumulators.
+const BLOCK_COLUMNS: usize = 16 * PANEL;
+/// Rows of one block of accumulators.
+const BLOCK_ROWS: usize = 28;
 /// Bytes that a tile of the left operand may take.
-const TILE_BYTES: usize = 128 << 10;
+const TILE_BYTES: usize = 192 << 10;
+/// Rows that tasks and tiles are multiples of, where there are enough: those of the largest micro-kernel.
+pub(crate) const GRAIN: usize = 14;
 
-/// Rows per tile for rows of `depth` bytes.
-pub(crate) fn tile_rows(depth: usize) -> usize {
-    (TILE_BYTES / depth.max(1) / 12).clamp(1, 8) * 12
+/// Rows per tile where each brings `bytes` new bytes into the cache.
+pub(crate) fn tile_rows(bytes: usize) -> usize {
+    (TILE_BYTES / bytes.max(1) / GRAIN).clamp(2, 32) * GRAIN
 }
 
-/// Rows of the left operand as the kernels read them: unsigned bytes, readable up to a multiple of four.
+/// Rows of the left operand as the kernels read them: unsigned bytes, in runs that are readable up to a multiple of four.
 pub(crate) struct Lhs<'a> {
     /// The bytes; signed codes enter as `code + 128`.
     pub bytes: &'a [u8],
-    /// Bytes from one row to the next.
-    pub stride: usize,
-    /// Rows.
-    pub rows: usize,
+    /// First byte of each row.
+    pub rows: &'a [usize],
+    /// First byte of each run, relative to that of the row.
+    pub runs: &'a [usize],
     /// Whether the codes were signed.
     pub signed: bool,
 }
 
 /// Where a product goes: which rows and channels of the whole result it is.
+#[derive(Clone, Copy)]
 pub(crate) struct Place {
     /// Flat index of the first output row.
     pub row: usize,
@@ -45,11 +49,13 @@ pub(crate) struct Place {
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// Accumulators of one block.
-    acc: Vec<i32>,
+    pub acc: Vec<i32>,
     /// Sums of the rows of the left operand.
-    row_sums: Vec<i32>,
+    pub row_sums: Vec<i32>,
     /// Rows of the left operand that had to be gathered.
-    pub rows: Vec<u8>,
+    pub bytes: Vec<u8>,
+    /// First bytes of rows.
+    pub rows: Vec<usize>,
 }
 
 /// Multiplies a tile by the panels `panels` of the weights and hands the accumulators to the epilogue, which writes to
@@ -65,28 +71,53 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
     epilogue: &E,
     out: &mut [E::Out],
     out_stride: usize,
-    scratch: &mut Scratch,
+    acc: &mut Vec<i32>,
+    row_sums: &mut Vec<i32>,
 ) {
-    let groups = weights.groups();
-    assert!(lhs.rows == 0 || lhs.bytes.len() >= (lhs.rows - 1) * lhs.stride + groups * 4, "rows of the left operand");
+    let [runs, run] = weights.runs();
+    assert_eq!(lhs.runs.len(), runs, "runs of both operands");
     assert_eq!(init.len(), weights.panels() * PANEL, "padded initial accumulators");
-    let Scratch { acc, row_sums, .. } = scratch;
-    acc.resize(BLOCK_ROWS * BLOCK_COLUMNS, 0);
-    let factors = weights.row_sum_factors();
-    if factors.is_some() {
-        sum_rows(lhs, weights.k(), row_sums);
+    let (rows, first_column) = (lhs.rows.len(), panels.start * PANEL);
+    let columns = (panels.end * PANEL).min(weights.n()) - first_column;
+    if rows == 0 || columns == 0 {
+        return;
     }
-    let first_column = panels.start * PANEL;
-    for panel in panels.clone().step_by(2) {
-        let count = (panels.end - panel).min(2);
-        let column = panel * PANEL;
-        let columns = (weights.n() - column).min(count * PANEL);
-        for row in (0..lhs.rows).step_by(BLOCK_ROWS) {
-            let rows = (lhs.rows - row).min(BLOCK_ROWS);
-            let a = &lhs.bytes[row * lhs.stride..];
-            multiply(simd, a, lhs.stride, rows, weights.lines_from(panel), groups, count, &init[column..], acc);
+    let reach = lhs.rows.iter().max().unwrap_or(&0) + lhs.runs.iter().max().unwrap_or(&0) + run.next_multiple_of(4);
+    assert!(runs == 0 || run == 0 || lhs.bytes.len() >= reach, "rows of the left operand");
+    assert!(out_stride >= columns && out.len() >= (rows - 1) * out_stride + columns, "rows of the output");
+    let factors = weights.row_sum_factors();
+    #[cfg(target_arch = "x86_64")]
+    if simd.isa() == Isa::Avx512Vnni
+        && factors.is_none()
+        && let Some(fused) = epilogue.fused()
+    {
+        let lines = weights.lines_from(panels.start);
+        let groups = weights.groups();
+        assert!(lines.len() >= panels.len() * groups && fused.channels() >= place.channel + first_column + columns);
+        assert_eq!(size_of::<E::Out>(), 1, "fused epilogues write bytes");
+        // SAFETY: the `Simd` proves the features; the assertions above are the extents of what the kernels read and write.
+        unsafe {
+            let out = out.as_mut_ptr().cast();
+            let init = init[first_column..].as_ptr();
+            let product = super::avx512::Product { lhs, per_run: run.div_ceil(4), lines, groups, init, columns };
+            product.finish(&fused, place.channel + first_column, out, out_stride);
+        }
+        return;
+    }
+    if factors.is_some() {
+        sum_rows(lhs, run, row_sums);
+    }
+    acc.resize(BLOCK_ROWS * BLOCK_COLUMNS, 0);
+    for row in (0..rows).step_by(BLOCK_ROWS) {
+        let count = (rows - row).min(BLOCK_ROWS);
+        for panel in panels.clone().step_by(BLOCK_COLUMNS / PANEL) {
+            let panels = panel..panels.end.min(panel + BLOCK_COLUMNS / PANEL);
+            let column = panel * PANEL;
+            let columns = (panels.end * PANEL).min(weights.n()) - column;
+            let part = Lhs { rows: &lhs.rows[row..row + count], ..*lhs };
+            multiply(simd, &part, run.div_ceil(4), weights, panels, &init[column..], acc);
             if let Some(factors) = factors {
-                for (line, &sum) in acc.chunks_exact_mut(BLOCK_COLUMNS).zip(&row_sums[row..row + rows]) {
+                for (line, &sum) in acc.chunks_exact_mut(BLOCK_COLUMNS).zip(&row_sums[row..row + count]) {
                     for (a, &f) in line.iter_mut().zip(&factors[column..column + columns]) {
                         *a = a.wrapping_add(f.wrapping_mul(sum));
                     }
@@ -95,7 +126,7 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
             let tile = AccTile {
                 acc,
                 stride: BLOCK_COLUMNS,
-                rows,
+                rows: count,
                 cols: columns,
                 row: place.row + row,
                 channel: place.channel + column,
@@ -106,64 +137,66 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
     }
 }
 
-fn sum_rows(lhs: &Lhs<'_>, k: usize, sums: &mut Vec<i32>) {
-    let correction = if lhs.signed { (k as i32).wrapping_mul(128) } else { 0 };
+fn sum_rows(lhs: &Lhs<'_>, run: usize, sums: &mut Vec<i32>) {
+    let correction = if lhs.signed { ((run * lhs.runs.len()) as i32).wrapping_mul(128) } else { 0 };
     sums.clear();
-    sums.extend((0..lhs.rows).map(|r| {
-        let row = &lhs.bytes[r * lhs.stride..][..k];
-        row.iter().fold(0i32, |s, &v| s.wrapping_add(i32::from(v))).wrapping_sub(correction)
+    sums.extend(lhs.rows.iter().map(|row| {
+        let bytes = lhs.runs.iter().flat_map(|start| &lhs.bytes[row + start..][..run]);
+        bytes.fold(0i32, |s, &v| s.wrapping_add(i32::from(v))).wrapping_sub(correction)
     }));
 }
 
-/// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` for `rows ≤ 48` rows and one or two panels.
-#[allow(clippy::too_many_arguments)]
+/// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` for at most `BLOCK_ROWS` rows and the columns of `panels`; `acc` has a
+/// stride of `BLOCK_COLUMNS`.
 fn multiply(
     simd: Simd,
-    a: &[u8],
-    stride: usize,
-    rows: usize,
-    lines: &[Line],
-    groups: usize,
-    panels: usize,
+    lhs: &Lhs<'_>,
+    per_run: usize,
+    weights: &PackedWeights,
+    panels: std::ops::Range<usize>,
     init: &[i32],
     acc: &mut [i32],
 ) {
-    assert!(rows > 0 && a.len() >= (rows - 1) * stride + groups * 4);
-    assert!(lines.len() >= panels * groups && init.len() >= panels * PANEL && acc.len() >= rows * BLOCK_COLUMNS);
-    assert!((1..=2).contains(&panels));
+    let (lines, groups, panels) = (weights.lines_from(panels.start), weights.groups(), panels.len());
+    assert!(lines.len() >= panels * groups && init.len() >= panels * PANEL && groups == lhs.runs.len() * per_run);
+    assert!(acc.len() >= lhs.rows.len() * BLOCK_COLUMNS && panels * PANEL <= BLOCK_COLUMNS);
     match simd.isa() {
-        Isa::Scalar => multiply_scalar(a, stride, rows, lines, groups, panels, init, acc),
+        Isa::Scalar => multiply_scalar(lhs, per_run, lines, groups, panels, init, acc),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the `Simd` proves the features; the assertions above are the lengths that the kernel reads and writes.
-        Isa::Avx512Vnni => unsafe { super::avx512::multiply(a, stride, rows, lines, groups, panels, init, acc) },
+        Isa::Avx512Vnni => {
+            let (init, columns) = (init.as_ptr(), panels * PANEL);
+            let product = super::avx512::Product { lhs, per_run, lines, groups, init, columns };
+            // SAFETY: the `Simd` proves the features; `tile` checked the left operand, the assertions above the rest.
+            unsafe { product.store(acc.as_mut_ptr(), BLOCK_COLUMNS) }
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::AvxVnni => unsafe { super::avx2::multiply_vnni(a, stride, rows, lines, groups, panels, init, acc) },
+        Isa::AvxVnni => unsafe {
+            super::avx2::multiply_vnni(lhs, per_run, lines, groups, panels, init, acc, BLOCK_COLUMNS)
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { super::avx2::multiply(a, stride, rows, lines, groups, panels, init, acc) },
+        Isa::Avx2 => unsafe { super::avx2::multiply(lhs, per_run, lines, groups, panels, init, acc, BLOCK_COLUMNS) },
         #[cfg(not(target_arch = "x86_64"))]
-        _ => multiply_scalar(a, stride, rows, lines, groups, panels, init, acc),
+        _ => multiply_scalar(lhs, per_run, lines, groups, panels, init, acc),
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 fn multiply_scalar(
-    a: &[u8],
-    stride: usize,
-    rows: usize,
+    lhs: &Lhs<'_>,
+    per_run: usize,
     lines: &[Line],
     groups: usize,
     panels: usize,
     init: &[i32],
     acc: &mut [i32],
 ) {
-    for (r, out) in acc.chunks_exact_mut(BLOCK_COLUMNS).take(rows).enumerate() {
-        let row = &a[r * stride..][..groups * 4];
+    for (out, &row) in acc.chunks_exact_mut(BLOCK_COLUMNS).zip(lhs.rows) {
         for p in 0..panels {
             let out = &mut out[p * PANEL..][..PANEL];
             out.copy_from_slice(&init[p * PANEL..][..PANEL]);
-            for (x, line) in row.chunks_exact(4).zip(&lines[p * groups..][..groups]) {
+            let quads = lhs.runs.iter().flat_map(|run| lhs.bytes[row + run..][..per_run * 4].chunks_exact(4));
+            for (x, line) in quads.zip(&lines[p * groups..][..groups]) {
                 for (o, w) in out.iter_mut().zip(line.0.chunks_exact(4)) {
                     let dot: i32 = x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
                     *o = o.wrapping_add(dot);
@@ -208,26 +241,37 @@ pub fn gemm<X: Code8, E: Epilogue + ?Sized>(
     if rows == 0 || n == 0 {
         return;
     }
-    let rows_per_tile = tile_rows(k);
-    let build = |first: usize, count: usize, buffer: &mut Vec<u8>| {
-        let part = &a[first * k..(first + count) * k];
-        let in_place = k == 0 || !X::SIGNED && k.is_multiple_of(4);
-        (!in_place).then(|| gather_rows(part, k, buffer))
+    let in_place = k == 0 || !X::SIGNED && k.is_multiple_of(4);
+    let build = |first: usize, count: usize, scratch: &mut Scratch| {
+        let stride = match in_place {
+            true => k,
+            false => gather_rows(&a[first * k..(first + count) * k], k, &mut scratch.bytes),
+        };
+        let start = if in_place { first * stride } else { 0 };
+        scratch.rows.clear();
+        scratch.rows.extend((0..count).map(|r| start + r * stride));
     };
-    let source = Source { bytes: X::bytes(a), stride: k, signed: X::SIGNED, build };
-    run_tiles(engine, rows, rows_per_tile, weights, &init, 0, &source, epilogue, out);
+    let bytes = in_place.then(|| X::bytes(a));
+    let source = Source { bytes, runs: &[0], signed: X::SIGNED, build };
+    run_tiles(engine, rows, tile_rows(k), weights, &init, 0, &source, epilogue, out);
 }
 
 /// How tiles of the left operand come about.
 pub(crate) struct Source<'a, B> {
-    /// Rows that may be read in place.
-    pub bytes: &'a [u8],
-    /// Their stride.
-    pub stride: usize,
+    /// The bytes of all rows; `None` where `build` gathers them.
+    pub bytes: Option<&'a [u8]>,
+    /// First byte of each run, relative to that of its row.
+    pub runs: &'a [usize],
     /// Whether codes are signed.
     pub signed: bool,
-    /// Gathers `count` rows from `first` on into the buffer and gives their stride, or `None` to read them in place.
+    /// Finds `count` rows from `first` on: their first bytes, and the bytes themselves where they are gathered.
     pub build: B,
+}
+
+impl<B> Source<'_, B> {
+    fn lhs<'b>(&'b self, gathered: &'b [u8], rows: &'b [usize]) -> Lhs<'b> {
+        Lhs { bytes: self.bytes.unwrap_or(gathered), rows, runs: self.runs, signed: self.signed }
+    }
 }
 
 /// Runs all tiles: over tasks of rows where there are enough of them, else over tasks of columns.
@@ -243,40 +287,42 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     epilogue: &E,
     out: &mut [E::Out],
 ) where
-    B: Fn(usize, usize, &mut Vec<u8>) -> Option<usize> + Sync,
+    B: Fn(usize, usize, &mut Scratch) + Sync,
 {
     let n = weights.n();
     let simd = engine.simd();
     let panels = weights.panels();
-    if rows.div_ceil(rows_per_tile) >= engine.threads() || panels < 4 {
-        let per_task = engine.share(rows, 12);
+    if engine.threads() == 1 || rows >= engine.threads() * 2 * GRAIN || panels < 4 {
+        let per_task = engine.share(rows, GRAIN);
         engine.for_each_chunk(out, per_task * n, |task, out| {
             let mut scratch = Scratch::default();
             let first = task * per_task;
             for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
                 let row = first + t * rows_per_tile;
-                let count = out.len() / n;
-                let mut buffer = std::mem::take(&mut scratch.rows);
-                let lhs = source.rows(row, count, &mut buffer);
-                tile(simd, &lhs, weights, 0..panels, init, Place { row, channel }, epilogue, out, n, &mut scratch);
-                scratch.rows = buffer;
+                (source.build)(row, out.len() / n, &mut scratch);
+                let Scratch { acc, row_sums, bytes, rows } = &mut scratch;
+                let lhs = source.lhs(bytes, rows);
+                let place = Place { row, channel };
+                tile(simd, &lhs, weights, 0..panels, init, place, epilogue, out, n, acc, row_sums);
             }
         });
         return;
     }
     let pairs = panels.div_ceil(2);
     let per_task = engine.share(pairs, 1);
-    let mut buffer = Vec::new();
+    let mut scratch = Scratch::default();
     for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
         let row = t * rows_per_tile;
         let count = out.len() / n;
-        let lhs = source.rows(row, count, &mut buffer);
+        (source.build)(row, count, &mut scratch);
+        let lhs = source.lhs(&scratch.bytes, &scratch.rows);
         let parts = engine.map(pairs.div_ceil(per_task), |task| {
             let range = task * per_task * 2..((task + 1) * per_task * 2).min(panels);
             let width = (range.end * PANEL).min(n) - range.start * PANEL;
             let mut part = vec![E::Out::default(); count * width];
             let place = Place { row, channel };
-            tile(simd, &lhs, weights, range, init, place, epilogue, &mut part, width, &mut Scratch::default());
+            let (mut acc, mut sums) = (Vec::new(), Vec::new());
+            tile(simd, &lhs, weights, range, init, place, epilogue, &mut part, width, &mut acc, &mut sums);
             part
         });
         let mut column = 0;
@@ -286,20 +332,6 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
                 to[column..column + width].copy_from_slice(from);
             }
             column += width;
-        }
-    }
-}
-
-impl<B: Fn(usize, usize, &mut Vec<u8>) -> Option<usize>> Source<'_, B> {
-    fn rows<'b>(&'b self, first: usize, count: usize, buffer: &'b mut Vec<u8>) -> Lhs<'b> {
-        match (self.build)(first, count, buffer) {
-            Some(stride) => Lhs { bytes: buffer, stride, rows: count, signed: self.signed },
-            None => Lhs {
-                bytes: &self.bytes[first * self.stride..(first + count) * self.stride],
-                stride: self.stride,
-                rows: count,
-                signed: self.signed,
-            },
         }
     }
 }

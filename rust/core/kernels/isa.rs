@@ -3,6 +3,7 @@
 //! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA`
 //! (`scalar`, `avx2`, `avx_vnni`, `avx512_vnni`) caps it, for measurements and for bisecting a suspected fault.
 
+use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 
@@ -86,6 +87,19 @@ impl Simd {
             let cap = std::env::var("NPUTWIN_ISA").ok().and_then(|name| Isa::from_name(&name));
             let cap = cap.unwrap_or(Isa::Avx512Vnni);
             Simd(Isa::available().into_iter().rfind(|&isa| isa <= cap).unwrap_or(Isa::Scalar))
+        })
+    }
+
+    /// The proof for the set that a user asked for, or for [`Simd::best`].
+    ///
+    /// # Errors
+    /// `isa_unavailable` where this machine does not have it.
+    pub fn wanted(isa: Option<Isa>) -> Result<Simd> {
+        let Some(isa) = isa else { return Ok(Simd::best()) };
+        Simd::new(isa).ok_or_else(|| {
+            let known: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+            Error::unsupported("isa_unavailable", format!("this machine does not have {}", isa.name()))
+                .help(format!("it has: {}", known.join(", ")))
         })
     }
 

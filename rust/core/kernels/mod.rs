@@ -27,10 +27,13 @@ pub mod reference;
 mod shape;
 mod transpose_conv;
 mod wide;
+mod window;
 
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
-pub use epilogue::{AccTile, Accumulators, DoubleRounding, Epilogue, FloatScale, MulShift, OutTile, ShiftRounding};
+pub use epilogue::{
+    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatScale, Fused, MulShift, OutTile, ShiftRounding,
+};
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};
 pub use layout::{to_channels_first, to_channels_last, transpose};

@@ -13,10 +13,13 @@ pub(crate) struct Line(pub [i8; 64]);
 /// A `K × N` matrix of 8-bit weights, packed once.
 ///
 /// Stands for `w - zero_point`: products are formed with an `i8` part `w'`, and what remains of the zero point is a
-/// per-column factor of the sum of the activations, added by the GEMM. Rows beyond `K` and columns beyond `N` are zero.
+/// per-column factor of the sum of the activations, added by the GEMM. `K` falls into runs of bytes that neighbour each
+/// other in the activations; each starts a group of four, and what is missing in its last group is zero, as are the columns
+/// beyond `N`.
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
-    k: usize,
+    runs: usize,
+    run: usize,
     n: usize,
     lines: Vec<Line>,
     raw_sums: Vec<i32>,
@@ -29,6 +32,16 @@ impl PackedWeights {
     ///
     /// Unsigned codes are stored as `w - 128`, which leaves a factor of `128 - zero_point`.
     pub fn new<W: Code8>(k: usize, n: usize, zero_points: &[i32], weight: impl Fn(usize, usize) -> W) -> Self {
+        Self::in_runs([1, k], n, zero_points, weight)
+    }
+
+    /// Packs `weight(k, n)` with `k` in `runs` runs of `run` each.
+    pub(crate) fn in_runs<W: Code8>(
+        [runs, run]: [usize; 2],
+        n: usize,
+        zero_points: &[i32],
+        weight: impl Fn(usize, usize) -> W,
+    ) -> Self {
         assert!(matches!(zero_points.len(), 0 | 1) || zero_points.len() == n, "one zero point per column, or one");
         let offset = if W::SIGNED { 0 } else { 128 };
         let zero_point = |c: usize| match zero_points {
@@ -36,23 +49,26 @@ impl PackedWeights {
             [only] => *only,
             many => many[c],
         };
-        let groups = k.div_ceil(4);
+        let (k, per_run) = (runs * run, run.div_ceil(4));
+        let groups = runs * per_run;
         let mut lines = vec![Line([0; 64]); groups * n.div_ceil(PANEL)];
         let mut raw_sums = vec![0i32; n];
         for (column, sum) in raw_sums.iter_mut().enumerate() {
             let base = column / PANEL * groups;
             let slot = column % PANEL * 4;
-            for row in 0..k {
-                let w = weight(row, column).to_i32() - offset;
-                lines[base + row / 4].0[slot + row % 4] = w as i8;
-                *sum = sum.wrapping_add(w);
+            for r in 0..runs {
+                for i in 0..run {
+                    let w = weight(r * run + i, column).to_i32() - offset;
+                    lines[base + r * per_run + i / 4].0[slot + i % 4] = w as i8;
+                    *sum = sum.wrapping_add(w);
+                }
             }
         }
         let factors: Vec<i32> = (0..n).map(|c| offset.wrapping_sub(zero_point(c))).collect();
         let depth = k as i32;
         let column_sums = raw_sums.iter().zip(&factors).map(|(&s, &f)| s.wrapping_add(f.wrapping_mul(depth))).collect();
         let row_sum_factors = factors.iter().any(|&f| f != 0).then_some(factors);
-        PackedWeights { k, n, lines, raw_sums, row_sum_factors, column_sums }
+        PackedWeights { runs, run, n, lines, raw_sums, row_sum_factors, column_sums }
     }
 
     /// Packs a row-major `K × N` matrix (the layout of the right operand of a MatMul).
@@ -69,7 +85,12 @@ impl PackedWeights {
 
     /// Length of the sums.
     pub fn k(&self) -> usize {
-        self.k
+        self.runs * self.run
+    }
+
+    /// Number of runs, and the length of each.
+    pub(crate) fn runs(&self) -> [usize; 2] {
+        [self.runs, self.run]
     }
 
     /// Columns.
@@ -95,7 +116,7 @@ impl PackedWeights {
 
     /// Groups of four along `K`.
     pub(crate) fn groups(&self) -> usize {
-        self.k.div_ceil(4)
+        self.runs * self.run.div_ceil(4)
     }
 
     /// Packed lines from panel `panel` on; each panel has [`PackedWeights::groups`] of them.

@@ -6,7 +6,7 @@
 use super::code::{Code, Code8};
 use super::conv::emit;
 use super::epilogue::{Accumulators, Epilogue};
-use super::gemm::{Lhs, Place, Scratch, tile};
+use super::gemm::{Lhs, Place, tile};
 use super::isa::Engine;
 use super::pack::PackedWeights;
 use super::shape::TransposeShape;
@@ -103,7 +103,7 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
     engine.for_each_chunk(out, width * channels, |line, out| {
         let (image, y) = (line / height, line % height);
         let mut acc = vec![0i32; width * channels];
-        let mut scratch = Scratch::default();
+        let (mut sums, mut row_sums) = (Vec::new(), Vec::new());
         let phase_y = (y + shape.pads[0]) % shape.stride[0];
         for first in 0..shape.stride[1].min(width) {
             let index = phase_y * shape.stride[1] + (first + shape.pads[1]) % shape.stride[1];
@@ -125,7 +125,8 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
                         to.iter_mut().zip(from).for_each(|(to, &from)| *to = from ^ flip);
                     }
                 }
-                let lhs = Lhs { bytes: &rows, stride, rows: pixels.len(), signed: X::SIGNED };
+                let starts: Vec<usize> = (0..pixels.len()).map(|r| r * stride).collect();
+                let lhs = Lhs { bytes: &rows, rows: &starts, runs: &[0], signed: X::SIGNED };
                 let place = Place { row: 0, channel: 0 };
                 let (panels, init) = (0..packed.panels(), &inits[index][g]);
                 tile(
@@ -138,7 +139,8 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
                     &Accumulators,
                     &mut part,
                     group_out,
-                    &mut scratch,
+                    &mut sums,
+                    &mut row_sums,
                 );
                 for (&pixel, part) in pixels.iter().zip(part.chunks_exact(group_out)) {
                     acc[pixel * channels + g * group_out..][..group_out].copy_from_slice(part);

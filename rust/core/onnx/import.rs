@@ -12,8 +12,9 @@ use std::sync::Arc;
 /// Versions of ONNX's own operators that are understood.
 const OPSETS: RangeInclusive<i64> = 7..=28;
 
-/// The one other domain whose operators stay nodes.
+/// Domains besides ONNX's whose operators stay nodes.
 const MICROSOFT: &str = "com.microsoft";
+const OWN: &str = "nputwin";
 
 /// A graph whose nodes are those of the file in topological order, `Constant` nodes and copies of constants resolved.
 pub fn import(model: ModelProto, base_dir: Option<&Path>) -> Result<Graph> {
@@ -197,7 +198,7 @@ impl Import<'_> {
             return Err(Error::invalid("node_operator", "the node names no operator"));
         }
         let domain = canonical(proto.domain.as_deref().unwrap_or_default()).to_string();
-        if !domain.is_empty() && domain != MICROSOFT {
+        if !["", MICROSOFT, OWN].contains(&domain.as_str()) {
             return Err(Error::unsupported("operator_domain", format!("operators of domain '{domain}'")));
         }
         if !self.graph.opsets.contains_key(&domain) {

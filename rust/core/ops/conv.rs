@@ -7,7 +7,7 @@ use super::window::{Window, kernel_shape, lift, valid_range};
 use super::{Facts, Inferred, Kernel, Op, floats, signature};
 use crate::error::{Error, Result};
 use crate::kernels::float::{FloatConvWeights, conv2d_f32};
-use crate::kernels::{self, Engine, to_channels_first, to_channels_last};
+use crate::kernels::{self, to_channels_first, to_channels_last};
 use crate::tensor::{Tensor, element_count};
 
 /// Conv.
@@ -108,7 +108,7 @@ fn planar_kernel(facts: &Facts<'_>, conv: ConvShape, shape: kernels::ConvShape) 
         };
         let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[conv.filters])).transpose()?;
         let bias = bias.map(floats::read).transpose()?.unwrap_or_default();
-        let (engine, values) = (Engine::new(context.pool), floats::read(x)?);
+        let (engine, values) = (context.engine(), floats::read(x)?);
         let mut last = vec![0f32; values.len()];
         to_channels_last(engine, [shape.batch, shape.in_channels, shape.input[0] * shape.input[1]], &values, &mut last);
         let mut sums = vec![0f32; shape.output_len()];

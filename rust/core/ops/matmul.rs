@@ -5,7 +5,6 @@ use super::closure::{kernel, optional, shaped};
 use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, floats, signature};
 use crate::error::{Error, Result};
-use crate::kernels::Engine;
 use crate::kernels::float::{FloatWeights, gemm_f32};
 use crate::tensor::{Tensor, element_count};
 
@@ -93,7 +92,7 @@ impl Op for MatMul {
             let x = floats::read(a)?;
             let mut y = vec![0f32; element_count(&plan.output)?];
             if m * n > 0 {
-                let engine = Engine::new(context.pool);
+                let engine = context.engine();
                 for (i, part) in y.chunks_exact_mut(m * n).enumerate() {
                     let (left, right) = (plan.batches.index(0, i), plan.batches.index(1, i));
                     gemm_f32(engine, &x[left * m * k..][..m * k], m, &weights[right], &[], part);
@@ -189,7 +188,7 @@ impl Op for Gemm {
             }
             let out = [g.m, g.n];
             let mut y = vec![0f32; g.m * g.n];
-            gemm_f32(Engine::new(context.pool), &x, g.m, weights, &[], &mut y);
+            gemm_f32(context.engine(), &x, g.m, weights, &[], &mut y);
             if let Some(c) = optional(inputs, 2) {
                 let plan = Broadcast::new(&[c.shape(), &out])?;
                 if plan.shape() != out {

@@ -14,6 +14,7 @@ pub mod cast;
 pub mod center_crop_pad;
 pub mod clip;
 pub mod closure;
+pub mod code_maps;
 pub mod concat;
 pub mod conv;
 pub mod conv_transpose;
@@ -64,6 +65,7 @@ pub mod window;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
+use crate::kernels::{Engine, Simd};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
 
@@ -134,6 +136,20 @@ pub type Inferred = (DType, Vec<usize>);
 pub struct RunContext<'a> {
     /// Threads to use. Results never depend on their number.
     pub pool: &'a rayon::ThreadPool,
+    /// Instruction set to use. Results do not depend on it either.
+    pub simd: Simd,
+}
+
+impl<'a> RunContext<'a> {
+    /// Runs on the threads of `pool` with the best instruction set.
+    pub fn new(pool: &'a rayon::ThreadPool) -> Self {
+        RunContext { pool, simd: Simd::best() }
+    }
+
+    /// What kernels run on.
+    pub fn engine(&self) -> Engine<'a> {
+        Engine::new(self.pool).with(self.simd)
+    }
 }
 
 /// A node that is ready to run.
@@ -162,6 +178,21 @@ pub struct Explanation {
     pub operands: Vec<(String, String)>,
     /// The program's steps.
     pub trace: Option<crate::program::Trace>,
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} element {} under {}", self.tensor, self.index, self.target)?;
+        if let Some((name, op_type)) = &self.node {
+            writeln!(f, "computed by {op_type} '{name}'")?;
+        }
+        let width = self.operands.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
+        for (key, value) in &self.operands {
+            let pad = " ".repeat(width - key.chars().count());
+            writeln!(f, "  {key}{pad} = {value}")?;
+        }
+        self.trace.as_ref().map_or(Ok(()), |trace| writeln!(f, "{trace}"))
+    }
 }
 
 /// An ONNX operator.

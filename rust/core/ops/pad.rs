@@ -206,7 +206,7 @@ mod tests {
         let facts = Facts { node: &node, opset: 19, inputs: &inputs, outputs: &[] };
         Pad.infer(&facts)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        Ok(pad_kernel(&facts, value)?.run(&RunContext { pool: &pool }, &[Some(&x)])?.remove(0))
+        Ok(pad_kernel(&facts, value)?.run(&RunContext::new(&pool), &[Some(&x)])?.remove(0))
     }
 
     #[test]

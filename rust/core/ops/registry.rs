@@ -8,6 +8,7 @@ use super::bits::{BitCast, BitShift, Bitwise, BitwiseNot};
 use super::cast::Cast;
 use super::center_crop_pad::CenterCropPad;
 use super::clip::Clip;
+use super::code_maps::{LookUp, Requantize};
 use super::concat::{Concat, Split};
 use super::conv::Conv;
 use super::conv_transpose::ConvTranspose;
@@ -51,8 +52,12 @@ pub fn find(domain: &str, op_type: &str) -> Option<&'static dyn Op> {
 
 /// Every operator with its domain and name.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static dyn Op)> {
-    ONNX.iter().map(|&(name, op)| ("", name, op)).chain([("nputwin", "Identity", &Reshape::Identity as &dyn Op)])
+    let domains = [("", ONNX), ("nputwin", OWN)];
+    domains.into_iter().flat_map(|(domain, ops)| ops.iter().map(move |&(name, op)| (domain, name, op)))
 }
+
+/// What a graph needs beside ONNX's operators.
+static OWN: &[(&str, &dyn Op)] = &[("Identity", &Reshape::Identity), ("LookUp", &LookUp), ("Requantize", &Requantize)];
 
 /// ONNX's own operators.
 static ONNX: &[(&str, &dyn Op)] = &[
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn names_are_sorted_and_found() {
-        assert!(ONNX.windows(2).all(|w| w[0].0 < w[1].0));
+        assert!([ONNX, OWN].iter().all(|ops| ops.windows(2).all(|w| w[0].0 < w[1].0)));
         assert!(find("", "Conv").is_some() && find("ai.onnx", "Conv").is_some());
         assert!(find("nputwin", "Identity").is_some());
         assert!(find("nputwin", "Conv").is_none() && find("", "Conw").is_none());

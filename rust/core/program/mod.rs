@@ -13,7 +13,7 @@
 //!
 //! # Functions
 //! `abs min max clamp select shl shr div sat wrap clz floor_log2`, `at bucket sum max_abs len` on tables, `first
-//! argmin table` loops at prepare, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
+//! argmin table` loops at prepare, `channel_max` of a constant over all channels, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
 //! log log2 log1p sqrt rsqrt cbrt sin cos tan atan tanh erf sigmoid pow` in f64. `v = mantissa(v) · 2^exponent(v)`
 //! with the mantissa in `[0.5, 1)`, as C's `frexp`. `int(v, mode)` while the kernel runs saturates at the proven
 //! range of `v` within 64 bits, and NaN becomes 0 (or the bound nearest to it); at prepare both are errors.
@@ -24,6 +24,7 @@ mod check;
 mod describe;
 mod env;
 mod eval;
+mod executor;
 mod functions;
 mod graph;
 mod interval;
@@ -42,6 +43,7 @@ mod samples;
 mod tests;
 
 pub use env::Env;
+pub use executor::{Evaluator, Executor, Vectors};
 pub use functions::Functions;
 pub use normal_form::NormalForm;
 pub use syntax::Text;
@@ -63,6 +65,7 @@ pub struct Program {
     lets: Vec<(String, Expr)>,
     body: Body,
     functions: Functions,
+    executor: Executor,
 }
 
 impl Program {
@@ -80,7 +83,24 @@ impl Program {
             check_calls(&statement.value, functions)?;
         }
         check_calls(&body.result, functions)?;
-        Ok(Program { lets, body, functions: functions.clone() })
+        Ok(Program { lets, body, functions: functions.clone(), executor: Executor::default() })
+    }
+
+    /// How the program is computed.
+    pub fn executor(&self) -> Executor {
+        self.executor
+    }
+
+    /// The same program, computed by other code.
+    #[must_use]
+    pub fn with_executor(&self, executor: Executor) -> Program {
+        Program { executor, ..self.clone() }
+    }
+
+    /// Whether the program, or a function that it calls, reads this name from outside.
+    pub fn reads(&self, name: &str) -> bool {
+        let mut exprs = self.lets.iter().map(|(_, e)| e).chain(self.body.expressions());
+        exprs.any(|e| self.functions.mentions(e, name))
     }
 
     /// Checks names, types and ranges in `env`, and computes everything that is known before the run.
@@ -120,6 +140,7 @@ impl Program {
             order,
             inputs: env.inputs.clone(),
             source: Arc::new((self.lets.clone(), self.body.clone())),
+            executor: self.executor,
         })
     }
 }
@@ -185,12 +206,18 @@ pub struct Compiled {
     inputs: Vec<env::Input>,
     /// Lets and body as parsed.
     source: Arc<(Vec<(String, Expr)>, Body)>,
+    executor: Executor,
 }
 
 impl Compiled {
     /// Number of channels: the length of the per-channel constants, 1 without any.
     pub fn channels(&self) -> usize {
         self.channels
+    }
+
+    /// How its elements are to be computed.
+    pub fn evaluator(&self) -> Evaluator {
+        self.executor.evaluator
     }
 
     /// Proven range of an integer result; of a float result, the integers around it within 64 bits.
@@ -205,7 +232,12 @@ impl Compiled {
     /// The definition: the result for one element of `channel`. `inputs` in the order in which the environment
     /// declared them. Values outside their declared range are an error.
     pub fn eval(&self, channel: usize, inputs: &[Value]) -> Result<Value> {
-        let cells = self.cells(channel, inputs)?;
+        self.eval_in(&mut self.fresh(channel)?, channel, inputs)
+    }
+
+    /// As [`Compiled::eval`], in the cells of [`Compiled::fresh`] for the same channel.
+    fn eval_in(&self, cells: &mut [Cell], channel: usize, inputs: &[Value]) -> Result<Value> {
+        self.fill(cells, channel, inputs)?;
         match &cells[self.result] {
             Ok(Datum::Value(value)) => Ok(*value),
             Ok(Datum::Table(_)) => Err(Error::invalid("program_type", "the result of a program is a scalar")),
@@ -213,18 +245,28 @@ impl Compiled {
         }
     }
 
-    /// The value of every node that the result needs; the others hold an error that nobody reads.
-    fn cells(&self, channel: usize, inputs: &[Value]) -> Result<Vec<Cell>> {
-        self.check_inputs(channel, inputs)?;
+    /// A cell per node: constants of the channel where run-time nodes read them; the others hold an error that nobody
+    /// reads.
+    fn fresh(&self, channel: usize) -> Result<Vec<Cell>> {
+        if channel >= self.channels {
+            return Err(Error::invalid("program_inputs", format!("channel {channel} of {}", self.channels)));
+        }
         let unknown: Cell = Err(Error::invalid("program_rate", "value not computed"));
-        let mut cells: Vec<Cell> = vec![unknown.clone(); self.graph.nodes.len()];
+        let mut cells: Vec<Cell> = vec![unknown; self.graph.nodes.len()];
+        let read = self.order.iter().flat_map(|&id| &self.graph.nodes[id].args).chain([&self.result]);
+        for &id in read {
+            if let Some(cell) = self.graph.nodes[id].cell(channel) {
+                cells[id] = cell.clone();
+            }
+        }
+        Ok(cells)
+    }
+
+    /// Computes the value of every run-time node that the result needs.
+    fn fill(&self, cells: &mut [Cell], channel: usize, inputs: &[Value]) -> Result<()> {
+        self.check_inputs(channel, inputs)?;
         for &id in &self.order {
             let node = &self.graph.nodes[id];
-            for &arg in &node.args {
-                if let Some(cell) = self.graph.nodes[arg].cell(channel) {
-                    cells[arg] = cell.clone();
-                }
-            }
             let cell = if let Op::Input(position) = node.op {
                 Ok(Datum::Value(inputs[position]))
             } else {
@@ -240,10 +282,7 @@ impl Compiled {
             }
             cells[id] = cell;
         }
-        if let Some(cell) = self.graph.nodes[self.result].cell(channel) {
-            cells[self.result] = cell.clone();
-        }
-        Ok(cells)
+        Ok(())
     }
 
     fn check_inputs(&self, channel: usize, inputs: &[Value]) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Shapes of programs that hand-written kernels exist for.
 
-use super::Compiled;
 use super::graph::{Node, NodeId, Op};
 use super::simplify::aliases;
 use super::types::{Datum, Type, Value};
+use super::{Compiled, Evaluator};
 use crate::num::{FloatType, Rounding};
 
 /// A program of one integer input `acc`, brought to a shape that a fast kernel may implement. Vectors have one
@@ -67,9 +67,10 @@ pub enum NormalForm {
 }
 
 impl Compiled {
-    /// The shape that the program has after constants are folded and operations without effect are left out.
+    /// The shape that the program has after constants are folded and operations without effect are left out. None where
+    /// the program is not to be computed by vector code.
     pub fn normal_form(&self) -> Option<NormalForm> {
-        if self.inputs.len() != 1 {
+        if self.inputs.len() != 1 || self.evaluator() != Evaluator::Fast {
             return None;
         }
         Matcher { compiled: self, alias: aliases(&self.graph) }.program()

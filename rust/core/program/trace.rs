@@ -70,7 +70,8 @@ impl fmt::Display for Trace {
 impl Compiled {
     /// The steps of [`Compiled::eval`], with the exact value before each rounding.
     pub fn trace(&self, channel: usize, inputs: &[Value]) -> Result<Trace> {
-        let mut cells = self.cells(channel, inputs)?;
+        let mut cells = self.fresh(channel)?;
+        self.fill(&mut cells, channel, inputs)?;
         let wanted = self.graph.reachable(self.result, true);
         for &id in &wanted {
             if let Some(cell) = self.graph.nodes[id].cell(channel) {

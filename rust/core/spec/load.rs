@@ -1,6 +1,6 @@
 //! Reading, merging and checking spec files.
 
-use super::schema::{Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
+use super::schema::{Claim, Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
 use super::{Action, Body, EMBEDDED, Rule, Spec, names, nearest_help};
 use crate::error::{Error, Location, Result};
 use crate::program::{Functions, Program, Text, parse_guard};
@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 8;
 pub(super) fn load(name_or_path: &str) -> Result<Spec> {
     if name_or_path.ends_with(".toml") || Path::new(name_or_path).is_file() {
         let text = std::fs::read_to_string(name_or_path).map_err(|e| Error::io(name_or_path, &e))?;
-        return parse(&text, name_or_path);
+        return parse_in(&text, name_or_path, Path::new(name_or_path).parent());
     }
     if let Some((file, text)) = embedded(&format!("{name_or_path}.toml")) {
         return parse(text, file);
@@ -45,7 +45,10 @@ struct Merged {
     aliases: Vec<String>,
     title: String,
     execution: Option<super::Execution>,
-    placement: Option<super::Placement>,
+    placement: super::Placement,
+    placement_evidence: Vec<(String, Option<super::Evidence>)>,
+    conformance: Vec<Claim>,
+    parameters: BTreeMap<String, super::Parameter>,
     float: Option<super::FloatArithmetic>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
@@ -57,6 +60,8 @@ struct Hashed<'a> {
     schema_version: u32,
     execution: super::Execution,
     placement: &'a super::Placement,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: &'a BTreeMap<String, super::Parameter>,
     #[serde(skip_serializing_if = "Option::is_none")]
     float: Option<super::FloatArithmetic>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
@@ -74,8 +79,13 @@ fn bare(body: &RawBody) -> RawBody {
 }
 
 pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
+    parse_in(text, origin, None)
+}
+
+/// Reads a spec. The names in `extends`, of parents as well, are paths below the folder, or else embedded files.
+fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     let mut merged = Merged::default();
-    merge(&mut merged, text, origin, 0)?;
+    merge(&mut merged, text, origin, folder, 0)?;
     let name = merged.name.ok_or_else(|| {
         Error::invalid("spec_name", "the spec has no name")
             .at(Location::File(origin.into()))
@@ -83,11 +93,13 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
     })?;
     let functions = define_functions(&merged.functions)?;
     let execution = merged.execution.unwrap_or_default();
-    let placement = merged.placement.unwrap_or_default();
+    let placement = merged.placement;
+    placement.validate(origin)?;
     let hashed = Hashed {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
+        parameters: &merged.parameters,
         float: merged.float.clone().map(|f| super::FloatArithmetic { evidence: None, ..f }),
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
@@ -105,6 +117,9 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
         origin: origin.to_string(),
         execution,
         placement,
+        conformance: merged.conformance,
+        parameters: merged.parameters,
+        placement_evidence: merged.placement_evidence,
         float: merged.float,
         rules,
         hash,
@@ -144,7 +159,7 @@ fn raw_from_toml(text: &str, origin: &str) -> Result<RawSpec> {
     })
 }
 
-fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()> {
+fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::invalid("spec_extends", "specs extend each other in a circle or too deeply")
             .at(Location::File(origin.into())));
@@ -158,23 +173,38 @@ fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()
         .at(Location::File(origin.into())));
     }
     for parent in &raw.extends {
-        let beside = Path::new(origin).parent().map(|dir| dir.join(parent));
-        if let Some((file, text)) = embedded(parent) {
-            merge(into, text, file, depth + 1)?;
-        } else if let Some(path) = beside.filter(|p| p.is_file()) {
+        let beside = folder.map(|dir| dir.join(parent)).filter(|p| p.is_file());
+        if let Some(path) = beside {
             let text = std::fs::read_to_string(&path).map_err(|e| Error::io(path.display(), &e))?;
-            merge(into, &text, &path.display().to_string(), depth + 1)?;
+            merge(into, &text, &path.display().to_string(), folder, depth + 1)?;
+        } else if let Some((file, text)) = embedded(parent) {
+            merge(into, text, file, None, depth + 1)?;
         } else {
             return Err(Error::invalid("spec_extends", format!("there is no spec '{parent}' to extend"))
                 .at(Location::File(origin.into()))
                 .help(nearest_help(parent, EMBEDDED.iter().map(|(n, _)| *n))));
         }
     }
+    if let Some(limit) = &raw.inherited_evidence {
+        into.rules.values_mut().for_each(|(_, body)| limit_evidence(body, limit));
+    }
     into.name = raw.name;
     into.aliases = raw.aliases;
     into.title = raw.title;
+    check_claims(&raw.conformance, origin)?;
+    into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
-    into.placement = raw.placement.or(into.placement.take());
+    for (name, parameter) in raw.parameters {
+        parameter.check(&name, origin)?;
+        into.parameters.insert(name, parameter);
+    }
+    if let Some(mut placement) = raw.placement {
+        if placement.replace {
+            into.placement_evidence.clear();
+        }
+        into.placement_evidence.push((origin.to_string(), placement.evidence.take()));
+        into.placement.lay(placement);
+    }
     if let Some(float) = raw.float {
         if float.format == super::Format::F64 {
             return Err(Error::invalid(
@@ -194,35 +224,91 @@ fn merge(into: &mut Merged, text: &str, origin: &str, depth: usize) -> Result<()
                 .at(Location::File(origin.into()))
                 .help(nearest_help(&name, names::ALL.into_iter())));
         }
-        into.rules.insert(name, (origin.to_string(), body));
+        match into.rules.get_mut(&name) {
+            Some((_, inherited)) if body.is_extension() => inherited.extend(body),
+            _ => {
+                into.rules.insert(name, (origin.to_string(), body));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lowers the evidence of a body, its cases and its alternatives to a limit; the source then names both.
+fn limit_evidence(body: &mut RawBody, limit: &Evidence) {
+    if let Some(evidence) = body.evidence.as_mut().filter(|e| e.status < limit.status) {
+        evidence.status = limit.status;
+        evidence.source = format!("{} ({})", limit.source, evidence.source);
+        evidence.note = limit.note.clone();
+    }
+    body.cases.iter_mut().chain(body.alternatives.values_mut()).for_each(|b| limit_evidence(b, limit));
+}
+
+/// A claim names a family once, and an exception has a reason.
+fn check_claims(claims: &[Claim], origin: &str) -> Result<()> {
+    let fault = |text: String| Error::invalid("spec_conformance", text).at(Location::File(origin.into()));
+    for (i, claim) in claims.iter().enumerate() {
+        if claim.family.trim().is_empty() {
+            return Err(fault("a claim without a family".into()).help("write: family = \"name\""));
+        }
+        if claims[..i].iter().any(|c| c.family == claim.family) {
+            return Err(fault(format!("family '{}' is claimed twice", claim.family)));
+        }
+        for (k, exception) in claim.except.iter().enumerate() {
+            if exception.reason.trim().is_empty() || exception.id.trim_matches('*').is_empty() {
+                return Err(fault(format!("an exception of '{}' without {}", claim.family, {
+                    if exception.reason.trim().is_empty() { "a reason" } else { "an id" }
+                })));
+            }
+            if claim.except[..k].iter().any(|e| e.id == exception.id) {
+                return Err(fault(format!("'{}' is excepted twice", exception.id)));
+            }
+        }
     }
     Ok(())
 }
 
 fn rule(name: &str, file: &str, raw: &RawBody, functions: &Functions) -> Result<Rule> {
     let place = format!("{file} [rules.{name}]");
+    if raw.alternatives.is_empty() {
+        if raw.choice.is_some() {
+            return Err(Error::invalid("spec_choice", "a choice without alternatives").at(Location::File(place)));
+        }
+        let bodies = bodies(raw, &place, functions)?;
+        return Ok(Rule {
+            name: name.into(),
+            origin: file.into(),
+            bodies,
+            alternatives: BTreeMap::new(),
+            choice: None,
+        });
+    }
+    if action(raw, &place, functions)?.is_some() {
+        return Err(Error::invalid("spec_rule_double", "a rule with alternatives has cases and no body of its own")
+            .at(Location::File(place))
+            .help("make the body one of the alternatives"));
+    }
     let mut alternatives = BTreeMap::new();
     for (key, alternative) in &raw.alternatives {
         let mut filled = alternative.clone();
         filled.accumulator = filled.accumulator.or(raw.accumulator);
-        alternatives.insert(key.clone(), bodies(&filled, &format!("{place} alternatives.{key}"), functions)?);
+        // The cases of the rule hold for every alternative.
+        let mut tried = match raw.cases.is_empty() {
+            true => Vec::new(),
+            false => bodies(raw, &place, functions)?,
+        };
+        tried.extend(bodies(&filled, &format!("{place} alternatives.{key}"), functions)?);
+        alternatives.insert(key.clone(), tried);
     }
-    let chosen = match &raw.choice {
-        None if alternatives.is_empty() => bodies(raw, &place, functions)?,
-        Some(choice) => match alternatives.remove(choice) {
-            Some(chosen) => chosen,
-            None => {
-                return Err(Error::invalid("spec_choice", format!("choice '{choice}' is not among the alternatives"))
-                    .at(Location::File(place))
-                    .help(nearest_help(choice, raw.alternatives.keys().map(String::as_str))));
-            }
-        },
-        None => {
-            return Err(
-                Error::invalid("spec_choice", "a rule with alternatives needs a choice").at(Location::File(place))
-            );
-        }
-    };
+    let known = || raw.alternatives.keys().map(String::as_str);
+    let choice = raw.choice.as_ref().ok_or_else(|| {
+        Error::invalid("spec_choice", "a rule with alternatives needs a choice").at(Location::File(place.clone()))
+    })?;
+    let chosen = alternatives.remove(choice).ok_or_else(|| {
+        Error::invalid("spec_choice", format!("choice '{choice}' is not among the alternatives"))
+            .at(Location::File(place.clone()))
+            .help(nearest_help(choice, known()))
+    })?;
     Ok(Rule { name: name.into(), origin: file.into(), bodies: chosen, alternatives, choice: raw.choice.clone() })
 }
 

@@ -4,17 +4,22 @@
 //! of its accumulator and the evidence for it. `specs/README.md` teaches the format by example.
 
 mod embedded;
+pub mod import;
 mod load;
+mod parameters;
+pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
+pub use parameters::Parameter;
+pub use placement::{MissingEncoding, Placement};
 pub use schema::{
-    Accumulator, Denormals, Evidence, Execution, FloatArithmetic, FloatOverflow, Format, MissingEncoding, Overflow,
-    Placement, Status, Terms,
+    Accumulator, Claim, Denormals, Evidence, Exception, Execution, FloatArithmetic, FloatOverflow, Format, Overflow,
+    Status, Terms,
 };
 
 use crate::error::{Error, Kind, Location, Result, nearest};
-use crate::program::{Env, Guard, Program, Text};
+use crate::program::{Env, Executor, Guard, Program, Text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,13 +39,25 @@ pub mod names {
     pub const WEIGHTS_SCALE: &str = "weights_scale";
     /// Code → real.
     pub const DEQUANTIZE: &str = "dequantize";
+    /// Whether the target takes the encoding of an activation: `move`, or `unsupported` with the reason.
+    pub const ACTIVATIONS: &str = "activations";
     /// Every operator that has no rule of its own.
     pub const OTHER: &str = "other";
     /// Code → code of another encoding.
     pub const REQUANTIZE: &str = "Requantize";
     /// All of the above.
-    pub const ALL: [&str; 9] =
-        [QUANTIZE, QUANTIZE_INPUT, QUANTIZE_WEIGHTS, BIAS, WEIGHTS, WEIGHTS_SCALE, DEQUANTIZE, OTHER, REQUANTIZE];
+    pub const ALL: [&str; 10] = [
+        ACTIVATIONS,
+        QUANTIZE,
+        QUANTIZE_INPUT,
+        QUANTIZE_WEIGHTS,
+        BIAS,
+        WEIGHTS,
+        WEIGHTS_SCALE,
+        DEQUANTIZE,
+        OTHER,
+        REQUANTIZE,
+    ];
 }
 
 /// How one operator computes, in one situation.
@@ -144,6 +161,12 @@ pub struct Spec {
     pub execution: Execution,
     /// Where quantizers stand and which operators fuse.
     pub placement: Placement,
+    /// Families of golden vectors that the target claims to equal; a child does not inherit them.
+    pub conformance: Vec<Claim>,
+    /// What a node may state beyond ONNX's attributes, by name.
+    pub parameters: BTreeMap<String, Parameter>,
+    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
+    pub placement_evidence: Vec<(String, Option<Evidence>)>,
     /// How float kernels hold and sum reals; ONNX's own meaning where left out.
     pub float: Option<FloatArithmetic>,
     /// Rules by name.
@@ -160,9 +183,14 @@ impl Spec {
         load::load(name_or_path)
     }
 
-    /// Parses TOML text; `extends` is resolved among the embedded specs and relative to `origin`.
+    /// Parses TOML text; `extends` is resolved among the embedded specs.
     pub fn parse(text: &str, origin: &str) -> Result<Spec> {
         load::parse(text, origin)
+    }
+
+    /// What the target claims of a family of golden vectors.
+    pub fn claim(&self, family: &str) -> Option<&Claim> {
+        self.conformance.iter().find(|c| c.family == family)
     }
 
     /// The rule of an operator.
@@ -211,11 +239,27 @@ impl Spec {
         Ok(())
     }
 
-    /// The weakest evidence among all rules and the float arithmetic.
+    /// The same target, its programs computed by other code.
+    #[must_use]
+    pub fn with_executor(mut self, executor: Executor) -> Spec {
+        let bodies =
+            self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
+        for body in bodies {
+            if let Action::Program { program, .. } = &mut body.action
+                && program.executor() != executor
+            {
+                *program = Arc::new(program.with_executor(executor));
+            }
+        }
+        self
+    }
+
+    /// The weakest evidence among all rules, the float arithmetic and placement tables.
     pub fn status(&self) -> Status {
         let float = self.float.iter().map(|f| f.evidence.as_ref().map_or(Status::Assumed, |e| e.status));
         let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
-        rules.chain(float).max().unwrap_or(Status::Executed)
+        let placement = self.placement_evidence.iter().flat_map(|(_, e)| e).map(|e| e.status);
+        rules.chain(placement).chain(float).max().unwrap_or(Status::Executed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a spec file may contain. Unknown keys are errors.
 
+use super::placement::Placement;
 use crate::num::narrow::{Beyond, Subnormals};
 use crate::num::{FloatType, Narrow};
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -108,17 +109,6 @@ impl Default for Accumulator {
     fn default() -> Self {
         Accumulator { terms: Terms::Centred, width: 32, overflow: Overflow::Wrap, bias: true, verbatim_bias: false }
     }
-}
-
-/// What to do with a tensor that an integer kernel needs and that has no encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MissingEncoding {
-    /// Compute its producer and consumers in float.
-    #[default]
-    Float,
-    /// Refuse the model.
-    Error,
 }
 
 /// A float format of a spec.
@@ -230,22 +220,6 @@ impl FloatArithmetic {
     }
 }
 
-/// Where quantizers stand and what fuses.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Placement {
-    /// Chains of operators that run as one kernel when the tensors between them have no encoding.
-    pub supergroups: Vec<Vec<String>>,
-    /// Whether depthwise convolutions take part in supergroups.
-    pub fuse_depthwise: bool,
-    /// Operators whose output has the input's encoding where the file gives none.
-    pub grid_preserving: Vec<String>,
-    /// A supergroup's activation fuses only where the output's codes cannot leave its bounds.
-    pub fuse_only_redundant: bool,
-    /// What a missing encoding means.
-    pub missing_encoding: MissingEncoding,
-}
-
 /// An ordered table of names and program texts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
@@ -296,6 +270,34 @@ pub struct RawBody {
     pub alternatives: BTreeMap<String, RawBody>,
 }
 
+impl RawBody {
+    /// Whether the rule has no arithmetic of its own, only cases or evidence: it adds to a parent's rule.
+    pub fn is_extension(&self) -> bool {
+        let computes = self.y.is_some()
+            || self.intrinsic.is_some()
+            || self.float.is_some()
+            || self.moves.is_some()
+            || self.unsupported.is_some();
+        let chooses = self.when.is_some() || self.choice.is_some() || !self.alternatives.is_empty();
+        !computes && !chooses && self.lets.0.is_empty() && (self.evidence.is_some() || !self.cases.is_empty())
+    }
+
+    /// Puts the cases of an extension before those of this rule; an extension without cases restates the evidence.
+    pub fn extend(&mut self, extension: RawBody) {
+        if extension.cases.is_empty() {
+            self.evidence = extension.evidence;
+            return;
+        }
+        let accumulator = extension.accumulator.unwrap_or_default();
+        let cases = extension.cases.into_iter().map(|case| RawBody {
+            accumulator: case.accumulator.or(Some(accumulator)),
+            evidence: case.evidence.or_else(|| extension.evidence.clone()),
+            ..case
+        });
+        self.cases = cases.chain(std::mem::take(&mut self.cases)).collect();
+    }
+}
+
 /// A named function of programs.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -304,6 +306,37 @@ pub struct RawFunction {
     #[serde(default, rename = "let")]
     pub lets: Lets,
     pub y: String,
+}
+
+/// A case of a claimed family that the target does not equal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// Id of the case; a `*` at the end stands for any rest.
+    pub id: String,
+    /// Why the target cannot equal it.
+    pub reason: String,
+}
+
+impl Exception {
+    /// Whether the exception speaks of this case.
+    pub fn covers(&self, id: &str) -> bool {
+        match self.id.strip_suffix('*') {
+            Some(start) => id.starts_with(start),
+            None => id == self.id,
+        }
+    }
+}
+
+/// A family of golden vectors that a target claims to equal, bit for bit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Name of the family in its `cases.json`.
+    pub family: String,
+    /// Cases that are not claimed.
+    #[serde(default)]
+    pub except: Vec<Exception>,
 }
 
 /// A spec file.
@@ -318,9 +351,15 @@ pub struct RawSpec {
     pub title: String,
     #[serde(default)]
     pub extends: Vec<String>,
+    /// Rules of parents are known no better than this here.
+    pub inherited_evidence: Option<Evidence>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
     pub float: Option<FloatArithmetic>,
+    #[serde(default)]
+    pub conformance: Vec<Claim>,
+    #[serde(default)]
+    pub parameters: BTreeMap<String, super::Parameter>,
     #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
     #[serde(default)]

@@ -43,7 +43,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
         *ops.entry(format!("{domain}{}", node.op_type)).or_default() += 1;
     }
     let float = Spec { execution: Execution::Float, ..Spec::load("float")? };
-    let session = Session::new(model.graph, float, Options { threads: 1, strict: false })?;
+    let session = Session::new(model.graph, float, Options { threads: 1, ..Options::default() })?;
     let graph = session.graph();
     let shapes: Result<Vec<Vec<usize>>> = Ok(session.inputs().iter().map(|p| concrete(p, args.batch)).collect());
     let cost = shapes.and_then(|shapes| cost::of_session(&session, shapes));

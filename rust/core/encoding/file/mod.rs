@@ -14,6 +14,7 @@ mod v1_0_0;
 mod v2;
 mod write;
 
+pub(crate) use json::parse_strict;
 pub use placement::{AxisEvidence, Layout, ParamUse, Unplaced};
 pub use write::{Note, WriteOptions, Written};
 

@@ -2,7 +2,7 @@
 
 use super::super::code::Code;
 use super::super::isa::{Isa, Simd};
-use super::{AccTile, Clip, Epilogue, OutTile, check};
+use super::{AccTile, Clip, Epilogue, Fused, OutTile, check};
 use std::marker::PhantomData;
 
 /// `t = wrap32(acc << left[c])`, `t = sat32((t·m[c] + 2^30) >> 31)`, `y = sat(RA(t, right[c]) + zero_point)` with `RA`
@@ -71,6 +71,9 @@ impl<O: Code> Epilogue for DoubleRounding<O> {
             _ => self.apply_scalar(tile, out, 0),
         }
     }
+    fn fused(&self) -> Option<Fused<'_>> {
+        self.fused_form()
+    }
 }
 
 /// How [`MulShift`] rounds its shift. At -0.5: half_up 0, floor -1, half_even 0, half_away -1.
@@ -96,6 +99,8 @@ pub struct MulShift<O> {
     pub(super) shift: Vec<i64>,
     /// All ones where the shift is not zero: only then the data-dependent part of the rounding counts.
     pub(super) shifted: Vec<i64>,
+    /// Offset and constant part of the rounding in one, where that is all of the rounding.
+    pub(super) summed: Option<Vec<i64>>,
     pub(super) rounding: ShiftRounding,
     pub(super) zero_point: i32,
     pub(super) qmin: i32,
@@ -128,7 +133,9 @@ impl<O: Code> MulShift<O> {
             ShiftRounding::HalfUp | ShiftRounding::HalfAway => 1i64 << (s - 1),
             ShiftRounding::HalfEven => (1i64 << (s - 1)) - 1,
         };
+        let simple = matches!(rounding, ShiftRounding::Floor | ShiftRounding::HalfUp);
         Some(MulShift {
+            summed: simple.then(|| offset.iter().zip(&shift).map(|(&o, &s)| o + constant(s)).collect()),
             constant: shift.iter().map(|&s| constant(s)).collect(),
             offset,
             shifted: shift.iter().map(|&s| -i64::from(s != 0)).collect(),
@@ -175,5 +182,8 @@ impl<O: Code> Epilogue for MulShift<O> {
             Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::mul_shift(self, tile, out) },
             _ => self.apply_scalar(tile, out, 0),
         }
+    }
+    fn fused(&self) -> Option<Fused<'_>> {
+        self.fused_form()
     }
 }

@@ -9,8 +9,10 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod fixed;
+mod fused;
 
 pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
+pub use fused::{Bytes, Fused};
 
 use super::code::Code;
 use super::isa::{Isa, Simd};
@@ -62,6 +64,10 @@ pub trait Epilogue<A = i32>: Sync {
     type Out: Copy + Default + Send + Sync;
     /// Writes the outputs of one block.
     fn apply(&self, simd: Simd, tile: AccTile<'_, A>, out: OutTile<'_, Self::Out>);
+    /// The form that micro-kernels may apply in registers, where there is one; outputs are then bytes.
+    fn fused(&self) -> Option<Fused<'_>> {
+        None
+    }
 }
 
 /// Hands the accumulators on as they are.
@@ -134,6 +140,9 @@ impl<O: Code> Epilogue for FloatScale<O> {
             Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::float_scale(self, tile, out) },
             _ => self.apply_scalar(tile, out, 0),
         }
+    }
+    fn fused(&self) -> Option<Fused<'_>> {
+        self.fused_form()
     }
 }
 

@@ -3,12 +3,12 @@
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
 use super::{Argument, Context, IntegerOp, Layout, Prepared};
-use crate::encoding::Granularity;
+use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
 
@@ -17,7 +17,7 @@ pub fn arity(op_type: &str) -> Option<&'static [&'static str]> {
     Some(match op_type {
         "Relu" | "Clip" | "LeakyRelu" | "Sigmoid" | "Tanh" | "HardSwish" | "HardSigmoid" | "Gelu" | "Exp" | "Log"
         | "Sqrt" | "Reciprocal" | "Abs" | "Neg" | "Erf" | "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign"
-        | "Mish" | "Floor" | "Ceil" | "Round" | "Sin" | "Cos" => &["x"],
+        | "Mish" | "Floor" | "Ceil" | "Round" | "Sin" | "Cos" | "Requantize" | "LookUp" => &["x"],
         "PRelu" => &["x", "w"],
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => &["a", "b"],
         _ => return None,
@@ -34,37 +34,12 @@ impl IntegerOp for Elementwise {
         (0..arity(&facts.node.op_type).map_or(0, <[_]>::len)).collect()
     }
 
+    fn takes_channels(&self, facts: &Facts<'_>) -> bool {
+        facts.node.op_type == "Requantize"
+    }
+
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-        let names = arity(&facts.node.op_type).ok_or_else(|| facts.unsupported("not an elementwise operator"))?;
-        if facts.inputs.len() > names.len() && facts.node.op_type != "Clip" {
-            return Err(facts.unsupported(format!("{} operands", facts.inputs.len())));
-        }
-        let mut env = Env::new();
-        for (i, name) in names.iter().enumerate() {
-            let encoding = encoding_of(facts, facts.input(i)?)?;
-            add_code_input(&mut env, name, encoding);
-            add_encoding(&mut env, name, encoding);
-        }
-        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
-        add_output(&mut env, encoding_of(facts, y)?, clamp);
-        let defaults: &[(&str, f32)] = match facts.node.op_type.as_str() {
-            "LeakyRelu" => &[("alpha", 0.01)],
-            "HardSigmoid" => &[("alpha", 0.2), ("beta", 0.5)],
-            "Elu" | "Celu" => &[("alpha", 1.0)],
-            "Selu" => &[("alpha", 1.673_263_2), ("gamma", 1.050_701)],
-            _ => &[],
-        };
-        add_attributes(&mut env, facts.node, defaults);
-        if facts.node.op_type == "Gelu" {
-            let tanh = facts.node.string("approximate", "none")? == "tanh";
-            env.constant("attr.approximate_tanh", Value::Bool(tanh));
-        }
-        if facts.node.op_type == "Clip" {
-            let (lo, hi) = clip_bounds(facts)?;
-            env.constant("attr.min", Value::F32(lo));
-            env.constant("attr.max", Value::F32(hi));
-        }
-        Ok(env)
+        environment(facts, clamp, false)
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
@@ -73,16 +48,24 @@ impl IntegerOp for Elementwise {
                 facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label()))
             );
         };
-        let env = self.environment(facts, context.clamp)?;
+        let slope = match facts.node.op_type == "PRelu" && program.reads("slope") {
+            true => Some(Slope::new(facts)?),
+            false => None,
+        };
+        let mut env = environment(facts, context.clamp, slope.is_some())?;
+        if let Some(slope) = &slope {
+            env.channel("slope", slope.values.iter().map(|&v| Value::F32(v)).collect());
+        }
         let compiled = program.compile(&env)?;
-        let operands = self.data_inputs(facts).len();
+        let operands = if slope.is_some() { 1 } else { self.data_inputs(facts).len() };
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
         let dtype = encoding_of(facts, y)?.storage_dtype();
         if operands == 1 {
             let x = encoding_of(facts, facts.input(0)?)?;
             let layout = context.layouts[0];
             let argument = vec![Argument { input: 0, layout }];
-            if compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
+            let fast = compiled.evaluator() == Evaluator::Fast;
+            if fast && compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
                 let table = Table::build(compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
@@ -100,7 +83,10 @@ impl IntegerOp for Elementwise {
         };
         let map = match plain {
             true => None,
-            false => Some(channel_map(facts, operands, &y.shape)?),
+            false => Some(match &slope {
+                Some(slope) => slope.map(&y.shape)?,
+                None => channel_map(facts, operands, &y.shape)?,
+            }),
         };
         let arguments = (0..operands)
             .map(|input| Argument {
@@ -108,11 +94,52 @@ impl IntegerOp for Elementwise {
                 layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor },
             })
             .collect();
-        let names = arity(&facts.node.op_type).unwrap_or_default();
+        let names = &arity(&facts.node.op_type).unwrap_or_default()[..operands];
         let kernel =
             ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
     }
+}
+
+/// What programs and conditions see. A constant slope of PRelu stands apart from the operands that vary.
+fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>, constant_slope: bool) -> Result<Env> {
+    let names = arity(&facts.node.op_type).ok_or_else(|| facts.unsupported("not an elementwise operator"))?;
+    if facts.inputs.len() > names.len() && !matches!(facts.node.op_type.as_str(), "Clip" | "LookUp") {
+        return Err(facts.unsupported(format!("{} operands", facts.inputs.len())));
+    }
+    let mut env = Env::new();
+    for (i, name) in names.iter().enumerate().take(if constant_slope { 1 } else { names.len() }) {
+        let encoding = encoding_of(facts, facts.input(i)?)?;
+        add_code_input(&mut env, name, encoding);
+        add_encoding(&mut env, name, encoding);
+    }
+    let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+    add_output(&mut env, encoding_of(facts, y)?, clamp);
+    let defaults: &[(&str, f32)] = match facts.node.op_type.as_str() {
+        "LeakyRelu" => &[("alpha", 0.01)],
+        "HardSigmoid" => &[("alpha", 0.2), ("beta", 0.5)],
+        "Elu" | "Celu" => &[("alpha", 1.0)],
+        "Selu" => &[("alpha", 1.673_263_2), ("gamma", 1.050_701)],
+        _ => &[],
+    };
+    add_attributes(&mut env, facts.node, defaults);
+    if facts.node.op_type == "Gelu" {
+        let tanh = facts.node.string("approximate", "none")? == "tanh";
+        env.constant("attr.approximate_tanh", Value::Bool(tanh));
+    }
+    if facts.node.op_type == "Requantize" {
+        env.constant("x.count", Value::Int(facts.input(0)?.shape.iter().product::<usize>() as i128));
+    }
+    if facts.node.op_type == "LookUp" {
+        let table = facts.constant(1)?.to_i64()?;
+        env.table("table", table.into_iter().map(|v| Value::Int(v.into())).collect());
+    }
+    if facts.node.op_type == "Clip" {
+        let (lo, hi) = clip_bounds(facts)?;
+        env.constant("attr.min", Value::F32(lo));
+        env.constant("attr.max", Value::F32(hi));
+    }
+    Ok(env)
 }
 
 /// Real bounds of a Clip, infinite where absent.
@@ -127,6 +154,50 @@ pub fn clip_bounds(facts: &Facts<'_>) -> Result<(f32, f32)> {
         }
     };
     Ok((bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
+}
+
+/// The constant slope of a PRelu as reals: one, or one per channel.
+struct Slope {
+    values: Vec<f32>,
+    /// Axis of the output that the values run over.
+    axis: usize,
+}
+
+impl Slope {
+    fn new(facts: &Facts<'_>) -> Result<Slope> {
+        let fact = facts.input(1)?;
+        let encoding = encoding_of(facts, fact)?;
+        let Some(codes) = &fact.codes else { return Err(facts.unsupported("a slope that is not constant")) };
+        let rank = facts.input(0)?.shape.len();
+        let long: Vec<usize> = (0..fact.shape.len()).filter(|&d| fact.shape[d] != 1).collect();
+        let axis = match long[..] {
+            [] => 0,
+            [d] if fact.shape.len() <= rank => d + rank - fact.shape.len(),
+            _ => return Err(facts.unsupported(format!("a slope of shape {:?}", fact.shape))),
+        };
+        if matches!(encoding.granularity, Granularity::PerBlock { .. }) {
+            return Err(facts.unsupported("a slope with per-block scales"));
+        }
+        let real = |(i, code): (usize, i64)| {
+            let at = i % encoding.scale.len();
+            ((code - encoding.zero_point[at]) as f64 * encoding.scale[at]) as f32
+        };
+        Ok(Slope { values: codes.to_i64()?.into_iter().enumerate().map(real).collect(), axis })
+    }
+
+    fn map(&self, shape: &[usize]) -> Result<ScaleMap> {
+        let grid = Encoding::per_tensor(1.0, 0, 8, false)?;
+        if self.values.len() == 1 {
+            return ScaleMap::new(&grid, shape);
+        }
+        let spread = Encoding {
+            scale: vec![1.0; self.values.len()],
+            zero_point: vec![0; self.values.len()],
+            granularity: Granularity::PerChannel { axis: self.axis },
+            ..grid
+        };
+        ScaleMap::new(&spread, shape)
+    }
 }
 
 /// The operand repeated to the output's shape.
@@ -164,10 +235,22 @@ fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) 
     })
 }
 
+/// A part of the codes; one code serves every part.
+fn section(lanes: Lanes<'_>, part: std::ops::Range<usize>) -> Lanes<'_> {
+    match lanes {
+        Lanes::I32(v) if v.len() > 1 => Lanes::I32(&v[part]),
+        Lanes::I64(v) if v.len() > 1 => Lanes::I64(&v[part]),
+        other => other,
+    }
+}
+
 /// Code `index` of a tensor in memory order.
 fn code_at(x: &Tensor, index: usize) -> Result<i64> {
     if index >= x.len() {
         return Err(Error::invalid("explain_index", format!("element {index} of {}", x.len())));
+    }
+    if let Data::I64(codes) = x.data() {
+        return Ok(codes[index]);
     }
     let mut code = [0i32];
     read_codes(x.data(), index, &mut code)?;
@@ -182,6 +265,7 @@ struct Table {
 }
 
 impl Table {
+    /// Evaluates the program for the codes `first..=last`.
     fn build(compiled: Compiled, first: i32, last: i32, dtype: DType) -> Result<Self> {
         let codes: Vec<i32> = (first..=last).collect();
         let mut out = vec![0i32; codes.len()];
@@ -254,20 +338,20 @@ impl Kernel for ElementwiseKernel {
             let mut buffers = [[0i32; CHUNK]; 2];
             let mut lanes = Vec::with_capacity(2);
             for (x, buffer) in operands.iter().zip(&mut buffers) {
-                let buffer = if x.len() == 1 { &mut buffer[..1] } else { &mut buffer[..out.len()] };
-                read_codes(x.data(), if x.len() == 1 { 0 } else { start }, buffer)?;
-                lanes.push(&*buffer);
+                let (first, count) = if x.len() == 1 { (0, 1) } else { (start, out.len()) };
+                if let Data::I64(codes) = x.data() {
+                    lanes.push(Lanes::I64(&codes[first..first + count]));
+                    continue;
+                }
+                read_codes(x.data(), first, &mut buffer[..count])?;
+                lanes.push(Lanes::I32(&buffer[..count]));
             }
             let mut scratch = Scratch::default();
             match &self.map {
-                None => {
-                    let lanes: Vec<_> = lanes.iter().map(|l| Lanes::I32(l)).collect();
-                    self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out)
-                }
+                None => self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out),
                 Some(map) => map.segments(start..start + out.len(), |range, channels| {
                     let part = range.start - start..range.end - start;
-                    let lanes: Vec<_> =
-                        lanes.iter().map(|l| Lanes::I32(if l.len() == 1 { l } else { &l[part.clone()] })).collect();
+                    let lanes: Vec<_> = lanes.iter().map(|&l| section(l, part.clone())).collect();
                     self.tile.run(&lanes, channels, &mut scratch, &mut out[part])
                 }),
             }

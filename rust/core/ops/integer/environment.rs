@@ -2,7 +2,7 @@
 
 use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
-use crate::graph::{Attribute, Node};
+use crate::graph::{Attribute, Node, PARAMETER_PREFIX};
 use crate::ops::{Fact, Facts};
 use crate::program::{Env, Value};
 
@@ -46,13 +46,15 @@ pub fn add_output(env: &mut Env, encoding: &Encoding, clamp: Option<(i64, i64)>)
     env.output(lo, hi);
 }
 
-/// Adds numeric attributes as `attr.name`.
+/// Adds numeric attributes as `attr.name`, and parameters of the target as the Booleans `attr.name.value`.
 pub fn add_attributes(env: &mut Env, node: &Node, defaults: &[(&str, f32)]) {
     for (name, value) in defaults {
         env.constant(&format!("attr.{name}"), Value::F32(*value));
     }
     for (name, attribute) in &node.attributes {
+        let name = name.strip_prefix(PARAMETER_PREFIX).unwrap_or(name);
         let value = match attribute {
+            Attribute::Int(v) if name.contains('.') => Value::Bool(*v != 0),
             Attribute::Int(v) => Value::Int((*v).into()),
             Attribute::Float(v) => Value::F32(*v),
             _ => continue,

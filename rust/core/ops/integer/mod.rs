@@ -12,7 +12,7 @@ mod window;
 
 use super::{Facts, Kernel};
 use crate::error::Result;
-use crate::spec::{Body, Spec};
+use crate::spec::{Action, Body, Spec};
 
 /// Order of a tensor's elements in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,11 +59,26 @@ pub trait IntegerOp: Send + Sync {
     /// Inputs whose codes the kernel needs; the others are constants such as axes.
     fn data_inputs(&self, facts: &Facts<'_>) -> Vec<usize>;
 
+    /// Whether inputs may have one scale per channel.
+    fn takes_channels(&self, _facts: &Facts<'_>) -> bool {
+        false
+    }
+
     /// The constants on which conditions of the rule may depend.
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<crate::program::Env>;
 
     /// Freezes the rule's arithmetic for these encodings and shapes.
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared>;
+}
+
+/// Whether a node only moves codes, after its operands came into the output's encoding: by its rule's program where it has
+/// one.
+pub fn moves(op_type: &str, action: &Action) -> bool {
+    match action {
+        Action::Move => true,
+        Action::Program { .. } => movement::is_movement(op_type),
+        _ => false,
+    }
 }
 
 /// The integer form of an operator, where it has one.

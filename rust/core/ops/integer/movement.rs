@@ -151,6 +151,7 @@ fn pad_code(facts: &Facts<'_>, spec: &Spec) -> Result<i64> {
         let mut env = Env::new();
         add_code_input(&mut env, "x", from);
         add_encoding(&mut env, "x", from);
+        env.constant("x.count", Value::Int(facts.input(0)?.shape.iter().product::<usize>() as i128));
         add_output(&mut env, to, None);
         quantizers::compile(spec, names::REQUANTIZE, &env)?.eval(0, &[code])?
     };

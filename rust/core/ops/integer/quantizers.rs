@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Location, Result};
 use crate::num::FloatType;
 use crate::ops::closure::input;
 use crate::ops::{Fact, Kernel, RunContext};
-use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram};
+use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -97,13 +97,21 @@ pub fn fake_quant_kernel(
     }))
 }
 
-/// A kernel from codes of one per-tensor encoding to codes of another.
-pub fn requantize_kernel(spec: &Spec, name: &str, from: &Encoding, to: &Encoding) -> Result<Box<dyn Kernel>> {
+/// A kernel from codes of one per-tensor encoding to codes of another, by a rule on `x`, for tensors of `count` elements.
+pub fn requantize_kernel(
+    spec: &Spec,
+    rule: &str,
+    name: &str,
+    from: &Encoding,
+    to: &Encoding,
+    count: usize,
+) -> Result<Box<dyn Kernel>> {
     let mut env = Env::new();
     add_code_input(&mut env, "x", from);
     add_encoding(&mut env, "x", from);
+    env.constant("x.count", Value::Int(count as i128));
     add_output(&mut env, to, None);
-    let compiled = compile(spec, names::REQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
+    let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     if compiled.channels() > 1 {
         return Err(
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)
@@ -212,8 +220,8 @@ pub fn quantize_bias(spec: &Spec, name: &str, x: &Encoding, w: &Encoding, reals:
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
     env.output(i32::MIN.into(), i32::MAX.into());
-    env.constant("y.qmin", crate::program::Value::Int(i32::MIN.into()));
-    env.constant("y.qmax", crate::program::Value::Int(i32::MAX.into()));
+    env.constant("y.qmin", Value::Int(i32::MIN.into()));
+    env.constant("y.qmax", Value::Int(i32::MAX.into()));
     let compiled = compile(spec, names::BIAS, &env).map_err(|e| e.at_tensor(name))?;
     let values = reals.as_f32().map_err(|e| e.at_tensor(name))?;
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {

@@ -3,11 +3,12 @@
 use super::super::graph::{Comparison, Graph, Node, NodeId, Op};
 use super::super::simplify::aliases;
 use super::super::types::{Datum, Interval, Type, Value};
-use super::super::{Compiled, env};
+use super::super::{Compiled, Evaluator, env};
 use super::lanes::Consts;
 use super::{Action, Argument, Class, Instruction, Reference, Shift, Source, TileProgram};
 use crate::num::{FloatType, Rounding};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 impl Compiled {
     /// The same program for many elements at a time.
@@ -50,6 +51,8 @@ impl Compiled {
             inputs,
             result,
             result_type: node.ty,
+            vectors: self.executor.vectors,
+            reference: (self.evaluator() == Evaluator::Reference).then(|| Arc::new(self.clone())),
         };
         program.share_registers();
         program

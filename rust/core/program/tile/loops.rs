@@ -1,6 +1,7 @@
 //! The loops of all passes, compiled for each instruction set that matters and chosen at run time.
 
 use super::lanes::Lane;
+use crate::program::Vectors;
 
 /// Instruction set that the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +15,8 @@ pub(super) enum Level {
 }
 
 impl Level {
-    pub fn of_this_machine() -> Level {
+    /// The richest that the machine has and `widest` allows.
+    pub fn of_this_machine(widest: Vectors) -> Level {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
@@ -22,12 +24,14 @@ impl Level {
                 && std::arch::is_x86_feature_detected!("avx512bw")
                 && std::arch::is_x86_feature_detected!("avx512dq")
                 && std::arch::is_x86_feature_detected!("avx512vl");
-            match (avx2, avx512) {
-                (true, true) => return Level::Avx512,
-                (true, false) => return Level::Avx2,
-                _ => {}
+            match (avx2, avx512, widest) {
+                (_, _, Vectors::Plain) | (false, ..) => {}
+                (true, true, Vectors::Bits512) => return Level::Avx512,
+                (true, ..) => return Level::Avx2,
             }
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = widest;
         Level::Plain
     }
 }

@@ -8,15 +8,19 @@ mod build;
 mod kernels;
 mod lanes;
 mod loops;
+mod reference;
 #[cfg(test)]
 mod tests;
 
+use super::Compiled;
+use super::executor::Vectors;
 use super::graph::{Comparison, Math, Node};
 use super::types::{Datum, Type};
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
 use lanes::{Consts, View};
 pub use lanes::{LANES, Scratch};
+use std::sync::Arc;
 
 /// Run-time values of one input. A slice of length one counts for all elements. Floats of 16 bits come in f32 lanes.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +165,10 @@ pub struct TileProgram {
     inputs: Vec<(String, Type)>,
     result: Source,
     result_type: Type,
+    /// Limit of the vectors that passes use.
+    vectors: Vectors,
+    /// Computes the elements in place of the instructions, where it is given.
+    reference: Option<Arc<Compiled>>,
 }
 
 impl TileProgram {
@@ -168,6 +176,9 @@ impl TileProgram {
     /// elements or of one.
     pub fn run(&self, inputs: &[Lanes<'_>], channels: Channels, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
         self.expect(matches!(self.result_type, Type::Int | Type::Bool) && self.result_class() == Class::I32, "i32")?;
+        if let Some(compiled) = &self.reference {
+            return self.evaluate(compiled, inputs, channels, out, reference::int);
+        }
         self.tiles(inputs, channels, scratch, out, |view, out| match view {
             AnyView::I32(view) => view.copy_to(out),
             _ => unreachable!("the class of the result is checked above"),
@@ -183,6 +194,9 @@ impl TileProgram {
         out: &mut [i64],
     ) -> Result<()> {
         self.expect(matches!(self.result_type, Type::Int | Type::Bool), "i64")?;
+        if let Some(compiled) = &self.reference {
+            return self.evaluate(compiled, inputs, channels, out, reference::int);
+        }
         self.tiles(inputs, channels, scratch, out, |view, out| match view {
             AnyView::I32(view) => view.map_to(out, i64::from),
             AnyView::I64(view) => view.copy_to(out),
@@ -200,6 +214,9 @@ impl TileProgram {
         out: &mut [f32],
     ) -> Result<()> {
         self.expect(self.result_class() == Class::F32, "f32")?;
+        if let Some(compiled) = &self.reference {
+            return self.evaluate(compiled, inputs, channels, out, reference::single);
+        }
         self.tiles(inputs, channels, scratch, out, |view, out| match view {
             AnyView::F32(view) => view.copy_to(out),
             _ => unreachable!("the class of the result is checked above"),
@@ -215,6 +232,9 @@ impl TileProgram {
         out: &mut [f64],
     ) -> Result<()> {
         self.expect(matches!(self.result_type, Type::Float(_)), "f64")?;
+        if let Some(compiled) = &self.reference {
+            return self.evaluate(compiled, inputs, channels, out, |value| value.as_float());
+        }
         self.tiles(inputs, channels, scratch, out, |view, out| match view {
             AnyView::F32(view) => view.map_to(out, f64::from),
             AnyView::F64(view) => view.copy_to(out),
@@ -284,7 +304,7 @@ impl TileProgram {
     ) -> Result<()> {
         self.check(inputs, channels, out.len())?;
         scratch.reserve(self.registers);
-        let level = loops::Level::of_this_machine();
+        let level = loops::Level::of_this_machine(self.vectors);
         for (tile, out) in out.chunks_mut(LANES).enumerate() {
             let mut tile = kernels::Tile {
                 program: self,

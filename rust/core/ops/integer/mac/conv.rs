@@ -1,8 +1,9 @@
 //! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
 
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
-use super::arithmetic::{Arithmetic, Mac};
+use super::arithmetic::{Arithmetic, Mac, MacWindow};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
 use crate::kernels::{
@@ -11,7 +12,7 @@ use crate::kernels::{
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::{Env, Value};
+use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -23,17 +24,10 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
     let (x, w) = (facts.input(0)?, facts.input(1)?);
     let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
     let depth = w.shape[1..].iter().product();
-    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, rescaled: false })
-}
-
-/// What conditions of a rule may read: the operands, and whether the convolution is depthwise.
-fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-    let mut env = mac(facts)?.environment(facts, clamp)?;
-    let groups = facts.node.int("group", 1)?;
-    let w = &facts.input(1)?.shape;
-    let depthwise = groups > 1 && w.get(1) == Some(&1) && w[0] as i64 == groups;
-    env.constant("depthwise", Value::Bool(depthwise));
-    Ok(env)
+    let ConvShape { kernel, stride, dilation, groups, .. } = shape(facts)?;
+    let depthwise = groups > 1 && w.shape.get(1) == Some(&1) && w.shape[0] == groups;
+    let window = Some(MacWindow { kernel, stride, dilation, groups, depthwise });
+    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, window, file: None })
 }
 
 /// The geometry; one-dimensional convolutions get a height of one.
@@ -61,7 +55,7 @@ impl IntegerOp for Conv {
     }
 
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-        environment(facts, clamp)
+        mac(facts)?.environment(facts, clamp)
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
@@ -98,7 +92,7 @@ impl IntegerOp for Conv {
             }
         };
         let rank = mac.x.shape.len() - 2;
-        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank };
+        let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank, dtype };
         Ok(Prepared {
             kernel: Box::new(kernel),
             arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
@@ -149,6 +143,7 @@ struct ConvKernel {
     codes: Arc<Tensor>,
     arithmetic: Arithmetic,
     rank: usize,
+    dtype: DType,
 }
 
 impl ConvKernel {
@@ -181,10 +176,16 @@ impl ConvKernel {
 impl Kernel for ConvKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let engine = Engine::new(context.pool);
+        let engine = context.engine();
         let shape = &self.shape;
         let len = shape.output_len();
         let data = match &self.form {
+            _ if self.arithmetic.is_reference() => {
+                let (x, weights) = (reference::codes(x.data())?, reference::codes(self.codes.data())?);
+                let (x, weights, w_zero) = (&x[..], &weights[..], &self.w_zero[..]);
+                let twin = reference::Convolution { shape, x, x_zero: self.x_zero, weights, w_zero };
+                twin.run(context, &self.arithmetic, self.dtype)?
+            }
             Form::Narrow { weights, init, epilogue } => match x.data() {
                 Data::U8(v) => {
                     let pad = self.x_zero as u8;

@@ -4,6 +4,7 @@ use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use super::reference;
 use crate::error::Result;
 use crate::kernels::{
     Accumulator, ConvShape, Engine, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide,
@@ -50,7 +51,8 @@ fn gemm_mac<'a>(facts: &Facts<'a>) -> Result<(Mac<'a>, bool)> {
         depth: x.shape[1],
         channels: w.shape[channel_axis],
         channel_axis,
-        rescaled: false,
+        window: None,
+        file: None,
     };
     Ok((mac, transposed))
 }
@@ -69,7 +71,8 @@ fn matmul_mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
         depth: w.shape[channel_axis - 1],
         channels: w.shape[channel_axis],
         channel_axis,
-        rescaled: false,
+        window: None,
+        file: None,
     })
 }
 
@@ -134,6 +137,7 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
         x_batch: mac.x.shape[..mac.x.shape.len() - 2].to_vec(),
         w_batch: mac.w.shape[..mac.w.shape.len() - 2].to_vec(),
         arithmetic,
+        dtype,
     };
     let mut arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
     match &mac.w.codes {
@@ -179,6 +183,7 @@ struct MatrixKernel {
     x_batch: Vec<usize>,
     w_batch: Vec<usize>,
     arithmetic: Arithmetic,
+    dtype: DType,
 }
 
 impl MatrixKernel {
@@ -254,6 +259,26 @@ impl MatrixKernel {
         })
     }
 
+    /// The product of `rows` rows from row `from` on by matrix number `right` of `w`, by the naive twin.
+    fn multiply_reference(
+        &self,
+        context: &RunContext<'_>,
+        x: &Tensor,
+        from: usize,
+        rows: usize,
+        w: &Tensor,
+        right: usize,
+    ) -> Result<Data> {
+        let (k, n) = (self.depth, self.channels);
+        let x = &reference::codes(x.data())?[from * k..(from + rows) * k];
+        let w = &reference::codes(w.data())?[right * k * n..(right + 1) * k * n];
+        let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
+        let weights: Vec<i32> = (0..n * k).map(|i| w[at(i % k, i / k)]).collect();
+        let shape = &ConvShape::new(1, [rows, 1], k, n, [1, 1]);
+        let twin = reference::Convolution { shape, x, x_zero: self.x_zero, weights: &weights, w_zero: &self.w_zero };
+        twin.run(context, &self.arithmetic, self.dtype)
+    }
+
     /// For each batch of the output: number of the left and of the right matrix.
     fn batches(&self) -> Result<Vec<(usize, usize)>> {
         let batch = broadcast_shape(&[&self.x_batch, &self.w_batch])?;
@@ -290,10 +315,13 @@ impl MatrixKernel {
 impl Kernel for MatrixKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let engine = Engine::new(context.pool);
-        if let Some((_, right)) = &self.constant {
+        let engine = context.engine();
+        if let Some((codes, right)) = &self.constant {
             let rows = x.len() / self.depth.max(1);
-            let data = self.multiply(engine, x.data(), 0, rows, right)?;
+            let data = match self.arithmetic.is_reference() {
+                true => self.multiply_reference(context, x, 0, rows, codes, 0)?,
+                false => self.multiply(engine, x.data(), 0, rows, right)?,
+            };
             return Ok(vec![Tensor::new(self.shape.clone(), data)?]);
         }
         let w = self.variable(inputs)?;
@@ -301,6 +329,10 @@ impl Kernel for MatrixKernel {
         let mut parts = Vec::new();
         let mut packed: Option<(usize, Right)> = None;
         for (left, right) in self.batches()? {
+            if self.arithmetic.is_reference() {
+                parts.push(self.multiply_reference(context, x, left * rows, rows, w, right)?);
+                continue;
+            }
             if packed.as_ref().is_none_or(|(of, _)| *of != right) {
                 packed = Some((right, self.pack(w, right)?));
             }

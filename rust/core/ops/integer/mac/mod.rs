@@ -5,6 +5,7 @@ mod conv;
 mod conv_transpose;
 mod epilogue;
 mod matrix;
+mod reference;
 mod weights;
 
 pub use conv::{Conv, wrong_codes};

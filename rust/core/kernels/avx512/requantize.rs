@@ -1,0 +1,238 @@
+//! From accumulators in registers to bytes.
+
+use super::super::epilogue::Bytes;
+use std::arch::x86_64::*;
+
+/// Rounding of a conversion, whatever the mode of the thread is.
+const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// An epilogue on vectors of sixteen accumulators.
+pub(super) trait Requantize: Copy {
+    /// Its parameters for sixteen channels.
+    type Parameters: Copy;
+
+    /// The parameters of the channels from `channel` on, of the lanes that `lanes` selects.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW, VL and DQ; the selected channels exist.
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> Self::Parameters;
+
+    /// The parameters of the channels `channel + index[i]` of the lanes that `lanes` selects.
+    ///
+    /// # Safety
+    /// As [`Requantize::load`].
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> Self::Parameters;
+
+    /// The value of each lane before [`Bytes`].
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW, VL and DQ.
+    unsafe fn value(acc: __m512i, parameters: Self::Parameters) -> __m512i;
+
+    /// What becomes of the values.
+    fn bytes(&self) -> Bytes;
+}
+
+/// Calls `$body` with `$q` bound to the [`Requantize`] of a [`crate::kernels::Fused`].
+macro_rules! with_requantize {
+    ($fused:expr, $q:ident => $body:expr) => {
+        match $fused {
+            $crate::kernels::Fused::FloatScale { scale, bytes } => {
+                let $q = $crate::kernels::avx512::requantize::FloatScale { scale, bytes: *bytes };
+                $body
+            }
+            $crate::kernels::Fused::DoubleRounding { left, multiplier, right, bytes } => {
+                let $q = $crate::kernels::avx512::requantize::DoubleRounding { left, multiplier, right, bytes: *bytes };
+                $body
+            }
+            $crate::kernels::Fused::MulShift { multiplier, offset, shift, bytes } => {
+                let $q = $crate::kernels::avx512::requantize::MulShift { multiplier, offset, shift, bytes: *bytes };
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_requantize;
+
+/// See [`crate::kernels::Fused::FloatScale`].
+#[derive(Clone, Copy)]
+pub(super) struct FloatScale<'a> {
+    pub scale: &'a [f32],
+    pub bytes: Bytes,
+}
+
+impl Requantize for FloatScale<'_> {
+    type Parameters = __m512;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> __m512 {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe { _mm512_maskz_loadu_ps(lanes, self.scale.as_ptr().wrapping_add(channel)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> __m512 {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            let from = self.scale.as_ptr().wrapping_add(channel);
+            _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), lanes, index, from.cast())
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, scale: __m512) -> __m512i {
+        // What is too large converts to the least integer, so the product is bounded above; what is too small may.
+        let product = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+        _mm512_cvt_roundps_epi32::<NEAREST_EVEN>(_mm512_min_ps(product, _mm512_set1_ps(65_536.0)))
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// See [`crate::kernels::Fused::DoubleRounding`].
+#[derive(Clone, Copy)]
+pub(super) struct DoubleRounding<'a> {
+    pub left: &'a [i32],
+    pub multiplier: &'a [i32],
+    pub right: &'a [i32],
+    pub bytes: Bytes,
+}
+
+impl Requantize for DoubleRounding<'_> {
+    /// Left shift, multiplier, right shift.
+    type Parameters = [__m512i; 3];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 3] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            [self.left, self.multiplier, self.right]
+                .map(|v| _mm512_maskz_loadu_epi32(lanes, v.as_ptr().wrapping_add(channel)))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 3] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            [self.left, self.multiplier, self.right].map(|v| {
+                let from = v.as_ptr().wrapping_add(channel);
+                _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, index, from.cast())
+            })
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, [left, multiplier, right]: [__m512i; 3]) -> __m512i {
+        let one = _mm512_set1_epi32(1);
+        let nudge = _mm512_set1_epi64(1 << 30);
+        let t = _mm512_sllv_epi32(acc, left);
+        let low = _mm512_add_epi64(_mm512_mul_epi32(t, multiplier), nudge);
+        let odd = _mm512_srli_epi64::<32>(multiplier);
+        let high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(t), odd), nudge);
+        let t = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<31>(low), _mm512_slli_epi64::<1>(high));
+        // Half away from zero: up where the remainder exceeds half, or reaches it and t is not negative.
+        let mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
+        let threshold = _mm512_sub_epi32(_mm512_srli_epi32::<1>(mask), _mm512_srai_epi32::<31>(t));
+        let up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(t, mask), threshold);
+        let q = _mm512_srav_epi32(t, right);
+        _mm512_mask_add_epi32(q, up, q, one)
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// See [`crate::kernels::Fused::MulShift`].
+#[derive(Clone, Copy)]
+pub(super) struct MulShift<'a> {
+    pub multiplier: &'a [i32],
+    pub offset: &'a [i64],
+    pub shift: &'a [i64],
+    pub bytes: Bytes,
+}
+
+impl Requantize for MulShift<'_> {
+    /// Multiplier; offset and shift of the lower and of the upper eight lanes.
+    type Parameters = [__m512i; 5];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 5] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            let wide = |v: &[i64], h: usize| {
+                let lanes = (lanes >> (8 * h)) as __mmask8;
+                _mm512_maskz_loadu_epi64(lanes, v.as_ptr().wrapping_add(channel + 8 * h))
+            };
+            [
+                _mm512_maskz_loadu_epi32(lanes, self.multiplier.as_ptr().wrapping_add(channel)),
+                wide(self.offset, 0),
+                wide(self.offset, 1),
+                wide(self.shift, 0),
+                wide(self.shift, 1),
+            ]
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 5] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let from = self.multiplier.as_ptr().wrapping_add(channel);
+            let halves = [_mm512_castsi512_si256(index), _mm512_extracti64x4_epi64::<1>(index)];
+            let wide = |v: &[i64], h: usize| {
+                let lanes = (lanes >> (8 * h)) as __mmask8;
+                _mm512_mask_i32gather_epi64::<8>(zero, lanes, halves[h], v.as_ptr().wrapping_add(channel).cast())
+            };
+            [
+                _mm512_mask_i32gather_epi32::<4>(zero, lanes, index, from.cast()),
+                wide(self.offset, 0),
+                wide(self.offset, 1),
+                wide(self.shift, 0),
+                wide(self.shift, 1),
+            ]
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, [multiplier, offset0, offset1, shift0, shift1]: [__m512i; 5]) -> __m512i {
+        let half = |acc: __m256i, m: __m256i, offset: __m512i, shift: __m512i| {
+            let product = _mm512_mul_epi32(_mm512_cvtepi32_epi64(acc), _mm512_cvtepi32_epi64(m));
+            _mm512_cvtsepi64_epi32(_mm512_srav_epi64(_mm512_add_epi64(product, offset), shift))
+        };
+        let low = half(_mm512_castsi512_si256(acc), _mm512_castsi512_si256(multiplier), offset0, shift0);
+        let (acc, multiplier) = (_mm512_extracti64x4_epi64::<1>(acc), _mm512_extracti64x4_epi64::<1>(multiplier));
+        let high = half(acc, multiplier, offset1, shift1);
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// Four vectors of values as bytes: byte `16·i + 4·j + b` of the result is of lane `4·i + b` of `values[j]`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn to_bytes(values: [__m512i; 4], bytes: Bytes) -> __m512i {
+    let zero_point = _mm512_set1_epi16(bytes.zero_point);
+    let low = _mm512_adds_epi16(_mm512_packs_epi32(values[0], values[1]), zero_point);
+    let high = _mm512_adds_epi16(_mm512_packs_epi32(values[2], values[3]), zero_point);
+    let codes = _mm512_packus_epi16(low, high);
+    let codes = _mm512_max_epu8(codes, _mm512_set1_epi8(bytes.least as i8));
+    let codes = _mm512_min_epu8(codes, _mm512_set1_epi8(bytes.most as i8));
+    _mm512_xor_si512(codes, _mm512_set1_epi8(bytes.flip as i8))
+}

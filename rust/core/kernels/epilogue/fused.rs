@@ -1,0 +1,102 @@
+//! What a micro-kernel needs to turn its accumulators into bytes without leaving the registers.
+
+use super::fixed::{DoubleRounding, MulShift};
+use super::{Clip, Code, FloatScale};
+
+/// The last step of every fused form: `sat8(v + zero_point)` of a 32-bit value, as bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes {
+    /// Added to the value, which may saturate to 16 bits before and after.
+    pub(crate) zero_point: i16,
+    /// Bounds of the unsigned byte.
+    pub(crate) least: u8,
+    pub(crate) most: u8,
+    /// XORed to the byte in the end: turns `code + 128` into a signed code.
+    pub(crate) flip: u8,
+}
+
+impl Bytes {
+    /// For values that are clamped to `lo..=hi` before the zero point is added. `None` where the output is not of one
+    /// byte or the zero point is far outside of it.
+    fn new<O: Code>(clip: Clip, lo: i32, hi: i32) -> Option<Bytes> {
+        let signed = O::MIN < 0;
+        let bias = if signed { 128 } else { 0 };
+        let byte = |v: i32| u8::try_from(i64::from(v.clamp(clip.lo, clip.hi)) + i64::from(clip.zero_point) + bias).ok();
+        let near = clip.zero_point.unsigned_abs() <= 1 << 13;
+        (size_of::<O>() == 1 && near).then_some(())?;
+        Some(Bytes {
+            zero_point: (clip.zero_point + bias as i32) as i16,
+            least: byte(lo)?,
+            most: byte(hi)?,
+            flip: if signed { 0x80 } else { 0 },
+        })
+    }
+}
+
+/// An epilogue that writes bytes and has a form in registers; see the types of the same names.
+#[derive(Debug, Clone, Copy)]
+pub enum Fused<'a> {
+    /// [`FloatScale`]
+    FloatScale {
+        /// Factor per channel.
+        scale: &'a [f32],
+        /// What becomes of the rounded product.
+        bytes: Bytes,
+    },
+    /// [`DoubleRounding`]
+    DoubleRounding {
+        /// Left shifts per channel.
+        left: &'a [i32],
+        /// Multipliers per channel.
+        multiplier: &'a [i32],
+        /// Right shifts per channel.
+        right: &'a [i32],
+        /// What becomes of the shifted value.
+        bytes: Bytes,
+    },
+    /// [`MulShift`]
+    MulShift {
+        /// Multipliers per channel.
+        multiplier: &'a [i32],
+        /// Offsets per channel, with the constant part of the rounding.
+        offset: &'a [i64],
+        /// Shifts per channel.
+        shift: &'a [i64],
+        /// What becomes of the shifted value.
+        bytes: Bytes,
+    },
+}
+
+impl Fused<'_> {
+    /// Channels that there are parameters for.
+    pub(crate) fn channels(&self) -> usize {
+        match self {
+            Fused::FloatScale { scale, .. } => scale.len(),
+            Fused::DoubleRounding { multiplier, left, right, .. } => multiplier.len().min(left.len()).min(right.len()),
+            Fused::MulShift { multiplier, offset, shift, .. } => multiplier.len().min(offset.len()).min(shift.len()),
+        }
+    }
+}
+
+impl<O: Code> FloatScale<O> {
+    pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
+        let round = |v: f32| v.round_ties_even() as i32;
+        let bytes = Bytes::new::<O>(self.clip, round(self.lo), round(self.hi))?;
+        Some(Fused::FloatScale { scale: &self.scale, bytes })
+    }
+}
+
+impl<O: Code> DoubleRounding<O> {
+    pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
+        let bytes = Bytes::new::<O>(self.clip, i32::MIN, i32::MAX)?;
+        Some(Fused::DoubleRounding { left: &self.left, multiplier: &self.multiplier, right: &self.right, bytes })
+    }
+}
+
+impl<O: Code> MulShift<O> {
+    pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
+        let summed = self.summed.as_deref()?;
+        let bytes = Bytes::new::<O>(Clip::new::<O>(self.qmin, self.qmax, self.zero_point)?, i32::MIN, i32::MAX)?;
+        Some(Fused::MulShift { multiplier: &self.multiplier, offset: summed, shift: &self.shift, bytes })
+    }
+}
