@@ -51,8 +51,12 @@ FOUR_DIGITS = {
     "test_roialign_aligned_true",
 }
 
-#: Numbers that differ from the case's, and why that is right.
+#: Numbers that differ from the case's, and why.
 OTHER_READING = {
+    **dict.fromkeys(
+        [f"test_castlike_{a}_to_{b}" for a in ("FLOAT", "FLOAT16") for b in ("INT4", "UINT4")],
+        "a constant of four bits is held in eight, and CastLike follows that: a limit of nputwin",
+    ),
     "test_resize_downsample_scales_linear_align_corners": "divides by the size before it is rounded; runtimes do not",
     "test_resize_downsample_scales_cubic_align_corners": "divides by the size before it is rounded; runtimes do not",
 }
@@ -109,8 +113,9 @@ def difference(name: str, got: np.ndarray, expected: np.ndarray) -> str | None:
     tolerance = {"float64": 1e-7, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}.get(kind, 0.0)
     if name in FOUR_DIGITS:
         tolerance = 1e-3
-    if kind == "bfloat16":
-        expected = expected.astype(np.float32)
+    # numpy has none of these types: bfloat16 comes as float32, integers of four bits as such of eight.
+    if other := {"bfloat16": np.float32, "int4": np.int8, "uint4": np.uint8}.get(kind):
+        expected = expected.astype(other)
     if got.dtype != expected.dtype or got.shape != expected.shape:
         return f"{got.dtype} {got.shape} instead of {expected.dtype} {expected.shape}"
     if tolerance == 0.0:
@@ -125,7 +130,7 @@ def difference(name: str, got: np.ndarray, expected: np.ndarray) -> str | None:
 
 
 def outcome(test) -> tuple[str, str]:
-    """`passed`, `refused` or `wrong`, and why."""
+    """`passed`, `refused`, `wrong` or a known `other` reading, and why."""
     for inputs, outputs in test.data_sets:
         try:
             feeds = {p.name: as_array(v) for p, v in zip(test.model.graph.input, inputs, strict=False)}
@@ -139,8 +144,8 @@ def outcome(test) -> tuple[str, str]:
             return "refused", f"the case cannot be fed: {error}"
         for results in runs:
             for got, wanted in zip(results, expected, strict=True):
-                if (text := difference(test.name, got, wanted)) and test.name not in OTHER_READING:
-                    return "wrong", text
+                if text := difference(test.name, got, wanted):
+                    return ("other", OTHER_READING[test.name]) if test.name in OTHER_READING else ("wrong", text)
     return "passed", ""
 
 
@@ -156,7 +161,7 @@ def reason(test, error: nputwin.NputwinError) -> str:
 def render(version: str, total: int, beyond: Counter, refused: dict[str, list[str]], wrong: dict[str, str]) -> str:
     """The report."""
     within = total - beyond.total()
-    passed = within - sum(map(len, refused.values())) - len(wrong)
+    passed = within - sum(map(len, refused.values())) - len({**OTHER_READING, **wrong})
     lines = [
         "# ONNX node cases",
         "",
@@ -203,6 +208,8 @@ def test_node_cases() -> None:
             refused[why].append(test.name)
         elif verdict == "wrong":
             wrong[test.name] = why
+        elif verdict == "passed" and test.name in OTHER_READING:
+            wrong[test.name] = "passes, and is listed as another reading"
     text = render(onnx.__version__, len(tests), beyond, refused, wrong)
     if os.environ.get("NPUTWIN_UPDATE"):
         REPORT.write_text(text)

@@ -226,9 +226,8 @@ impl NonMaxSuppression {
                 boxes.shape()
             )));
         }
-        let float = |i: usize| -> Result<Option<f32>> {
-            Ok(Self::scalar(facts, i)?.map(|t| t.as_f32().map(|v| v[0])).transpose()?)
-        };
+        let float =
+            |i: usize| -> Result<Option<f32>> { Self::scalar(facts, i)?.map(|t| t.as_f32().map(|v| v[0])).transpose() };
         let most = match Self::scalar(facts, 2)? {
             Some(most) => most.to_i64()?[0].max(0) as usize,
             None => 0,

@@ -153,13 +153,13 @@ impl Cell<'_> {
                 let peephole =
                     |g: usize, j: usize, c: f64| self.direction.peepholes.as_ref().map_or(0.0, |p| p[g * n + j] * c);
                 let (mut state, mut memory) = (Vec::with_capacity(n), Vec::with_capacity(n));
-                for j in 0..n {
-                    let input = self.activate(0, gate(0, j) + peephole(0, j, c[j]));
+                for (j, &old) in c.iter().enumerate() {
+                    let input = self.activate(0, gate(0, j) + peephole(0, j, old));
                     let forget = match self.variant {
                         true => 1.0 - input,
-                        false => self.activate(0, gate(2, j) + peephole(2, j, c[j])),
+                        false => self.activate(0, gate(2, j) + peephole(2, j, old)),
                     };
-                    let next = forget * c[j] + input * self.activate(1, gate(3, j));
+                    let next = forget * old + input * self.activate(1, gate(3, j));
                     let output = self.activate(0, gate(1, j) + peephole(1, j, next));
                     memory.push(next);
                     state.push(output * self.functions[2].of(next));

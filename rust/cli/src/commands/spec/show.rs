@@ -27,6 +27,9 @@ pub fn execute(args: Args) -> Result<Outcome> {
     let mut text = format!("{}: {}\n", spec.name, spec.title);
     let _ = writeln!(text, "origin {}, sha256 {}, weakest evidence {}", spec.origin, spec.hash, spec.status());
     if args.rule.is_none() {
+        if let Some(float) = &spec.float {
+            let _ = writeln!(text, "\nreals\n    {float}\n    {}", evidence_line("float", float.evidence.as_ref()));
+        }
         text.push_str("\nplacement\n");
         for line in placement_lines(&spec.placement) {
             let _ = writeln!(text, "    {line}");
@@ -34,10 +37,6 @@ pub fn execute(args: Args) -> Result<Outcome> {
         for (file, evidence) in &spec.placement_evidence {
             let _ = writeln!(text, "    {}", evidence_line(file, evidence.as_ref()));
         }
-    }
-    if let (Some(float), None) = (&spec.float, &args.rule) {
-        let evidence = float.evidence.clone().unwrap_or_default();
-        let _ = writeln!(text, "\nreals\n    {float}\n    [{}] {}", evidence.status, evidence.source);
     }
     for rule in &rules {
         let choice = rule.choice.as_ref().map_or(String::new(), |c| format!(" (alternative {c})"));
