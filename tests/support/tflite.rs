@@ -194,11 +194,7 @@ pub fn convolution() -> Model {
         identifier: "TFL3",
         codes: vec![3],
         custom: None,
-        buffers: vec![
-            vec![],
-            vec![1, 2, 3, 4, 5, 0xff],
-            [7i32, -8, 9].iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ],
+        buffers: vec![vec![], vec![1, 2, 3, 4, 5, 0xff], [7i32, -8, 9].iter().flat_map(|v| v.to_le_bytes()).collect()],
         tensors: vec![
             tensor("x", &[1, 4, 5, 2], INT8, 0, &[0.5]),
             tensor("w", &[3, 1, 1, 2], INT8, 1, &[0.25, 0.5, 1.0]),

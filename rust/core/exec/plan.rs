@@ -152,7 +152,8 @@ impl<'a> Planner<'a> {
             } else {
                 let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
                 let turned = layout == Layout::ChannelsLast;
-                let real = if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
+                let real =
+                    if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
                 self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));

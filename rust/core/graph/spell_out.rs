@@ -130,9 +130,7 @@ impl SpellOut {
         }
         let mut node = node.clone();
         let lacks = |t: &Option<TensorId>| t.is_some_and(|t| self.graph.tensors[t].encoding.is_none());
-        if qdq::only_quantizes(&node)
-            && node.outputs.iter().all(lacks)
-        {
+        if qdq::only_quantizes(&node) && node.outputs.iter().all(lacks) {
             node.domain.clear();
         }
         let (Some(clamp), Some(Some(y))) = (node.clamp.take(), node.outputs.first().copied()) else {
