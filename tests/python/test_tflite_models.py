@@ -1,4 +1,4 @@
-"""Every tensor of the benchmark networks in TFLite form equals LiteRT's, live; converting to ONNX keeps the integers."""
+"""Every tensor of the benchmark networks in TFLite form equals that of LiteRT; so do the ONNX models made of them."""
 
 import subprocess
 import sys
