@@ -22,7 +22,7 @@ fn families(root: &Path) -> Vec<Family> {
 }
 
 /// Runs every family below `root` under every target that claims it, and gives what is wrong.
-fn faults(root: &Path, runtimes: &[Runtime], wanted: &(dyn Fn(&Case) -> bool + Sync)) -> String {
+fn faults(root: &Path, runtimes: &[Runtime], wanted: &dyn Fn(&Case) -> bool) -> String {
     let runners: Vec<&dyn Runner> = runtimes.iter().map(|r| r as &dyn Runner).collect();
     let mut faults = String::new();
     for family in families(root) {
@@ -33,7 +33,7 @@ fn faults(root: &Path, runtimes: &[Runtime], wanted: &(dyn Fn(&Case) -> bool + S
         for spec in specs {
             let check =
                 Check { family: &family, spec: Some(&spec), against: Against::Vectors, runners: &runners, jobs: 0 };
-            let report = check.run(wanted, &|| Ok(())).unwrap();
+            let report = check.run(wanted, &mut || Ok(())).unwrap();
             print(&report);
             describe(&report, &mut faults);
         }

@@ -10,6 +10,14 @@ The package needs numpy only; `nputwin.torch` also needs torch.
 
 from nputwin._calibration import calibrate
 from nputwin._comparison import Comparison, FirstDifference, TensorDifference, compare
+from nputwin._conformance import (
+    Conformance,
+    ConformanceCase,
+    ConformanceFault,
+    ConformanceRow,
+    VectorCase,
+    conformance,
+)
 from nputwin._native import Encoding, __version__, dequantize, quantize
 from nputwin._placement import check, placement
 from nputwin._results import Dumped, Explanation, Node, Note, Port, Report, Target
@@ -25,6 +33,10 @@ from nputwin.errors import (
 
 __all__ = [
     "Comparison",
+    "Conformance",
+    "ConformanceCase",
+    "ConformanceFault",
+    "ConformanceRow",
     "Dumped",
     "Encoding",
     "Explanation",
@@ -42,10 +54,12 @@ __all__ = [
     "TensorDifference",
     "UnspecifiedError",
     "UnsupportedError",
+    "VectorCase",
     "__version__",
     "calibrate",
     "check",
     "compare",
+    "conformance",
     "dequantize",
     "placement",
     "quantize",

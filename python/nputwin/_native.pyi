@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -10,6 +10,7 @@ __all__ = [
     "Session",
     "__version__",
     "calibrate",
+    "conformance",
     "dequantize",
     "fake_quantize",
     "quantize",
@@ -140,5 +141,17 @@ def placement(model: str | bytes, target: str) -> list[dict[str, Any]]: ...
 def check(
     model: str | bytes, target: str, encodings: str | bytes | None, allow_unmatched: bool
 ) -> list[dict[str, str]]: ...
+def conformance(
+    folders: Sequence[str],
+    *,
+    target: str | None,
+    families: Sequence[str],
+    only: str | None,
+    runtimes: Sequence[str],
+    against_target: bool,
+    jobs: int,
+    through_python: Callable[[Session, dict[str, npt.NDArray[Any]]], npt.NDArray[Any]],
+    implementation: Callable[[str, dict[str, npt.NDArray[Any]]], npt.NDArray[Any]] | None,
+) -> str: ...
 def targets() -> list[dict[str, Any]]: ...
 def run_cli(arguments: Sequence[str]) -> int: ...

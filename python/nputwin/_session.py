@@ -107,6 +107,13 @@ class Session:
             allow_unmatched=allow_unmatched,
         )
 
+    @classmethod
+    def _of(cls, native: _native.Session) -> Session:
+        """A session around one that the compiled module made."""
+        session = cls.__new__(cls)
+        session._native = native
+        return session
+
     @property
     def target(self) -> str:
         """Name of the target."""

@@ -9,17 +9,18 @@ mod case;
 mod graph;
 mod outcome;
 mod report;
+mod request;
 mod runner;
 
 pub use case::{Activation, Case, Family, Operand, find_families};
 pub use outcome::{Account, Mismatch, Outcome, compare};
 pub use report::{CaseReport, ExceptionReport, Fault, Report, Row};
+pub use request::{Request, Summary};
 pub use runner::{OneNode, Prepared, Runner, Runtime};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::spec::{Claim, Spec, embedded_names};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The shipped targets that claim a family.
@@ -58,43 +59,45 @@ pub struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Runs the cases that are `wanted`. `progress` is called after each and may stop the run.
+    /// Runs the cases that are `wanted`. `step` is called after each, on this thread, and may stop the run.
     ///
     /// # Errors
-    /// Those of `progress`. A case that cannot run is a failure in the report.
-    pub fn run(
-        &self,
-        wanted: &(dyn Fn(&Case) -> bool + Sync),
-        progress: &(dyn Fn() -> Result<()> + Sync),
-    ) -> Result<Report> {
+    /// Those of `step`. A case that cannot run is a failure in the report.
+    pub fn run(&self, wanted: &dyn Fn(&Case) -> bool, step: &mut dyn FnMut() -> Result<()>) -> Result<Report> {
         let cases: Vec<&Case> = self.family.cases.iter().filter(|c| wanted(c)).collect();
-        let done: Mutex<BTreeMap<usize, CaseReport>> = Mutex::default();
-        let (next, stopped) = (AtomicUsize::new(0), Mutex::new(None));
-        let threads = match self.jobs {
+        let jobs = match self.jobs {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(cases.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(case) = cases.get(i) else { return };
-                        let report = self.case(case);
-                        lock(&done).insert(i, report);
-                        if let Err(error) = progress() {
-                            next.store(cases.len(), Ordering::Relaxed);
-                            lock(&stopped).get_or_insert(error);
+        let next = AtomicUsize::new(0);
+        let (sender, done) = std::sync::mpsc::channel();
+        let mut stopped = Ok(());
+        let finished: BTreeMap<usize, CaseReport> = std::thread::scope(|scope| {
+            for _ in 0..jobs.min(cases.len()) {
+                let sender = sender.clone();
+                let (next, cases) = (&next, &cases);
+                scope.spawn(move || {
+                    while let Some((i, case)) = take(next, cases) {
+                        if sender.send((i, self.case(case))).is_err() {
                             return;
                         }
                     }
                 });
             }
+            drop(sender);
+            let mut finished = BTreeMap::new();
+            for (i, report) in done {
+                finished.insert(i, report);
+                stopped = step();
+                if stopped.is_err() {
+                    next.store(cases.len(), Ordering::Relaxed);
+                    break;
+                }
+            }
+            finished
         });
-        if let Some(error) = lock(&stopped).take() {
-            return Err(error);
-        }
-        let cases: Vec<CaseReport> = std::mem::take(&mut *lock(&done)).into_values().collect();
+        stopped?;
+        let cases: Vec<CaseReport> = finished.into_values().collect();
         let mut rows = report::rows(&cases);
         for fault in rows.iter_mut().filter_map(|r| r.fault.as_mut()) {
             fault.account = self.account(&fault.case, &fault.outcome);
@@ -169,21 +172,8 @@ pub fn prepare<'a>(family: &Family, case: &'a Case, spec: Option<&'a Spec>) -> R
     Ok(Prepared { case, arrays: family.inputs(case)?, spec, built: std::sync::OnceLock::new() })
 }
 
-/// The names of families that a user asked for, checked against those that are there.
-pub fn select<'a>(families: &'a [Family], names: &[String]) -> Result<Vec<&'a Family>> {
-    if names.is_empty() {
-        return Ok(families.iter().collect());
-    }
-    let find = |name: &String| {
-        let known = families.iter().map(|f| f.name.as_str());
-        families.iter().find(|f| f.name == *name).ok_or_else(|| {
-            Error::invalid("family_unknown", format!("there is no family '{name}'"))
-                .help(crate::spec::nearest_help(name, known))
-        })
-    };
-    names.iter().map(find).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// The next case and its number.
+fn take<'a>(next: &AtomicUsize, cases: &[&'a Case]) -> Option<(usize, &'a Case)> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    cases.get(i).map(|case| (i, *case))
 }

@@ -30,6 +30,11 @@ pub trait Runner: Sync {
     /// Name in reports.
     fn name(&self) -> &str;
 
+    /// Whether it cannot run without a target.
+    fn needs_target(&self) -> bool {
+        true
+    }
+
     /// The output: codes where it is quantized.
     fn run(&self, case: &Prepared<'_>) -> Result<Tensor>;
 }

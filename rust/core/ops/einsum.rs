@@ -247,7 +247,7 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Some).collect();
         let inferred = Einsum.infer(&facts)?;
-        let y = Einsum.float(&facts)?.run(&RunContext { pool: &pool }, &inputs)?.remove(0);
+        let y = Einsum.float(&facts)?.run(&RunContext::new(&pool), &inputs)?.remove(0);
         assert_eq!(inferred, [(y.dtype(), y.shape().to_vec())]);
         Ok(y)
     }

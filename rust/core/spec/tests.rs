@@ -34,6 +34,20 @@ fn every_embedded_spec_loads_under_the_name_of_its_file() {
 }
 
 #[test]
+fn every_file_below_specs_is_embedded() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("specs");
+    let names = |dir: &str| {
+        let files = std::fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        files.filter(|f| f.ends_with(".toml")).map(|f| format!("{dir}{f}")).collect::<Vec<_>>()
+    };
+    let mut files = [names(""), names("base/")].concat();
+    let mut embedded: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+    files.sort();
+    embedded.sort_unstable();
+    assert_eq!(files, embedded);
+}
+
+#[test]
 fn the_hash_follows_the_rules_and_not_the_name() {
     let a = Spec::parse(MINIMAL, "a.toml").unwrap();
     let b = Spec::parse(&MINIMAL.replace("\"mine\"", "\"other\""), "b.toml").unwrap();
@@ -169,10 +183,11 @@ params.weight = { bitwidth = 4 }
 fn placement_tables_merge_key_by_key() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("placed.toml"), PLACED).unwrap();
-    let origin = dir.path().join("child.toml").display().to_string();
+    let path = dir.path().join("child.toml");
     let child = |body: &str| {
         let text = format!("schema_version = 1\nname = \"child\"\nextends = [\"placed.toml\"]\n{body}");
-        Spec::parse(&text, &origin).unwrap_or_else(|e| panic!("{e}"))
+        std::fs::write(&path, text).unwrap();
+        Spec::load(path.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"))
     };
     let spec =
         child("[placement.ops.Conv]\nparams.weight = { symmetric = false }\n[placement.ops.Add]\nbitwidth = 8\n");

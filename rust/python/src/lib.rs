@@ -3,6 +3,7 @@
 mod array;
 mod calibrate;
 mod compare;
+mod conformance;
 mod encoding;
 mod error;
 mod placement;
@@ -24,6 +25,8 @@ mod _native {
     use super::calibrate::calibrate;
     #[pymodule_export]
     use super::compare::PyComparison;
+    #[pymodule_export]
+    use super::conformance::conformance;
     #[pymodule_export]
     use super::encoding::{PyEncoding, dequantize, fake_quantize, quantize};
     #[pymodule_export]

@@ -112,6 +112,11 @@ pub fn borrowed(feeds: &Feeds) -> Vec<(&str, &Tensor)> {
 }
 
 impl PySession {
+    /// A session that is there already, and the graph that it was made of.
+    pub fn of(session: Session, graph: Graph, options: Options) -> Self {
+        PySession { session, graph, options, notes: Vec::new(), coded: OnceLock::new() }
+    }
+
     fn port<'py>(py: Python<'py>, port: PortInfo) -> PyResult<Bound<'py, PyDict>> {
         let out = PyDict::new(py);
         out.set_item("name", &port.name)?;
@@ -203,7 +208,7 @@ impl PySession {
         };
         let options = Options { threads, strict, ..Options::default() };
         let session = Session::new(graph.clone(), spec, options).or_raise(py)?;
-        Ok(PySession { session, graph, options, notes, coded: OnceLock::new() })
+        Ok(PySession { notes, ..PySession::of(session, graph, options) })
     }
 
     /// Inputs as dictionaries with name, dtype, shape and encoding.

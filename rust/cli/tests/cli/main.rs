@@ -1,6 +1,7 @@
 //! The command line from outside: files, exit codes, JSON. The models are made by `tests/models/make_models.py`.
 
 mod commands;
+mod conformance;
 mod errors;
 mod placement;
 mod running;
@@ -81,6 +82,11 @@ impl Sandbox {
             Some(name) => model(name).display().to_string(),
             None => word.to_string(),
         });
+        self.run_words(&words.collect::<Vec<_>>())
+    }
+
+    /// Runs the program in the folder with these words.
+    pub(crate) fn run_words(&self, words: &[impl AsRef<std::ffi::OsStr>]) -> Finished {
         let output = Command::new(env!("CARGO_BIN_EXE_nputwin"))
             .args(words)
             .current_dir(self.dir.path())

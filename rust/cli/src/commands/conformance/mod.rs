@@ -5,10 +5,10 @@ mod sut;
 mod text;
 
 use crate::output::Outcome;
-use crate::{Context, progress};
-use nputwin::conformance::{Against, Check, Family, Report, Runner, Runtime, claimants, find_families, select};
+use crate::{Context, files, progress};
+use nputwin::Result;
+use nputwin::conformance::{Against, Request, Runner, Runtime};
 use nputwin::spec::Spec;
-use nputwin::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -40,69 +40,32 @@ pub struct Args {
     sut: sut::SutArgs,
 }
 
-/// A family and a target that it runs under; none where only vectors are compared.
-type Pairing<'a> = (&'a Family, Option<Spec>);
-
 /// Runs the families.
 pub fn execute(args: Args, context: Context) -> Result<Outcome> {
-    let mut families = Vec::new();
-    for dir in &args.dirs {
-        for folder in find_families(dir)? {
-            families.push(Family::read(&folder)?);
-        }
-    }
-    let families = select(&families, &args.family)?;
     let implementation = args.sut.runner()?;
     let runtimes = Runtime::named(&args.runtime)?;
     let runners: Vec<&dyn Runner> = match &implementation {
         Some(implementation) => vec![implementation],
         None => runtimes.iter().map(|r| r as &dyn Runner).collect(),
     };
-    let (pairings, unclaimed) = pairings(&args, &families)?;
-    let wanted = |id: &str| args.only.as_ref().is_none_or(|text| id.contains(text.as_str()));
-    let total = pairings.iter().flat_map(|(f, _)| &f.cases).filter(|c| wanted(&c.id)).count();
-    if total == 0 && !pairings.is_empty() {
-        return Err(Error::invalid("vector_none", "no case is left to run").help("--only matches none of the ids"));
-    }
-    let bar = progress::bar(context, total, "cases");
-    let against = if args.sut.against_spec.is_some() { Against::Target } else { Against::Vectors };
-    let mut reports = Vec::new();
-    for (family, spec) in &pairings {
-        let check = Check { family, spec: spec.as_ref(), against, runners: &runners, jobs: args.jobs };
-        reports.push(check.run(&|case| wanted(&case.id), &|| {
-            bar.inc(1);
-            Ok(())
-        })?);
-    }
+    let target = args.sut.against_spec.as_ref().or(args.target.as_ref());
+    let request = Request {
+        folders: &args.dirs,
+        families: &args.family,
+        only: args.only.as_deref(),
+        target: target.map(|t| Spec::load(t)).transpose()?,
+        against: if args.sut.against_spec.is_some() { Against::Target } else { Against::Vectors },
+        runners: &runners,
+        jobs: args.jobs,
+    };
+    let bar = progress::bar(context, 2, "cases");
+    let summary = request.run(&mut |total| bar.set_length(total as u64), &mut || {
+        bar.inc(1);
+        Ok(())
+    })?;
     bar.finish_and_clear();
     if let Some(path) = &args.junit {
-        crate::files::write_bytes(path, junit::render(&reports).as_bytes())?;
+        files::write_bytes(path, junit::render(&summary.reports).as_bytes())?;
     }
-    let equal = reports.iter().all(Report::is_equal);
-    let runners: Vec<&str> = runners.iter().map(|r| r.name()).collect();
-    Ok(Outcome {
-        text: text::render(&reports, &runners, &unclaimed),
-        json: json!({ "equal": equal, "runtimes": runners, "reports": reports, "unclaimed": unclaimed }),
-        code: u8::from(!equal),
-    })
-}
-
-/// What runs under what, and the families that no target claims.
-fn pairings<'a>(args: &Args, families: &[&'a Family]) -> Result<(Vec<Pairing<'a>>, Vec<String>)> {
-    let given = args.sut.against_spec.as_ref().or(args.target.as_ref()).map(|t| Spec::load(t)).transpose()?;
-    let (mut pairings, mut unclaimed) = (Vec::new(), Vec::new());
-    for &family in families {
-        if let Some(spec) = &given {
-            pairings.push((family, Some(spec.clone())));
-        } else if args.sut.is_given() {
-            pairings.push((family, None));
-        } else {
-            let specs = claimants(&family.name)?;
-            if specs.is_empty() {
-                unclaimed.push(family.name.clone());
-            }
-            pairings.extend(specs.into_iter().map(|spec| (family, Some(spec))));
-        }
-    }
-    Ok((pairings, unclaimed))
+    Ok(Outcome { text: text::render(&summary), json: json!(summary), code: u8::from(!summary.equal) })
 }

@@ -39,11 +39,6 @@ pub struct SutArgs {
 }
 
 impl SutArgs {
-    /// Whether there is a command.
-    pub fn is_given(&self) -> bool {
-        self.sut.is_some()
-    }
-
     /// The implementation, where one is given.
     pub fn runner(&self) -> Result<Option<Implementation>> {
         let Some(command) = &self.sut else { return Ok(None) };
@@ -86,6 +81,10 @@ impl Drop for Implementation {
 impl Runner for Implementation {
     fn name(&self) -> &str {
         "sut"
+    }
+
+    fn needs_target(&self) -> bool {
+        false
     }
 
     fn run(&self, case: &Prepared<'_>) -> Result<Tensor> {

@@ -1,12 +1,13 @@
 //! The table, and below it what is not equal.
 
 use crate::output::Table;
-use nputwin::conformance::{Outcome, Report, Row};
+use nputwin::conformance::{Outcome, Report, Row, Summary};
 use std::fmt::Write as _;
 
 /// Everything for people.
-pub fn render(reports: &[Report], runners: &[&str], unclaimed: &[String]) -> String {
+pub fn render(summary: &Summary) -> String {
     let mut text = String::new();
+    let reports = &summary.reports;
     if !reports.is_empty() {
         let mut table = Table::new(&["family", "target", "op", "equal", "cases", "skipped", "runtimes"]);
         for report in reports {
@@ -25,13 +26,13 @@ pub fn render(reports: &[Report], runners: &[&str], unclaimed: &[String]) -> Str
                 }
             }
         }
-        let _ = writeln!(text, "runtimes: {}\n", runners.join(" "));
+        let _ = writeln!(text, "runtimes: {}\n", summary.runtimes.join(" "));
         text += &table.render();
     }
     faults(reports, &mut text);
     exceptions(reports, &mut text);
-    if !unclaimed.is_empty() {
-        let _ = writeln!(text, "\nno shipped target claims: {}", unclaimed.join(", "));
+    if !summary.unclaimed.is_empty() {
+        let _ = writeln!(text, "\nno shipped target claims: {}", summary.unclaimed.join(", "));
     }
     totals(reports, &mut text);
     text
