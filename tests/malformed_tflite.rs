@@ -6,7 +6,7 @@ mod support;
 use nputwin::{Error, Kind, tflite};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use support::{FLOAT32, Model, Operator, Tensor, convolution};
+use support::{FLOAT32, Model, Operator, Options, Tensor, convolution};
 
 fn fault(change: impl FnOnce(&mut Model)) -> Error {
     let mut model = convolution();
@@ -64,7 +64,7 @@ fn every_fault_has_its_code_and_a_text_of_its_own() {
         ("quantization_details", Box::new(|m| m.tensors[1].details = 2)),
         ("dynamic_range", Box::new(|m| (m.tensors[0].dtype, m.tensors[0].scale) = (FLOAT32, vec![]))),
         ("node_options", Box::new(|m| m.operators[0].options.number = 0)),
-        ("node_options", Box::new(|m| m.operators[0].options.number = 5)),
+        ("node_options", Box::new(|m| m.operators[0].options = Options { number: 5, ..Options::default() })),
         ("node_options", Box::new(|m| m.operators[0].options.ints[0].1 = 0)),
         ("node_options", Box::new(|m| m.operators[0].options.ints[1].1 = -1)),
         ("node_options", Box::new(|m| m.operators[0].options.bytes[0].1 = 2)),

@@ -28,7 +28,7 @@ fn a_convolution_has_onnx_order_and_the_codes_of_the_file() {
 #[test]
 fn codes_go_in_and_come_out_in_the_order_of_the_file() {
     let graph = tflite::decode(&convolution().bytes(), "test").unwrap();
-    let session = Session::new(graph, Spec::load("litert_ref").unwrap(), SessionOptions::default()).unwrap();
+    let session = Session::new(graph, Spec::load("tflite_micro").unwrap(), SessionOptions::default()).unwrap();
     assert_eq!(session.inputs()[0].shape, Some([1, 4, 5, 2].map(Dim::Fixed).to_vec()));
     let codes: Vec<i8> = (0..40).map(|i| i - 20).collect();
     let x = Values::new(vec![1, 4, 5, 2], Data::I8(codes.clone())).unwrap();
@@ -68,7 +68,7 @@ fn open_dimensions_stay_open() {
     model.tensors[0].signature = vec![-1, 4, 5, 2];
     model.tensors[3].signature = vec![-1, 4, 5, 3];
     let graph = tflite::decode(&model.bytes(), "test").unwrap();
-    let session = Session::new(graph, Spec::load("litert_ref").unwrap(), SessionOptions::default()).unwrap();
+    let session = Session::new(graph, Spec::load("tflite_micro").unwrap(), SessionOptions::default()).unwrap();
     let x = Values::new(vec![3, 4, 5, 2], Data::I8(vec![1; 120])).unwrap();
     assert_eq!(session.run(&[("x", &x)]).unwrap().outputs[0].1.shape(), [3, 4, 5, 3]);
 }

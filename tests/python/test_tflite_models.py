@@ -1,4 +1,4 @@
-"""Every tensor of the benchmark networks in TFLite form equals LiteRT's, live; so does the ONNX that they convert to."""
+"""Every tensor of the benchmark networks in TFLite form equals that of LiteRT; so do the ONNX models made of them."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_all_tensors_equal_the_reference_kernels(path: Path) -> None:
     model = load(path)
     feeds = feed_of(model)
     ours = codes_by_name(nputwin.Session(path, target="litert_ref"), feeds)
-    # ai-edge-litert 2.3.0 aborts the process where it prepares the reference Softmax of int8: it runs without that node.
+    # ai-edge-litert 2.3.0 aborts the process where it prepares the reference Softmax of int8: that node is left out.
     graph = model.subgraphs[0]
     softmax = graph.operators.pop()
     graph.outputs, model.signatureDefs = [int(softmax.inputs[0])], []

@@ -52,7 +52,9 @@ def convolution(
     else:
         scales = [0.004 * (i + 1) for i in range(outputs)]
         four = bits == "int4"
-        w = net.tensor(shape, "int4" if four else "int8", scales, 0, weights(shape, *((-7, 8) if four else (-127, 128))))
+        w = net.tensor(
+            shape, "int4" if four else "int8", scales, 0, weights(shape, *((-7, 8) if four else (-127, 128)))
+        )
     bias_scales = [float(np.float32(S) * np.float32(s)) for s in scales]
     wide = bits == "int16"
     bias = RNG.integers(-2000, 2000, outputs).astype(np.int64 if wide else np.int32)
@@ -194,7 +196,9 @@ def mean(axes: list[int], keep: bool, shape: tuple[int, ...]) -> Callable[[Net, 
     return build
 
 
-def moved(kind: str, shape: tuple[int, ...], *operands: Any, options: str | None = None, **values: Any) -> Callable[[Net, int], int]:
+def moved(
+    kind: str, shape: tuple[int, ...], *operands: Any, options: str | None = None, **values: Any
+) -> Callable[[Net, int], int]:
     """An operator that moves codes, with constant integers."""
 
     def build(net: Net, x: int) -> int:
@@ -321,7 +325,9 @@ CASES: dict[str, bytes] = {
     "reshape there and back": turned(reshape_there_and_back),
     "pad": turned(moved("PAD", (1, 9, 11, 4), [[0, 0], [1, 2], [3, 0], [0, 0]])),
     "pad value": turned(pad_value),
-    "mirror pad": turned(moved("MIRROR_PAD", (1, 9, 9, 4), [[0, 0], [1, 2], [1, 0], [0, 0]], options="MirrorPadOptions")),
+    "mirror pad": turned(
+        moved("MIRROR_PAD", (1, 9, 9, 4), [[0, 0], [1, 2], [1, 0], [0, 0]], options="MirrorPadOptions")
+    ),
     "squeeze": turned(moved("SQUEEZE", (6, 8, 4), options="SqueezeOptions", squeezeDims=[0])),
     "expand dims": turned(moved("EXPAND_DIMS", (1, 6, 1, 8, 4), 2)),
     "transpose": turned(moved("TRANSPOSE", (1, 4, 6, 8), [0, 3, 1, 2])),
@@ -330,13 +336,38 @@ CASES: dict[str, bytes] = {
     "concat with constant": turned(concat_with_constant),
     "slice": turned(moved("SLICE", (1, 3, 6, 2), [0, 1, 2, 1], [-1, 3, 6, 2])),
     "strided slice": turned(
-        moved("STRIDED_SLICE", (1, 3, 2, 4), [0, 1, 0, 0], [1, 0, 5, 4], [1, 2, 3, 1], options="StridedSliceOptions", endMask=0b1011)
+        moved(
+            "STRIDED_SLICE",
+            (1, 3, 2, 4),
+            [0, 1, 0, 0],
+            [1, 0, 5, 4],
+            [1, 2, 3, 1],
+            options="StridedSliceOptions",
+            endMask=0b1011,
+        )
     ),
     "strided slice single": turned(
-        moved("STRIDED_SLICE", (1, 8, 4), [0, -1, 0, 0], [1, 0, 8, 4], [1, 1, 1, 1], options="StridedSliceOptions", shrinkAxisMask=0b10)
+        moved(
+            "STRIDED_SLICE",
+            (1, 8, 4),
+            [0, -1, 0, 0],
+            [1, 0, 8, 4],
+            [1, 1, 1, 1],
+            options="StridedSliceOptions",
+            shrinkAxisMask=0b10,
+        )
     ),
     "strided slice backwards": turned(
-        moved("STRIDED_SLICE", (1, 6, 8, 4), [0, -1, 0, 0], [1, 0, 8, 4], [1, -1, 1, 1], options="StridedSliceOptions", beginMask=2, endMask=2)
+        moved(
+            "STRIDED_SLICE",
+            (1, 6, 8, 4),
+            [0, -1, 0, 0],
+            [1, 0, 8, 4],
+            [1, -1, 1, 1],
+            options="StridedSliceOptions",
+            beginMask=2,
+            endMask=2,
+        )
     ),
     "pack and unpack": turned(pack_and_unpack),
     "requantize": turned(requantize),
@@ -347,10 +378,12 @@ CASES: dict[str, bytes] = {
     "resize half pixels": turned(resize("RESIZE_BILINEAR", "ResizeBilinearOptions", halfPixelCenters=True)),
     "resize corners": turned(resize("RESIZE_BILINEAR", "ResizeBilinearOptions", alignCorners=True)),
     "nearest": turned(resize("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")),
-    "nearest half pixels": turned(resize("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", halfPixelCenters=True)),
+    "nearest half pixels": turned(
+        resize("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", halfPixelCenters=True)
+    ),
     "nearest corners": turned(resize("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", alignCorners=True)),
     "batch matmul": turned(matrices),
-}  # fmt: skip
+}
 
 
 def feeds_of(session: nputwin.Session, rng: np.random.Generator) -> dict[str, Any]:

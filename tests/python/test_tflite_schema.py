@@ -14,7 +14,15 @@ SOURCE = (ROOT / "rust/core/tflite/schema.rs").read_text()
 TABLE = re.compile(r"^    (?:(\d+) )?(\w+)(?:<'a>)? \{(.*?)\}", re.MULTILINE | re.DOTALL)
 NEAR = re.compile(r"(?<!@ )\b(\d+) (?:r#)?(\w+): (\w+) = ([\w.]+);")
 FAR = re.compile(r"@ (\d+) (\w+): ([^;]+);")
-FLAGS = {"i8": "Int8", "u8": "Uint8", "i32": "Int32", "u32": "Uint32", "u64": "Uint64", "f32": "Float32", "bool": "Bool"}
+FLAGS = {
+    "i8": "Int8",
+    "u8": "Uint8",
+    "i32": "Int32",
+    "u32": "Uint32",
+    "u64": "Uint64",
+    "f32": "Float32",
+    "bool": "Bool",
+}
 
 
 def tables() -> dict[str, tuple[str | None, str]]:

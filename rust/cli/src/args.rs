@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// The model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// ONNX model: float, QDQ or with QLinear operators
+    /// ONNX model (float, QDQ or with QLinear operators) or TFLite model
     pub model: PathBuf,
     /// Encodings for the model's tensors (.encodings 0.6.1, 1.0.0, 2.0.0 or 2.1.0)
     #[arg(long, short = 'e', value_name = "FILE")]
