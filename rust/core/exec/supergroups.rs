@@ -3,6 +3,7 @@
 use crate::graph::{Attribute, Graph, Node, TensorId};
 use crate::spec::Placement;
 use crate::spec::placement::{Break, Pattern};
+use std::collections::BTreeSet;
 
 /// A chain of nodes that matches a supergroup.
 pub(super) struct Chain {
@@ -26,23 +27,22 @@ pub(super) fn chains(
     let mut groups: Vec<&Vec<String>> = placement.supergroups().iter().collect();
     groups.sort_by_key(|g| std::cmp::Reverse(g.len()));
     let mut taken = vec![false; graph.nodes.len()];
-    let mut broken = vec![false; graph.nodes.len()];
+    let mut broken = BTreeSet::new();
     let mut out = Vec::new();
     for group in groups {
-        for n in 0..graph.nodes.len() {
+        for (n, node) in graph.nodes.iter().enumerate() {
             let Some(nodes) = match_chain(graph, &consumers, n, group, branches, &inside) else { continue };
             if nodes.iter().any(|&m| taken[m]) || !usable(&nodes) {
                 continue;
             }
-            let node = &graph.nodes[n];
             let reason = match () {
                 _ if placement.breaks(Break::Depthwise) && is_depthwise(graph, node) => Some(Break::Depthwise),
                 _ if placement.breaks(Break::Conv3d) && is_conv3d(graph, node) => Some(Break::Conv3d),
                 _ => None,
             };
             match reason {
-                Some(_) if broken[n] => continue,
-                Some(_) => broken[n] = true,
+                Some(_) if !broken.insert(n) => continue,
+                Some(_) => {}
                 None => nodes.iter().for_each(|&m| taken[m] = true),
             }
             out.push(Chain { nodes, broken: reason });
