@@ -78,9 +78,8 @@ pub fn channels_in_front(file: &File<'_>) -> Vec<bool> {
         }
     }
     let mut turned = vec![false; file.tensors.len()];
-    for t in 0..file.tensors.len() {
-        let class = root(&mut class, t);
-        turned[class] |= spatial[t];
+    for (t, &wanted) in spatial.iter().enumerate() {
+        turned[root(&mut class, t)] |= wanted;
     }
     (0..file.tensors.len()).map(|t| turned[root(&mut class, t)]).collect()
 }

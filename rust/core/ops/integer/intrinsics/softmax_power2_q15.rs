@@ -67,6 +67,8 @@ fn with(facts: &Facts<'_>, polynomials: Polynomials) -> Result<Box<dyn Kernel>> 
     Ok(Box::new(Softmax { rows, arithmetic }))
 }
 
+// The constants have the digits of the arithmetic that is reproduced.
+#[allow(clippy::approx_constant, clippy::excessive_precision)]
 fn powers(facts: &Facts<'_>, span: f32, depth: usize, polynomials: Polynomials) -> Result<Arithmetic> {
     let scale = span * (1.0 / (255.0 * 0.693_147_180_559_94)) as f32;
     let shift = (7 - exponent(scale)).min(31);
@@ -89,6 +91,8 @@ fn nearest(v: f32) -> i64 {
 }
 
 /// Codes of `1 / (1 + exp(-d))` for `d` in codes of a range `span` wide, with a cubic for the power of two.
+// The constants have the digits of the arithmetic that is reproduced.
+#[allow(clippy::approx_constant, clippy::excessive_precision)]
 fn logistic_table(span: f32) -> Vec<i64> {
     let step = libm::fmaf(span, 8_421_505.0 / 2_147_483_648.0, -(libm::ldexpf(16_711_423.0, -56) * span));
     let exp = |x: f32| {
