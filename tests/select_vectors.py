@@ -2,9 +2,9 @@
 
     python tests/select_vectors.py ../shared/vectors tests/vectors
 
-Of every file of a family a few cases are taken: ties and exhaustive inputs first (random inputs do not find rounding errors), then
-saturation and extreme zero points, then whatever tags the selection lacks; among equals the smaller. The number of cases per
-file is the largest for which everything fits the budget. The same input gives the same bytes.
+Of every file of a family a few cases are taken: ties and exhaustive inputs first (random inputs do not find rounding
+errors), then saturation and extreme zero points, then whatever tags the selection lacks; among equals the smaller. The
+number of cases per file is the largest for which everything fits the budget. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ import numpy as np
 Case = dict[str, Any]
 
 # Beginnings of tags and what a case gains by them. A tag that is not listed counts one.
-WEIGHTS = {"tie": 8, "pot_ties": 8, "near_ties": 8, "exhaustive": 6, "saturat": 3, "sat": 3, "zp_extreme": 3, "tie_pc": 8}
+WEIGHTS = {
+    "tie": 8,
+    "pot_ties": 8,
+    "near_ties": 8,
+    "exhaustive": 6,
+    "saturat": 3,
+    "sat": 3,
+    "zp_extreme": 3,
+    "tie_pc": 8,
+}
 # A case that packs to more than this is taken only where its file has no smaller one.
 LARGE = 24_000
 MOST_CASES = 6

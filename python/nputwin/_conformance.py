@@ -141,7 +141,9 @@ class Conformance:
         return "\n".join(lines)
 
     def _cells(self) -> list[list[str]]:
-        return [[r.family, r.target or "-", r.op, f"{r.equal} of {r.cases} equal, {r.skipped} skipped"] for r in self.rows]
+        return [
+            [r.family, r.target or "-", r.op, f"{r.equal} of {r.cases} equal, {r.skipped} skipped"] for r in self.rows
+        ]
 
     def _repr_html_(self) -> str:
         return _html.table(["family", "target", "op", "result"], self._cells(), "conformance")
@@ -165,16 +167,16 @@ def conformance(
         target: Name of a target or path of a spec file; None for every shipped target that claims a family.
         families: Names of families; None for all.
         only: Text that the ids of cases must contain.
-        runtimes: What runs the cases: `reference`, `tile`, instruction sets such as `avx2`, `2_threads`, `7_threads`, and
-            `python` (through numpy arrays and `Session.run`); None for all that this machine has.
-        implementation: Somebody else's implementation, in place of the runtimes: it gets the case and an array per role, and
-            returns the output.
+        runtimes: What runs the cases: `reference`, `tile`, instruction sets such as `avx2`, `2_threads`,
+            `7_threads`, and `python` (through numpy arrays and `Session.run`); None for all that this machine has.
+        implementation: Somebody else's implementation, in place of the runtimes: it gets the case and an array per
+            role, and returns the output.
         against_target: Compare with what `target` computes, not with the vectors' outputs.
         jobs: Cases that run at the same time; 0 for as many as the machine has threads.
 
     Raises:
-        InvalidError: A folder holds no family, a `cases.json` is wrong, a family or runtime is unknown. A case that cannot
-            run is no exception: it counts as not equal.
+        InvalidError: A folder holds no family, a `cases.json` is wrong, a family or runtime is unknown. A case that
+            cannot run is no exception: it counts as not equal.
 
     Example:
         >>> result = nputwin.conformance("tests/vectors", "cmsis_nn", families=["cmsis-nn"])

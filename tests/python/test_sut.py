@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 # Fully connected layers of one runtime: exact sums, then a multiplier of 31 bits with double rounding.
-MODEL = '''
+MODEL = """
 import json, math, sys, time
 from pathlib import Path
 import numpy as np
@@ -42,7 +42,7 @@ activation = case["activation"] or {}
 y = np.clip(y, activation.get("qmin", -128), activation.get("qmax", 127)).astype(np.int8)
 CHANGE
 np.save(folder / "out.npy", y)
-'''
+"""
 
 
 def run(folder: Path, change: str, *options: str) -> tuple[int, dict]:

@@ -123,7 +123,9 @@ impl Account {
         let session = case.session(Options { threads: 1, ..Options::default() })?;
         let feeds = case.feeds()?;
         let mut account = Account { rules: rules(&session, case)?, ..Account::default() };
-        match session.explain(&feeds, "out", index) {
+        let graph = session.graph();
+        let output = graph.outputs.first().map_or("out", |port| graph.tensors[port.tensor].name.as_str());
+        match session.explain(&feeds, output, index) {
             Ok(explanation) => account.explanation = Some(explanation),
             Err(error) => account.without = Some(error.message().to_string()),
         }

@@ -6,8 +6,8 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::num::FloatType;
 use crate::ops::closure::input;
-use crate::ops::{Fact, Kernel, RunContext};
-use crate::program::{Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::ops::{Explanation, Fact, Kernel, RunContext};
+use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
 }
 
 struct Quantize {
+    compiled: Compiled,
     tile: TileProgram,
     map: ScaleMap,
     dtype: DType,
@@ -32,6 +33,7 @@ struct Quantize {
 }
 
 struct Dequantize {
+    compiled: Compiled,
     tile: TileProgram,
     map: ScaleMap,
 }
@@ -42,6 +44,7 @@ struct FakeQuant {
 }
 
 struct Requantize {
+    compiled: Compiled,
     tile: TileProgram,
     dtype: DType,
 }
@@ -53,6 +56,7 @@ fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, sh
     let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     Ok(Quantize {
         tile: compiled.tile(),
+        compiled,
         map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?,
         dtype: encoding.storage_dtype(),
         name: name.to_string(),
@@ -64,7 +68,8 @@ fn prepare_dequantize(spec: &Spec, name: &str, encoding: &Encoding, shape: &[usi
     add_code_input(&mut env, "x", encoding);
     add_encoding(&mut env, "x", encoding);
     let compiled = compile(spec, names::DEQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
-    Ok(Dequantize { tile: compiled.tile(), map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))? })
+    let map = ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?;
+    Ok(Dequantize { tile: compiled.tile(), compiled, map })
 }
 
 /// A kernel from float32 to codes by the rule `quantize` or a variant of it.
@@ -117,7 +122,7 @@ pub fn requantize_kernel(
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)
         );
     }
-    Ok(Box::new(Requantize { tile: compiled.tile(), dtype: to.storage_dtype() }))
+    Ok(Box::new(Requantize { tile: compiled.tile(), compiled, dtype: to.storage_dtype() }))
 }
 
 /// Codes of a constant: those of the file, or its reals quantized by the rule for weights.
@@ -134,6 +139,30 @@ pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> 
     let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
     let mut out = kernel.run(context, &[Some(constant)])?;
     Ok(Arc::new(out.remove(0)))
+}
+
+/// The trace of one element `x`, whose channel the map gives.
+fn explain(compiled: &Compiled, map: Option<&ScaleMap>, index: usize, x: Option<Value>) -> Result<Explanation> {
+    let x = x.ok_or_else(|| Error::invalid("explain_index", format!("element {index} does not exist")))?;
+    let mut channel = 0;
+    if let Some(map) = map {
+        map.segments(index..index + 1, |_, channels| {
+            channel = match channels {
+                Channels::Uniform(c) | Channels::Cyclic { start: c } => c,
+            };
+            Ok(())
+        })?;
+    }
+    Ok(Explanation {
+        operands: vec![("x".into(), x.to_string())],
+        trace: Some(compiled.trace(channel % compiled.channels(), &[x])?),
+        ..Explanation::default()
+    })
+}
+
+/// Code `index` of a tensor in memory order.
+fn code(x: &Tensor, index: usize) -> Result<Option<Value>> {
+    Ok(x.to_i64()?.get(index).map(|&code| Value::Int(code.into())))
 }
 
 impl Quantize {
@@ -159,6 +188,11 @@ impl Kernel for Quantize {
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let x = input(inputs, 0)?.as_f32()?.get(index).map(|&x| Value::F32(x));
+        explain(&self.compiled, Some(&self.map), index, x)
+    }
 }
 
 impl Dequantize {
@@ -181,6 +215,10 @@ impl Kernel for Dequantize {
             self.reals(codes, start, &mut Scratch::default(), chunk)
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        explain(&self.compiled, Some(&self.map), index, code(input(inputs, 0)?, index)?)
     }
 }
 
@@ -207,18 +245,31 @@ impl Kernel for Requantize {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..out.len()];
             read_codes(x.data(), start, codes)?;
-            self.tile.run(&[Lanes::I32(codes)], crate::program::Channels::Uniform(0), &mut Scratch::default(), out)
+            self.tile.run(&[Lanes::I32(codes)], Channels::Uniform(0), &mut Scratch::default(), out)
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        explain(&self.compiled, None, index, code(input(inputs, 0)?, index)?)
     }
 }
 
 /// Integers of a real bias by the rule `bias`: one per channel, in units of `scale_x · scale_w`.
-pub fn quantize_bias(spec: &Spec, name: &str, x: &Encoding, w: &Encoding, reals: &Tensor) -> Result<Vec<i64>> {
+///
+/// # Errors
+/// Those of the rule; `bias_value` where a real is not finite.
+pub fn quantize_bias(
+    spec: &Spec,
+    name: &str,
+    (x, w, out): (&Encoding, &Encoding, &Encoding),
+    reals: &Tensor,
+) -> Result<Vec<i64>> {
     let mut env = Env::new();
     env.input_float("b", FloatType::F32);
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
+    add_encoding(&mut env, "out", out);
     env.output(i32::MIN.into(), i32::MAX.into());
     env.constant("y.qmin", Value::Int(i32::MIN.into()));
     env.constant("y.qmax", Value::Int(i32::MAX.into()));
