@@ -188,6 +188,15 @@ fn sound(name: &str, random: &mut Random) -> Option<(Vec<Option<Tensor>>, Vec<(&
         "SwiGLU" => (vec![float(&[2, 3], r), float(&[2, 3], r)], vec![]),
         "CenterCropPad" => (vec![float(&[4, 3], r), ints(&[3, 5])], vec![]),
         "RMSNormalization" => (vec![float(&[2, 3], r), float(&[3], r)], vec![]),
+        "Conv" | "ConvTranspose" => (vec![float(&[1, 2, 4, 3], r), float(&[2, 2, 2, 2], r), float(&[2], r)], vec![]),
+        "BatchNormalization" => {
+            (vec![float(&[2, 3, 2], r), float(&[3], r), float(&[3], r), float(&[3], r), float(&[3], r)], vec![])
+        }
+        "InstanceNormalization" => (vec![float(&[2, 4, 3], r), float(&[4], r), float(&[4], r)], vec![]),
+        "GroupNormalization" => {
+            (vec![float(&[2, 4, 3], r), float(&[4], r), float(&[4], r)], vec![("num_groups", Attribute::Int(2))])
+        }
+        "SpaceToDepth" => (vec![float(&[1, 2, 4, 6], r)], vec![("blocksize", Attribute::Int(2))]),
         _ => return None,
     })
 }
