@@ -35,12 +35,14 @@ fn codes_go_in_and_come_out_in_the_order_of_the_file() {
     let result = session.run_with(&[("x", &x)], true, &mut || Ok(())).unwrap();
     let y = &result.outputs[0].1;
     assert_eq!(y.shape(), [1, 4, 5, 3]);
-    // Scales are powers of two: x·w/y is 1/4, 1/2 and 1, and a 6 is the code 12. Halves go away from zero.
+    // Scales are powers of two: x·w/y is 1/4, 1/2 and 1, and a 6 is the code 12. The target rounds after each halving: the first
+    // time halves go up, then away from zero, which is the same within the clamp.
+    let half = |v: i64| (v + 1) >> 1;
     let w = [[1, 2], [3, 4], [5, -1]];
     let expected = codes.chunks(2).flat_map(|p| {
         let sums: Vec<i64> =
             w.iter().zip([7, -8, 9]).map(|(w, b)| i64::from(p[0]) * w[0] + i64::from(p[1]) * w[1] + b).collect();
-        [(sums[0], 4), (sums[1], 2), (sums[2], 1)].map(|(s, d)| ((2 * s.abs() + d) / (2 * d) * s.signum()).clamp(0, 12))
+        [half(half(sums[0])), half(sums[1]), sums[2]].map(|v| v.clamp(0, 12))
     });
     assert_eq!(y.to_i64().unwrap(), expected.collect::<Vec<_>>());
     let captured = result.captured.iter().find(|c| c.name == "y").unwrap();
