@@ -165,7 +165,18 @@ fn sums_have_the_stated_format_and_order() {
         assert_eq!(y.map_bits(), expected.map_bits(), "{accumulate}");
         results.push(y);
     }
-    assert!(results.windows(2).all(|r| r[0] != r[1]), "the formats can be told apart");
+    assert!(results[..3].windows(2).all(|r| r[0] != r[1]), "the formats can be told apart");
+}
+
+#[test]
+fn wide_sums_keep_what_cancels() {
+    let small = f32::powi(2.0, -13);
+    let x = Tensor::f32(&[1, 3], vec![4096.0, small, -4096.0]);
+    for (accumulate, expected) in [("f16", 0.0), ("f32", 0.0), ("f64", small)] {
+        let w = Tensor::f32(&[3, 1], vec![1.0; 3]);
+        let spec = spec(&format!("type = \"f16\"\naccumulate = \"{accumulate}\""));
+        assert_eq!(run(graph("MatMul", &[None, Some(w)], &[]), spec, &x), [expected], "{accumulate}");
+    }
 }
 
 #[test]

@@ -28,8 +28,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Runs the float model on samples and derives an encoding for every tensor that the target quantizes.
 
-    The target's placement rules say which tensors have an encoding, its bits, symmetry, sign, scales per channel and given
-    ends, and which tensors share one; `placement` lists them. Memory does not grow with the number of samples.
+    The target's placement rules say which tensors have an encoding, its bits, symmetry, sign, scales per channel and
+    given ends, and which tensors share one; `placement` lists them. Memory does not grow with the number of samples.
 
     Args:
         model: As for `Session`; encodings that it has are not looked at.

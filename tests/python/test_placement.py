@@ -40,8 +40,8 @@ def sites(export: Path) -> dict[str, dict[str, Any]]:
 def only_in_export(name: str) -> bool:
     """What AIMET's exporter names beyond the quantizers of its simulation.
 
-    A torch module is one quantizer: of ReLU6, exported as Clip, also the bounds and the convolution's output bear it. A weight that
-    two modules share is also named as it is before the Identity that copies it.
+    A torch module is one quantizer: of ReLU6, exported as Clip, also the bounds and the convolution's output bear it.
+    A weight that two modules share is also named as it is before the Identity that copies it.
     """
     return name.endswith(("Constant_output_0", "Constant_1_output_0")) or name == "n1.weight"
 
@@ -104,9 +104,7 @@ def test_given_ends_and_ties_are_the_same(export: Path) -> None:
 def test_the_rules_tell_generations_apart() -> None:
     """Under the rules of v75, what was made for v66 lacks scales per channel and given ends."""
     export = next(path for path in EXPORTS if path.name == "zoo_dsp")
-    findings = nputwin.check(
-        export / "model_1.0.0.onnx", target="htp_v75", encodings=export / "model_1.0.0.encodings"
-    )
+    findings = nputwin.check(export / "model_1.0.0.onnx", target="htp_v75", encodings=export / "model_1.0.0.encodings")
     places = {finding["place"] for finding in findings if finding["code"] == "placement_constraint"}
     assert places == {"/sg/Sigmoid_output_0", "y"}
 

@@ -7,7 +7,7 @@ use nputwin::exec::{Options, Session};
 use nputwin::graph::Graph;
 use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::spec::Spec;
-use nputwin::{Error, Result, onnx};
+use nputwin::{Error, Result, model};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -52,7 +52,7 @@ pub struct Model {
 impl ModelArgs {
     /// Reads the model and its encodings.
     pub fn open(&self) -> Result<Model> {
-        let mut graph = onnx::read(&self.model)?;
+        let mut graph = model::read(&self.model)?;
         let mut notes = Vec::new();
         let mut encodings = Value::Null;
         if let Some(path) = &self.encodings {

@@ -70,7 +70,7 @@ pub fn calibrate(
     samples: impl Iterator<Item = Result<Vec<(String, Tensor)>>>,
     options: &CalibrateOptions,
 ) -> Result<EncodingsFile> {
-    let bare = without_encodings(graph)?;
+    let bare = graph.without_encodings()?;
     let placement = options.over(&spec.placement);
     let sites = Sites::new(quantizers(&bare, &placement), options)?;
     let mut observers: HashMap<TensorId, Box<dyn Observer>> = HashMap::new();
@@ -155,24 +155,6 @@ impl CalibrateOptions {
 fn constrained(constraint: Option<Constraint>, min: f64, max: f64) -> (f64, f64) {
     let Constraint { min: lo, max: hi } = constraint.unwrap_or_default();
     (lo.unwrap_or(min), hi.unwrap_or(max))
-}
-
-/// The float graph alone.
-fn without_encodings(graph: &Graph) -> Result<Graph> {
-    let mut bare = graph.clone();
-    if let Some(node) = bare.nodes.iter().find(|n| n.code_clamp.is_some()) {
-        return Err(Error::unsupported("calibrate_quantized", "the node's activation is known as codes only")
-            .at_node(&node.name, &node.op_type)
-            .help("calibrate the float model"));
-    }
-    for info in &mut bare.tensors {
-        info.encoding = None;
-        info.codes = None;
-    }
-    for port in bare.inputs.iter_mut().chain(&mut bare.outputs) {
-        port.quantized = false;
-    }
-    Ok(bare)
 }
 
 fn reals(tensor: &Tensor) -> Vec<f32> {

@@ -16,7 +16,7 @@ mod supergroups;
 #[cfg(test)]
 mod testing;
 
-pub use placement::{Clamp, Note};
+pub use placement::Note;
 pub use plan::{Form, Plan};
 pub use session::{Captured, Options, PortInfo, Profile, Report, RunResult, Session};
 pub use step::{NodeReport, Source, Step};

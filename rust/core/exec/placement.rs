@@ -4,19 +4,10 @@ use super::parameters;
 use super::quantizers::data_inputs;
 use super::supergroups::chains;
 use crate::error::Result;
-use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
 use crate::spec::placement::{Break, Tie};
 use std::collections::BTreeSet;
-
-/// Real bounds that a fused activation puts on a node's output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Clamp {
-    /// Smallest real, or minus infinity.
-    pub lo: f32,
-    /// Largest real, or infinity.
-    pub hi: f32,
-}
 
 /// Something that the rules changed or could not do; shown to the user.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +34,7 @@ pub struct Placed {
 /// Where a node states a parameter that the target lacks.
 pub fn place(mut graph: Graph, spec: &Spec) -> Result<Placed> {
     let mut notes = Vec::new();
-    let mut clamps = vec![None; graph.nodes.len()];
+    let mut clamps: Vec<Option<Clamp>> = graph.nodes.iter().map(|n| n.clamp).collect();
     if spec.execution == crate::spec::Execution::Integer {
         for node in &mut graph.nodes {
             parameters::settle(&spec.parameters, node)?;
@@ -139,7 +130,20 @@ fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
 
 fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
     let mut removed = vec![false; graph.nodes.len()];
-    for chain in chains(graph, &spec.placement, false, |t| graph.tensors[t].encoding.is_none()) {
+    let mut unclamped = BTreeSet::new();
+    let open = |t: TensorId| graph.tensors[t].encoding.is_none();
+    let found = chains(graph, &spec.placement, false, open, |nodes| {
+        let clamps = nodes[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some());
+        if !clamps {
+            unclamped.insert(nodes[0]);
+        }
+        clamps
+    });
+    for &n in unclamped.iter().filter(|n| found.iter().all(|chain| chain.nodes[0] != **n)) {
+        let place = graph.nodes[n].name.clone();
+        notes.push(Note { place, text: "its fused activation is not a clamp".into() });
+    }
+    for chain in found {
         let n = chain.nodes[0];
         let head = graph.nodes[n].name.clone();
         if let Some(reason) = chain.broken {
@@ -152,11 +156,7 @@ fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: 
             continue;
         }
         let chain = chain.nodes;
-        let bounds: Option<Vec<Clamp>> = chain[1..].iter().map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
-        let Some(bounds) = bounds else {
-            notes.push(Note { place: head, text: "its fused activation is not a clamp".into() });
-            continue;
-        };
+        let bounds: Vec<Clamp> = chain[1..].iter().filter_map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
         if spec.placement.fuse_only_redundant() && !bounds.iter().all(|b| cannot_leave(graph, &chain, *b)) {
             continue;
         }

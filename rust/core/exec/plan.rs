@@ -2,11 +2,11 @@
 
 use super::layout::{self, LayoutKernel};
 use super::narrow::{self, NarrowKernel, narrowed};
-use super::placement::{Clamp, Note, Placed};
+use super::placement::{Note, Placed};
 use super::step::{NodeReport, Source, Step};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Node, TensorId};
+use crate::graph::{Clamp, Node, TensorId, qdq};
 use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
@@ -102,7 +102,8 @@ pub fn plan(
     let mut outputs = Vec::new();
     for port in &graph.outputs {
         let form = if port.quantized { Form::Codes } else { Form::Real };
-        outputs.push(planner.value(port.tensor, form, Layout::RowMajor).map_err(|e| e.at_tensor(&port.name))?);
+        let layout = layout::of_file(&graph.tensors[port.tensor]);
+        outputs.push(planner.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
     }
     planner.finish(inputs, outputs, keep)
 }
@@ -134,10 +135,11 @@ impl<'a> Planner<'a> {
             if let Some(encoding) = &info.encoding {
                 encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
             }
+            let layout = layout::of_file(info);
             let fact = Fact {
                 name: info.name.clone(),
                 dtype: info.dtype.unwrap_or(DType::F32),
-                shape: shape.clone(),
+                shape: layout::graph_shape(info, shape)?,
                 constant: None,
                 codes: None,
                 encoding: info.encoding.clone(),
@@ -146,9 +148,12 @@ impl<'a> Planner<'a> {
             let slot = self.slot();
             let encoding = info.encoding.as_deref();
             if port.quantized {
-                self.values.insert((port.tensor, Form::Codes, Layout::RowMajor), Source::Slot(slot));
+                self.values.insert((port.tensor, Form::Codes, layout), Source::Slot(slot));
             } else {
-                self.raw_real(port.tensor, slot, encoding, true)?;
+                let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
+                let turned = layout == Layout::ChannelsLast;
+                let real = if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
+                self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));
         }
@@ -426,7 +431,8 @@ impl<'a> Planner<'a> {
     fn integer_body(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
         let node = facts.node;
         let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
-        if !quantized {
+        let encoded = |facts: &[Option<Fact>]| facts.iter().flatten().all(|f| f.encoding.is_some());
+        if !quantized || (qdq::only_quantizes(node) && encoded(facts.inputs) != encoded(facts.outputs)) {
             return Ok(None);
         }
         let Some(rule) = self.spec.rule(&node.op_type).or_else(|| self.spec.rule(names::OTHER)) else {

@@ -156,7 +156,7 @@ impl Session {
             Some(encoding) if port.quantized => encoding.storage_dtype(),
             _ => info.dtype.unwrap_or(DType::F32),
         };
-        PortInfo { name: port.name.clone(), dtype, shape: info.shape.clone(), encoding: info.encoding.clone() }
+        PortInfo { name: port.name.clone(), dtype, shape: info.outer_shape(), encoding: info.encoding.clone() }
     }
 
     /// Inputs in order.
@@ -334,13 +334,14 @@ impl Session {
                     Some((fetch(slots, source).ok()?, layout))
                 })
             };
-            let row_major = |(tensor, from): (&Tensor, Layout)| match from {
-                Layout::RowMajor => Ok(tensor.clone()),
-                Layout::ChannelsLast => layout::convert(tensor, Layout::RowMajor),
+            let in_file = layout::of_file(info);
+            let shown = |(tensor, from): (&Tensor, Layout)| match from == in_file {
+                true => Ok(tensor.clone()),
+                false => layout::convert(tensor, in_file),
             };
-            let codes = find(Form::Codes).map(row_major).transpose()?;
+            let codes = find(Form::Codes).map(shown).transpose()?;
             let value = match (find(Form::Real), &codes, &info.encoding) {
-                (Some(value), _, _) => row_major(value)?,
+                (Some(value), _, _) => shown(value)?,
                 (None, Some(codes), Some(encoding)) => self.dequantize(&info.name, encoding, codes)?,
                 _ => continue,
             };
@@ -374,7 +375,7 @@ impl Session {
         Ok(kernel.run(&self.context(), &[Some(reals)])?.remove(0))
     }
 
-    /// How one element of a tensor came about. `index` is flat, in ONNX's order.
+    /// How one element of a tensor came about. `index` is flat, in the order of the file's shape.
     pub fn explain(&self, feeds: &[(&str, &Tensor)], tensor: &str, index: usize) -> Result<Explanation> {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
@@ -401,7 +402,8 @@ impl Session {
                 && layout == Layout::ChannelsLast
                 && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
         });
-        let place = if channels_last { layout::channels_last_index(&fact.shape, index) } else { index };
+        let onnx_index = layout::graph_index(&graph.tensors[t], &fact.shape, index);
+        let place = if channels_last { layout::channels_last_index(&fact.shape, onnx_index) } else { onnx_index };
         let arguments: Vec<Option<&Tensor>> =
             step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
         let mut explanation = step.kernel.explain(&arguments, place)?;

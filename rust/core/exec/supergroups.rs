@@ -13,13 +13,14 @@ pub(super) struct Chain {
 }
 
 /// The chains of `graph` that match a supergroup: longer ones first, none sharing a node with another unless it is broken.
-/// `inside` says whether a tensor may lie between two nodes of a chain. A tensor with several readers may where
-/// `branches` allows it.
+/// `inside` says whether a tensor may lie between two nodes of a chain, and `usable` whether the nodes may be one. A tensor
+/// with several readers may lie inside where `branches` allows it.
 pub(super) fn chains(
     graph: &Graph,
     placement: &Placement,
     branches: bool,
     inside: impl Fn(TensorId) -> bool,
+    mut usable: impl FnMut(&[usize]) -> bool,
 ) -> Vec<Chain> {
     let consumers = graph.consumers();
     let mut groups: Vec<&Vec<String>> = placement.supergroups().iter().collect();
@@ -30,7 +31,7 @@ pub(super) fn chains(
     for group in groups {
         for n in 0..graph.nodes.len() {
             let Some(nodes) = match_chain(graph, &consumers, n, group, branches, &inside) else { continue };
-            if nodes.iter().any(|&m| taken[m]) {
+            if nodes.iter().any(|&m| taken[m]) || !usable(&nodes) {
                 continue;
             }
             let node = &graph.nodes[n];

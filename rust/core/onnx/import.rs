@@ -228,7 +228,7 @@ impl Import<'_> {
         }
         operators.push((
             proto.input,
-            Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None },
+            Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None, clamp: None },
         ));
         Ok(())
     }

@@ -76,28 +76,13 @@ fn conv(facts: &Facts<'_>, sums: Sums) -> Result<Box<dyn Kernel>> {
         let plane: usize = output.iter().product();
         let (in_plane, taps) = (input.iter().product::<usize>(), window.kernel.iter().product::<usize>());
         let (depth, per_group) = (conv.channels / conv.groups, conv.filters / conv.groups);
-        // The element that a tap reads, or `None` in the padding.
-        let source = |at: usize, tap: usize| {
-            let (mut at, mut tap, mut place, mut step) = (at, tap, 0, 1);
-            for i in (0..3).rev() {
-                let (o, t) = (at % output[i], tap % window.kernel[i]);
-                let position = (o * window.strides[i] + t * window.dilations[i]).checked_sub(window.pads_begin[i])?;
-                if position >= input[i] {
-                    return None;
-                }
-                place += position * step;
-                step *= input[i];
-                (at, tap) = (at / output[i], tap / window.kernel[i]);
-            }
-            Some(place)
-        };
         fill(context.pool, &mut y, plane.max(1), |start, part| {
             let (n, m) = (start / plane.max(1) / conv.filters, start / plane.max(1) % conv.filters);
             let first = n * conv.channels + m / per_group * depth;
             for (at, y) in part.iter_mut().enumerate() {
                 let mut sum = 0.0;
                 for tap in 0..taps {
-                    let Some(place) = source(at, tap) else { continue };
+                    let Some(place) = window.source(at, tap, input, output) else { continue };
                     for c in 0..depth {
                         sum = sums.add(sum, x[(first + c) * in_plane + place], w[(m * depth + c) * taps + tap]);
                     }

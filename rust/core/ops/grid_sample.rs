@@ -106,6 +106,8 @@ impl Sampler {
         if x < lo || x > hi {
             match self.padding {
                 Padding::Zeros => {}
+                // Weights of four taps are those of the point itself, as torch and runtimes have it.
+                Padding::Border if self.mode == Mode::Cubic => {}
                 Padding::Border => x = x.clamp(0.0, length - 1.0),
                 Padding::Reflection => x = round(self.reflect(x, size)),
             }

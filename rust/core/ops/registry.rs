@@ -13,8 +13,10 @@ use super::concat::{Concat, Split};
 use super::conv::Conv;
 use super::conv_transpose::ConvTranspose;
 use super::cumulative::Cumulative;
+use super::deform_conv::{CausalConvWithState, Col2Im, DeformConv};
 use super::det::Det;
 use super::detection::{NonMaxSuppression, RoiAlign};
+use super::dynamic_quantization::{ConvInteger, DynamicQuantizeLinear, MatMulInteger};
 use super::einsum::Einsum;
 use super::elementwise::{self, Function, IsInf, NumberFunction, Test};
 use super::expand::{Expand, Tile};
@@ -35,6 +37,7 @@ use super::resize::Resize;
 use super::scatter::{ReverseSequence, ScatterElements, ScatterNd, TensorScatter};
 use super::selection::{Compress, NonZero, TopK, Unique};
 use super::shape::{ConstantOfShape, Extent, Range};
+use super::signal::{self, CosineWindow, Dft, Stft};
 use super::slice::Slice;
 use super::softmax::Softmax;
 use super::transpose::{Blocks, Transpose};
@@ -79,25 +82,32 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("BitwiseNot", &BitwiseNot),
     ("BitwiseOr", &Bitwise(|a, b| a | b)),
     ("BitwiseXor", &Bitwise(|a, b| a ^ b)),
+    ("BlackmanWindow", &CosineWindow(&[0.42, -0.5, 0.08])),
     ("Cast", &Cast::To),
     ("CastLike", &Cast::Like),
+    ("CausalConvWithState", &CausalConvWithState),
     ("Ceil", &Function(libm::ceil)),
     ("Celu", &Parametric { attributes: &[("alpha", 1.0)], function: activation::celu }),
     ("CenterCropPad", &CenterCropPad),
     ("Clip", &Clip),
+    ("Col2Im", &Col2Im),
     ("Compress", &Compress),
     ("Concat", &Concat),
     ("ConstantOfShape", &ConstantOfShape),
     ("Conv", &Conv),
+    ("ConvInteger", &ConvInteger),
     ("ConvTranspose", &ConvTranspose),
     ("Cos", &Function(libm::cos)),
     ("Cosh", &Function(libm::cosh)),
     ("CumProd", &Cumulative::Product),
     ("CumSum", &Cumulative::Sum),
+    ("DFT", &Dft),
+    ("DeformConv", &DeformConv),
     ("DepthToSpace", &Blocks::DepthToSpace),
     ("Det", &Det),
     ("Div", &Binary(Arithmetic::Div)),
     ("Dropout", &Dropout),
+    ("DynamicQuantizeLinear", &DynamicQuantizeLinear),
     ("Einsum", &Einsum),
     ("Elu", &Parametric { attributes: &[("alpha", 1.0)], function: activation::elu }),
     ("Equal", &Compare(|o| o == Some(Ordering::Equal))),
@@ -120,6 +130,8 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("GreaterOrEqual", &Compare(|o| matches!(o, Some(Ordering::Greater | Ordering::Equal)))),
     ("GridSample", &GridSample),
     ("GroupNormalization", &GroupNormalization::Group),
+    ("HammingWindow", &CosineWindow(&signal::HAMMING)),
+    ("HannWindow", &CosineWindow(&[0.5, -0.5])),
     ("HardSigmoid", &Parametric { attributes: &[("alpha", 0.2), ("beta", 0.5)], function: activation::hard_sigmoid }),
     ("HardSwish", &Function(elementwise::hard_swish)),
     ("Hardmax", &Hardmax),
@@ -133,11 +145,13 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("LeakyRelu", &Parametric { attributes: &[("alpha", 0.01)], function: activation::leaky_relu }),
     ("Less", &Compare(|o| o == Some(Ordering::Less))),
     ("LessOrEqual", &Compare(|o| matches!(o, Some(Ordering::Less | Ordering::Equal)))),
+    ("LinearAttention", &super::linear_attention::LinearAttention),
     ("Log", &Function(libm::log)),
     ("LogSoftmax", &Softmax { logarithm: true }),
     ("LpNormalization", &super::lp_normalization::LpNormalization),
     ("LpPool", &LpPool { global: false }),
     ("MatMul", &MatMul),
+    ("MatMulInteger", &MatMulInteger),
     ("Max", &Variadic { op: Arithmetic::Max, mean: false }),
     ("MaxPool", &Pool { average: false, global: false }),
     ("MaxUnpool", &MaxUnpool),
@@ -177,6 +191,7 @@ static ONNX: &[(&str, &dyn Op)] = &[
     ("RoiAlign", &RoiAlign),
     ("RotaryEmbedding", &RotaryEmbedding),
     ("Round", &Function(elementwise::round)),
+    ("STFT", &Stft),
     ("Scatter", &ScatterElements),
     ("ScatterElements", &ScatterElements),
     ("ScatterND", &ScatterNd),

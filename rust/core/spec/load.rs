@@ -83,7 +83,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
 }
 
 /// Reads a spec. The names in `extends`, of parents as well, are paths below the folder, or else embedded files.
-fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
+pub(super) fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     let mut merged = Merged::default();
     merge(&mut merged, text, origin, folder, 0)?;
     let name = merged.name.ok_or_else(|| {

@@ -193,6 +193,11 @@ impl Spec {
         self.conformance.iter().find(|c| c.family == family)
     }
 
+    /// As [`Spec::parse`]; `extends` is resolved beside the files of `folder` first.
+    pub fn parse_beside(text: &str, origin: &str, folder: &std::path::Path) -> Result<Spec> {
+        load::parse_in(text, origin, Some(folder))
+    }
+
     /// The rule of an operator.
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.get(name)
@@ -212,8 +217,18 @@ impl Spec {
         if self.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE }
     }
 
-    /// Swaps in an alternative: `assume("Add.rule", "A1")`. The `.rule` suffix and letter case are free.
+    /// Swaps in an alternative: `assume("Add.rule", "A1")`, where the `.rule` suffix and letter case are free; or sets what nodes
+    /// have that state nothing for a parameter: `assume("rounding_mode", "SINGLE")`.
     pub fn assume(&mut self, key: &str, value: &str) -> Result<()> {
+        if let Some(parameter) = self.parameters.get_mut(key) {
+            if !parameter.one_of.iter().any(|v| v == value) {
+                return Err(Error::invalid("assume_parameter", format!("parameter '{key}' is never '{value}'"))
+                    .help(format!("one of: {}", parameter.one_of.join(", "))));
+            }
+            parameter.default = value.to_string();
+            self.assumptions.insert(key.to_string(), value.to_string());
+            return Ok(());
+        }
         let wanted = key.strip_suffix(".rule").unwrap_or(key);
         let Some(rule) = self.rules.values_mut().find(|r| r.name.eq_ignore_ascii_case(wanted)) else {
             return Err(Error::invalid("assume_rule", format!("target '{}' has no rule '{wanted}'", self.name))

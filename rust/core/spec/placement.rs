@@ -457,11 +457,10 @@ impl Placement {
     pub fn parameter(&self, op_type: &str, role: &str) -> ParameterRule {
         let mut rule = self.defaults.parameters;
         let op = self.ops.get(op_type);
-        if let (Some(op), "weight") = (op, role) {
-            rule.per_channel = op.per_channel.or(rule.per_channel);
-        } else {
-            rule.per_channel = None;
-        }
+        rule.per_channel = match role {
+            "weight" => op.and_then(|op| op.per_channel).or(rule.per_channel),
+            _ => None,
+        };
         if role == "bias" && !self.params.contains_key(role) {
             rule.quantized = Some(false);
         }

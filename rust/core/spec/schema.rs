@@ -177,6 +177,20 @@ pub struct FloatArithmetic {
     pub evidence: Option<Evidence>,
 }
 
+impl fmt::Display for FloatArithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tensors, sums) = (FloatType::from(self.format), FloatType::from(self.accumulate));
+        write!(f, "tensors in {tensors}, sums in {sums}")?;
+        if self.denormals == Denormals::Flush {
+            f.write_str(", subnormals become zero")?;
+        }
+        if self.overflow == FloatOverflow::Saturate {
+            f.write_str(", overflow saturates")?;
+        }
+        Ok(())
+    }
+}
+
 impl FloatArithmetic {
     fn narrow(&self, format: Format) -> Narrow {
         Narrow {

@@ -183,10 +183,11 @@ params.weight = { bitwidth = 4 }
 fn placement_tables_merge_key_by_key() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("placed.toml"), PLACED).unwrap();
-    let origin = dir.path().join("child.toml").display().to_string();
+    let path = dir.path().join("child.toml");
     let child = |body: &str| {
         let text = format!("schema_version = 1\nname = \"child\"\nextends = [\"placed.toml\"]\n{body}");
-        Spec::parse(&text, &origin).unwrap_or_else(|e| panic!("{e}"))
+        std::fs::write(&path, text).unwrap();
+        Spec::load(path.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"))
     };
     let spec =
         child("[placement.ops.Conv]\nparams.weight = { symmetric = false }\n[placement.ops.Add]\nbitwidth = 8\n");

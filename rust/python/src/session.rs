@@ -9,7 +9,7 @@ use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::graph::{Dim, Graph};
 use nputwin::spec::{Execution, Spec};
 use nputwin::tensor::Tensor;
-use nputwin::{Error, onnx};
+use nputwin::{Error, model as model_file};
 use numpy::PyUntypedArray;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
@@ -68,10 +68,10 @@ pub fn read_model(model: &Bound<'_, PyAny>) -> PyResult<Graph> {
     let py = model.py();
     if let Ok(bytes) = model.cast::<PyBytes>() {
         let bytes = bytes.as_bytes();
-        return py.detach(|| onnx::decode(bytes, "model bytes", None)).or_raise(py);
+        return py.detach(|| model_file::decode(bytes, "model bytes", None)).or_raise(py);
     }
     let path: PathBuf = model.extract()?;
-    py.detach(|| onnx::read(&path)).or_raise(py)
+    py.detach(|| model_file::read(&path)).or_raise(py)
 }
 
 /// Encodings from a path, or from the text of a file.

@@ -8,7 +8,7 @@ use crate::graph::{Attribute, Graph, Node, TensorId};
 use crate::ops::{Fact, Facts, integer};
 use crate::spec::placement::{Break, Constraint, OpRule, OperandPair, Placement, Precision, Tie};
 use crate::tensor::{DType, Tensor};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -167,6 +167,8 @@ struct Builder<'a> {
     /// What each node is; a pattern's last node is the pattern's operator.
     op_types: Vec<String>,
     inside: HashMap<TensorId, String>,
+    /// Those of `inside` that lie in a pattern.
+    parts: HashSet<TensorId>,
     biases: HashMap<TensorId, (String, &'static str)>,
     roles: HashMap<TensorId, (Role, Reason)>,
     order: Vec<TensorId>,
@@ -192,6 +194,7 @@ impl<'a> Builder<'a> {
             real,
             op_types: graph.nodes.iter().map(|n| n.op_type.clone()).collect(),
             inside: HashMap::new(),
+            parts: HashSet::new(),
             biases: HashMap::new(),
             roles: HashMap::new(),
             order: Vec::new(),
@@ -210,15 +213,15 @@ impl<'a> Builder<'a> {
         for fused in patterns(self.graph, self.placement) {
             for t in fused.internal {
                 self.inside.insert(t, fused.op_type.into());
+                self.parts.insert(t);
             }
             for (t, name) in fused.parameters {
                 self.biases.insert(t, (fused.op_type.into(), name));
             }
             self.op_types[fused.last] = fused.op_type.into();
         }
-        let fused: Vec<TensorId> = self.inside.keys().copied().collect();
         let branches = !self.placement.breaks(Break::Branching);
-        for chain in chains(self.graph, self.placement, branches, |t| !fused.contains(&t)) {
+        for chain in chains(self.graph, self.placement, branches, |t| !self.parts.contains(&t), |_| true) {
             if chain.broken.is_some() {
                 continue;
             }
@@ -323,6 +326,8 @@ impl<'a> Builder<'a> {
                 let (op_type, name) = match (self.biases.get(&t), parameter_name(&node.op_type, i)) {
                     (Some((op_type, name)), _) => (op_type.clone(), *name),
                     (None, Some(name)) => (node.op_type.clone(), name),
+                    // Numbers such as an epsilon within a pattern are part of its operator.
+                    (None, None) if node.outputs.iter().flatten().any(|o| self.parts.contains(o)) => continue,
                     (None, None) if data.contains(&t) && node.op_type != "Identity" => {
                         let wanted = as_input && op.is_none_or(|op| op.input_quantized != Some(false));
                         if wanted && self.real[t] {

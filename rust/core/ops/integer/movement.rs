@@ -41,6 +41,14 @@ pub fn is_movement(op_type: &str) -> bool {
             | "Resize"
             | "Upsample"
             | "Where"
+            | "GatherND"
+            | "Scatter"
+            | "ScatterElements"
+            | "ScatterND"
+            | "TensorScatter"
+            | "TopK"
+            | "Compress"
+            | "ReverseSequence"
     )
 }
 
@@ -51,6 +59,8 @@ impl IntegerOp for Movement {
         match facts.node.op_type.as_str() {
             "Concat" => (0..facts.inputs.len()).collect(),
             "Where" => vec![1, 2],
+            "Scatter" | "ScatterElements" | "ScatterND" => vec![0, 2],
+            "TensorScatter" => vec![0, 1],
             _ => vec![0],
         }
     }
@@ -69,6 +79,9 @@ impl IntegerOp for Movement {
             .ok_or_else(|| facts.unsupported("no such operator"))?;
         let code_facts = code_facts(facts, &self.data_inputs(facts))?;
         let code_facts = Facts { inputs: &code_facts, ..*facts };
+        if facts.node.string("reduction", "none").is_ok_and(|r| matches!(r, "add" | "mul")) {
+            return Err(facts.unsupported("updates that are added or multiplied are no movement of codes"));
+        }
         let pads = facts.node.op_type == "Pad" && facts.node.string("mode", "constant")? == "constant";
         let mut kernel = match pads {
             true => pad_kernel(&code_facts, PadValue::Integer(pad_code(facts, context.spec)?))?,

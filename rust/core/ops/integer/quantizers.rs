@@ -214,11 +214,20 @@ impl Kernel for Requantize {
 }
 
 /// Integers of a real bias by the rule `bias`: one per channel, in units of `scale_x · scale_w`.
-pub fn quantize_bias(spec: &Spec, name: &str, x: &Encoding, w: &Encoding, reals: &Tensor) -> Result<Vec<i64>> {
+///
+/// # Errors
+/// Those of the rule; `bias_value` where a real is not finite.
+pub fn quantize_bias(
+    spec: &Spec,
+    name: &str,
+    (x, w, out): (&Encoding, &Encoding, &Encoding),
+    reals: &Tensor,
+) -> Result<Vec<i64>> {
     let mut env = Env::new();
     env.input_float("b", FloatType::F32);
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
+    add_encoding(&mut env, "out", out);
     env.output(i32::MIN.into(), i32::MAX.into());
     env.constant("y.qmin", Value::Int(i32::MIN.into()));
     env.constant("y.qmax", Value::Int(i32::MAX.into()));

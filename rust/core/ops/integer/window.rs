@@ -92,6 +92,14 @@ impl PoolGeometry {
         }
     }
 
+    /// Channels of an output `N C 1 1` that reduces the images of a four-dimensional input.
+    fn image_channels(&self, input: &[usize]) -> Option<usize> {
+        match (&self.kind, self.output_shape.as_slice(), input) {
+            (Kind::Reduce { .. }, [n, c, 1, 1], [m, d, _, _]) if (n, c) == (m, d) => Some(*c),
+            _ => None,
+        }
+    }
+
     /// Visits the flat input indices that output `index` sums, in row-major order, and gives the divisor of a mean.
     pub fn for_each_tap(&self, index: usize, mut visit: impl FnMut(usize)) -> usize {
         match &self.kind {
@@ -159,11 +167,18 @@ impl IntegerOp for Window {
             return Err(facts.unsupported(format!("action '{}' of a pool", context.body.action.label())));
         };
         let terms = context.body.accumulator.terms;
-        let compiled = program.compile(&self.env(facts, context.clamp, terms)?)?;
+        let mut env = self.env(facts, context.clamp, terms)?;
+        let geometry = geometry(facts)?;
+        if let Some(channels) = geometry.image_channels(&facts.input(0)?.shape)
+            && program.reads("channel")
+        {
+            env.channel("channel", (0..channels).map(|c| Value::Int(c as i128)).collect());
+        }
+        let compiled = program.compile(&env)?;
         let x = encoding_of(facts, facts.input(0)?)?;
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
         let kernel = WindowKernel {
-            geometry: geometry(facts)?,
+            geometry,
             tile: compiled.tile(),
             compiled,
             zero_point: if terms == Terms::Centred { x.zero_point[0] } else { 0 },
@@ -193,6 +208,9 @@ impl Window {
         };
         add_encoding(&mut env, "x", x);
         add_output(&mut env, encoding_of(facts, y)?, clamp);
+        let channels = geometry.image_channels(&facts.input(0)?.shape);
+        env.constant("images", Value::Bool(channels.is_some()));
+        env.constant("channels", Value::Int(channels.unwrap_or(0) as i128));
         env.constant("attr.count_include_pad", Value::Int(0));
         add_attributes(&mut env, facts.node, &[]);
         Ok(env)
@@ -267,7 +285,11 @@ impl Kernel for WindowKernel {
             if counts_vary {
                 lanes.push(Lanes::I32(&counts[..out.len()]));
             }
-            self.tile.run(&lanes, Channels::Uniform(0), &mut Scratch::default(), out)
+            let channels = match self.compiled.channels() {
+                1 => Channels::Uniform(0),
+                c => Channels::Cyclic { start: start % c },
+            };
+            self.tile.run(&lanes, channels, &mut Scratch::default(), out)
         })?;
         Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
     }
@@ -281,7 +303,7 @@ impl Kernel for WindowKernel {
         }
         Ok(Explanation {
             operands: vec![("acc".into(), sum.to_string()), ("n".into(), count.to_string())],
-            trace: Some(self.compiled.trace(0, &values)?),
+            trace: Some(self.compiled.trace(index % self.compiled.channels(), &values)?),
             ..Explanation::default()
         })
     }

@@ -291,7 +291,7 @@ fn templates_become_rules_of_operators() {
     assert_eq!((pair.first.bits, pair.second.bits, pair.symmetric), (16, 8, true));
     let places: Vec<&str> = imported.findings.iter().map(|f| f.place.as_str()).collect();
     assert_eq!(places, ["templates[0].ModuleNameTemplate.head.conv", "templates[3].SensitivityTemplate"]);
-    let toml = imported.to_toml("mine", &["base/placement_j6m.toml".into()], "qconfig.json").unwrap();
+    let toml = imported.to_toml("mine", &["horizon_nash_m.toml".into()], "qconfig.json").unwrap();
     let spec = Spec::parse(&toml, "mine.toml").unwrap();
     assert_eq!(spec.placement.ops["Conv"].per_channel, Some(true));
     assert_eq!(spec.placement.ops["Conv"].input_quantized, Some(true));

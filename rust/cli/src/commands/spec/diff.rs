@@ -49,6 +49,11 @@ pub fn execute(args: Args) -> Result<Outcome> {
         r.iter().filter(|line| !l.contains(line)).for_each(|line| text.push_str(&format!("  + {line}\n")));
         other.push("placement");
     }
+    let reals = |spec: &Spec| spec.float.as_ref().map_or("as ONNX says".to_string(), ToString::to_string);
+    if reals(&left) != reals(&right) {
+        let _ = writeln!(text, "reals\n  - {}\n  + {}", reals(&left), reals(&right));
+        other.push("float");
+    }
     let differs = !rules.is_empty() || !other.is_empty();
     if !differs {
         text.push_str("no rule differs\n");

@@ -7,7 +7,7 @@ use nputwin::spec::{EMBEDDED, Spec};
 use nputwin::{Error, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `spec import`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,8 @@ pub fn execute(args: Args) -> Result<Outcome> {
     let toml = imported.to_toml(&name, &extends, &file)?;
     // What is written must load.
     let origin = args.output.as_ref().map_or_else(|| format!("{name}.toml"), |o| o.display().to_string());
-    let spec = Spec::parse(&toml, &origin)?;
+    let folder = args.output.as_ref().and_then(|o| o.parent()).unwrap_or(Path::new(""));
+    let spec = Spec::parse_beside(&toml, &origin, folder)?;
     let mut text = String::new();
     match &args.output {
         Some(output) => {

@@ -35,6 +35,10 @@ pub fn execute(args: Args) -> Result<Outcome> {
             let _ = writeln!(text, "    {}", evidence_line(file, evidence.as_ref()));
         }
     }
+    if let (Some(float), None) = (&spec.float, &args.rule) {
+        let evidence = float.evidence.clone().unwrap_or_default();
+        let _ = writeln!(text, "\nreals\n    {float}\n    [{}] {}", evidence.status, evidence.source);
+    }
     for rule in &rules {
         let choice = rule.choice.as_ref().map_or(String::new(), |c| format!(" (alternative {c})"));
         let _ = writeln!(text, "\n{}{choice}", rule.name);
@@ -49,6 +53,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
         map.insert("placement".into(), json!(spec.placement));
         let of = |(file, evidence): &(String, Option<_>)| json!({ "file": file, "evidence": evidence });
         map.insert("placement_evidence".into(), spec.placement_evidence.iter().map(of).collect());
+        map.insert("float".into(), json!(spec.float));
         map.insert("rules".into(), Value::Array(rules.into_iter().map(rule_json).collect()));
     }
     Ok(Outcome::ok(text, json))

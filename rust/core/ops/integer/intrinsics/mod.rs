@@ -9,6 +9,7 @@ mod fixed_point;
 mod l2_normalize_inverse_sqrt;
 mod resize_bilinear;
 mod resize_bilinear_q7;
+mod resize_bilinear_f32;
 mod rows;
 mod softmax_exp_table_f32;
 mod softmax_power2_q15;
@@ -28,6 +29,8 @@ const INTRINSICS: &[(&str, Prepare)] = &[
     ("average_pool_window_sums", average_pool_window_sums::prepare),
     ("l2_normalize_inverse_sqrt", l2_normalize_inverse_sqrt::prepare_twice),
     ("l2_normalize_inverse_sqrt_single_rounding", l2_normalize_inverse_sqrt::prepare_once),
+    ("resize_bilinear_f32", resize_bilinear_f32::prepare_plain),
+    ("resize_bilinear_f32_weighted", resize_bilinear_f32::prepare_weighted),
     ("resize_bilinear_q10", resize_bilinear::prepare_q10),
     ("resize_bilinear_q10_half_up", resize_bilinear::prepare_q10_half_up),
     ("resize_bilinear_q11", resize_bilinear::prepare_q11),

@@ -22,7 +22,7 @@ type Tap = (usize, usize, i64);
 
 /// How output positions lie on the input.
 #[derive(Clone, Copy, PartialEq)]
-enum Alignment {
+pub(super) enum Alignment {
     Asymmetric,
     Corners,
     HalfPixel,
@@ -31,15 +31,26 @@ enum Alignment {
 /// The taps of one axis, from the sizes of input and output.
 type Taps = fn(usize, usize, Alignment) -> Vec<Tap>;
 
+/// What a resize of images needs to know of its node.
+pub(super) struct Geometry {
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Shape of the output, `N C H W`.
+    pub shape: Vec<usize>,
+    /// How positions lie.
+    pub alignment: Alignment,
+    /// Bits of the codes.
+    pub bits: u32,
+    /// Whether the codes have a sign.
+    pub signed: bool,
+}
+
 struct Resize {
     rows: Vec<Tap>,
     columns: Vec<Tap>,
-    input: [usize; 2],
-    shape: Vec<usize>,
     fraction_bits: u32,
     rounding: Rounding,
-    bits: u32,
-    signed: bool,
+    geometry: Geometry,
 }
 
 fn taps_q10(input: usize, output: usize, alignment: Alignment) -> Vec<Tap> {
@@ -85,7 +96,8 @@ pub(super) fn prepare_q11(facts: &Facts<'_>, _context: &Context<'_>) -> Result<B
     prepare(facts, taps_q11, 11, Rounding::HalfUp)
 }
 
-fn prepare(facts: &Facts<'_>, taps: Taps, fraction_bits: u32, rounding: Rounding) -> Result<Box<dyn Kernel>> {
+/// The geometry of a node; an error where it is anything but linear interpolation of images on one grid.
+pub(super) fn geometry(facts: &Facts<'_>) -> Result<Geometry> {
     let (x, y) = super::unary_encodings(facts)?;
     if !x.same_grid(y) {
         return Err(facts.unsupported("different encodings of input and output"));
@@ -105,24 +117,26 @@ fn prepare(facts: &Facts<'_>, taps: Taps, fraction_bits: u32, rounding: Rounding
         "asymmetric" => Alignment::Asymmetric,
         other => return Err(facts.unsupported(format!("coordinate_transformation_mode {other}"))),
     };
+    Ok(Geometry { input: [shape[2], shape[3]], shape: out, alignment, bits: y.bitwidth, signed: y.signed })
+}
+
+fn prepare(facts: &Facts<'_>, taps: Taps, fraction_bits: u32, rounding: Rounding) -> Result<Box<dyn Kernel>> {
+    let geometry = geometry(facts)?;
     Ok(Box::new(Resize {
-        rows: taps(shape[2], out[2], alignment),
-        columns: taps(shape[3], out[3], alignment),
-        input: [shape[2], shape[3]],
-        shape: out,
+        rows: taps(geometry.input[0], geometry.shape[2], geometry.alignment),
+        columns: taps(geometry.input[1], geometry.shape[3], geometry.alignment),
         fraction_bits,
         rounding,
-        bits: y.bitwidth,
-        signed: y.signed,
+        geometry,
     }))
 }
 
 impl Kernel for Resize {
     fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let codes = input(inputs, 0)?.to_i64()?;
-        let [height, width] = self.input;
+        let [height, width] = self.geometry.input;
         let one = 1 << self.fraction_bits;
-        let mut out = Vec::with_capacity(self.shape.iter().product());
+        let mut out = Vec::with_capacity(self.geometry.shape.iter().product());
         for plane in codes.chunks_exact((height * width).max(1)) {
             for &(top, bottom, fy) in &self.rows {
                 for &(left, right, fx) in &self.columns {
@@ -134,6 +148,6 @@ impl Kernel for Resize {
                 }
             }
         }
-        Ok(vec![Tensor::new(self.shape.clone(), narrow(&out, self.bits, self.signed))?])
+        Ok(vec![Tensor::new(self.geometry.shape.clone(), narrow(&out, self.geometry.bits, self.geometry.signed))?])
     }
 }

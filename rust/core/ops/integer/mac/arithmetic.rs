@@ -84,8 +84,9 @@ pub struct Arithmetic {
 impl<'a> Mac<'a> {
     /// The weights in the encoding in which the target multiplies them, where that is not the file's.
     pub fn reencoded(&self, facts: &Facts<'_>, spec: &Spec) -> Result<Option<Fact>> {
-        let (x, ..) = self.encodings(facts)?;
+        let (x, _, y) = self.encodings(facts)?;
         let mut env = Env::new();
+        add_encoding(&mut env, "out", y);
         MacWindow::add(self.window, self.depth, &mut env);
         let (axis, channels) = (self.channel_axis, self.channels);
         weights::reencode(spec, x, self.w, axis, channels, env).map_err(|e| e.at_tensor(&self.w.name))
@@ -169,11 +170,11 @@ impl<'a> Mac<'a> {
         let values = match (&bias.codes, &bias.constant) {
             (Some(codes), _) if takes_integers => codes.to_i64()?,
             (_, Some(reals)) => {
-                let (x, w, _) = self.encodings(facts)?;
+                let encodings = self.encodings(facts)?;
                 let spread =
                     Tensor::f32(&[self.channels], vec![*reals.as_f32()?.first().unwrap_or(&0.0); self.channels]);
                 let reals = if reals.len() == 1 { &spread } else { &**reals };
-                quantizers::quantize_bias(context.spec, &bias.name, x, w, reals)?
+                quantizers::quantize_bias(context.spec, &bias.name, encodings, reals)?
             }
             (_, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
         };

@@ -63,7 +63,7 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usiz
     Ok(Some(Fact { constant: None, codes: Some(Arc::new(codes)), encoding: Some(Arc::new(encoding)), ..w.clone() }))
 }
 
-/// What the rules see: `x.*`, `w.*`, `w.max`, `w.reach`, `w.centred`, and the codes of the result as `y`.
+/// What the rules see: what `env` holds, `x.*`, `w.*`, `w.max`, `w.reach`, `w.centred`, and the codes of the result as `y`.
 fn environment(mut env: Env, x: &Encoding, w: &Encoding, reach: &[i64]) -> Env {
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
