@@ -65,6 +65,7 @@ fn run(case: &Value, node: &Value, values: &mut HashMap<String, Tensor>, context
     let (op_type, domain) = (node["op_type"].as_str().unwrap(), node["domain"].as_str().unwrap());
     let described = Node {
         code_clamp: None,
+        clamp: None,
         name: case["name"].as_str().unwrap().into(),
         op_type: op_type.into(),
         domain: domain.into(),
