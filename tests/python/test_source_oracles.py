@@ -207,15 +207,61 @@ def test_nvdla() -> None:
         equal(conv_of(acc, a, w, y, "nvdla"), y.saturate(nvdla.conv(acc.astype(object), scales(a, w, y))))
 
 
-@pytest.mark.parametrize("carry", ["banker", "half_step"])
-def test_kpu_k210(carry: str) -> None:
+KPU_CARRIES = pytest.mark.parametrize("carry", ["banker", "half_step"])
+ALL_CODES = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+
+
+@KPU_CARRIES
+@pytest.mark.parametrize("kind", ["tensor", "channel", "relu6", "without_bias"])
+def test_kpu_k210(carry: str, kind: str) -> None:
     rng = fresh_rng()
+    codes = np.linspace(0, 255, 64).astype(np.uint8)
     for power in (True, False, True, False):
         x, w, y = (grid(rng, "uint8", power) for _ in range(3))
-        w = Grid(w.scale, min(w.zero, 254), "uint8")
-        acc = accumulators(rng, float(x.s * w.s / y.s))
-        got = conv_of(acc, x, w, y, "kpu_k210", assume={"carry": carry})
-        equal(got, y.saturate(kpu.conv(acc, scales(x, w, y), y.zero, carry == "banker")))
+        x, w = Grid(x.scale / 8, x.zero), Grid(w.scale / 16, 128 if kind == "channel" else w.zero)
+        limits = (-np.inf, np.inf)
+        if kind == "relu6":
+            y, limits = Grid(f32(6 / 255), 0), (0.0, 6.0)
+        channels = [f32(w.scale * rng.uniform(0.3, 1)) for _ in codes] if kind == "channel" else None
+        units = float(x.s) * np.array(channels or [float(w.s)] * len(codes))
+        bias = (np.round(rng.uniform(-200, 200, len(codes)) * float(y.s) / units) * units).astype(np.float32)
+        if kind == "without_bias":
+            bias[:] = 0
+        weights = Constant(codes.reshape(-1, 1, 1, 1), w, tuple(channels) if channels else None)
+        operands = [(x, [256, 1, 1, 1]), weights, None if kind == "without_bias" else Constant(bias)]
+        model = one_node("Conv", operands, y)
+        got = run_codes(model, {"a": ALL_CODES}, target="kpu_k210", assume={"carry": carry})
+        acc = (ALL_CODES.reshape(256, 1).astype(np.int64) - x.zero) * (codes.astype(np.int64) - w.zero)
+        three = float(x.s), channels or [float(w.s)] * len(codes), float(y.s)
+        layer = kpu.compile_layer(three, y.zero, bias, 1 + 1, limits)
+        equal(got, kpu.conv(acc, layer, carry == "banker"))
+
+
+@KPU_CARRIES
+def test_the_segments_of_the_kpu_change_where_they_start(carry: str) -> None:
+    """Biases put the sum on each start and around it: channels have fine scales, and one that is coarse decides the unit."""
+    x, y = Grid(2.0**-3, 128), Grid(2.0**-3, 254)
+    coarse, fine, unit = 2.0**-5, 2.0**-22, 2.0**-25
+    everywhere = (-np.inf, np.inf)
+    segments = kpu.compile_layer((x.scale, [coarse], y.scale), y.zero, np.zeros(1), 1 + 1, everywhere).segments
+    starts = [start for start, *_ in segments[1:]]
+    assert segments[0] == (-(2**35), 0, 0, 0)
+    assert starts == sorted(starts) and starts[0] == -254 * 2**22
+    sums = [start + d for start in starts for d in (-(2**22), -(2**21), -1, 0, 1, 2, 2**20, 2**21, 3 * 2**20)]
+    bias = np.array([0, *sums], dtype=np.int32)
+    scales = (coarse, *[fine] * len(sums))
+    weights = Constant(np.full([len(bias), 1, 1, 1], 129, np.uint8), Grid(coarse, 128), scales)
+    units = Constant(bias, Grid(unit, 0, "int32"), tuple(x.scale * s for s in scales))
+    model = one_node("Conv", [(x, [1, 1, 1, 1]), weights, units], y)
+    zero = np.full([1, 1, 1, 1], x.zero, np.uint8)
+    got = run_codes(model, {"a": zero}, target="kpu_k210", assume={"carry": carry}).ravel()[1:]
+    layer = kpu.compile_layer((x.scale, list(scales), y.scale), y.zero, bias * unit, 1 + 1, everywhere)
+    assert layer.segments == segments and layer.norm[1 + 9 * 5][2] == starts[5] - 2**22
+    sums = [add for _, _, add in layer.norm[1:]]
+    equal(got, np.array([kpu.activate(v, segments, carry == "banker") for v in sums]))
+    # The start itself belongs to the segment before; the last segments begin within two codes.
+    assert sums[4 + 9 * 7] - sums[3 + 9 * 7] == 1
+    assert got[3] == 0 and len(set(got.tolist())) > 3
 
 
 def test_rounding_of_the_kpu_at_negative_halves() -> None:

@@ -5,12 +5,14 @@
 
 mod embedded;
 pub mod import;
+mod json_schema;
 mod load;
 mod parameters;
 pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
+pub use json_schema::json_schema;
 pub use parameters::Parameter;
 pub use placement::{MissingEncoding, Placement};
 pub use schema::{

@@ -5,10 +5,11 @@
 
 use super::nearest_help;
 use crate::error::{Error, Location, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A choice that a node may state.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Parameter {
     /// The values, each a name.

@@ -5,13 +5,14 @@
 
 use super::schema::Evidence;
 use crate::error::{Error, Location, Result};
+use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// What to do with a tensor that an integer kernel needs and that has no encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingEncoding {
     /// Compute its producer and consumers in float.
@@ -22,7 +23,7 @@ pub enum MissingEncoding {
 }
 
 /// What keeps a chain of operators from being a supergroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Break {
     /// A tensor inside the chain has more than one reader.
@@ -35,7 +36,7 @@ pub enum Break {
 }
 
 /// Subgraphs other than chains that have one quantizer, at their end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
     /// MatMul by a constant, and Add of a constant: a Gemm.
@@ -94,7 +95,7 @@ impl<'de> Deserialize<'de> for Precision {
 }
 
 /// Formats that an operator's kernels take together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Combination {
     /// Of the activations.
@@ -105,7 +106,7 @@ pub struct Combination {
 }
 
 /// Formats that a product of two computed tensors takes together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperandPair {
     /// Of the first operand.
@@ -118,7 +119,7 @@ pub struct OperandPair {
 }
 
 /// Ends of a grid that are given, not observed.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Constraint {
     /// Lower end.
@@ -137,7 +138,7 @@ impl Constraint {
 }
 
 /// Which tensors of an operator have one encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tie {
     /// The output takes the input's encoding.
@@ -147,7 +148,7 @@ pub enum Tie {
 }
 
 /// Quantizers of activations.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ActivationRule {
     /// Whether outputs of operators are quantized.
@@ -165,7 +166,7 @@ pub struct ActivationRule {
 }
 
 /// Quantizers of constant weights, biases and tables.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParameterRule {
     /// Whether the parameter is quantized by its own range. A bias without quantizer becomes an integer in units of the
@@ -196,7 +197,7 @@ pub struct ParameterRule {
 }
 
 /// What holds where nothing more specific does.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
     /// Symmetric grids leave the lowest code out.
@@ -214,7 +215,7 @@ pub struct Defaults {
 }
 
 /// What holds for one operator.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OpRule {
     /// `true`: inputs have a quantizer even where their producer's output has none. `false`: a graph input or constant
@@ -266,7 +267,7 @@ pub struct OpRule {
 }
 
 /// Quantizers at the ends of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PortRule {
     /// Whether they have one.
@@ -275,7 +276,7 @@ pub struct PortRule {
 }
 
 /// Where quantizers stand and what fuses.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Placement {
     /// Forget what the parents say, and begin anew.

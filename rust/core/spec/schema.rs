@@ -3,6 +3,7 @@
 use super::placement::Placement;
 use crate::num::narrow::{Beyond, Subnormals};
 use crate::num::{FloatType, Narrow};
+use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::fmt;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// How graphs run under a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Execution {
     /// Integer kernels; float only where a rule says so.
@@ -25,7 +26,7 @@ pub enum Execution {
 }
 
 /// How we know a rule, from best to worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Compared bit for bit with the implementation; `source` names the test.
@@ -54,7 +55,7 @@ impl fmt::Display for Status {
 }
 
 /// The evidence of a rule.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
     /// Kind of evidence.
@@ -68,7 +69,7 @@ pub struct Evidence {
 }
 
 /// Which factors a multiply-accumulate sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Terms {
     /// `(x - x.zp) · (w - w.zp)`.
@@ -79,7 +80,7 @@ pub enum Terms {
 }
 
 /// What happens when a sum leaves the accumulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// Two's complement wrap-around.
@@ -90,12 +91,13 @@ pub enum Overflow {
 }
 
 /// The shape of the accumulator of a multiply-accumulate, pooling or reduction kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Accumulator {
     /// Which factors are summed.
     pub terms: Terms,
     /// Bits: 32 or 64.
+    #[schemars(extend("enum" = [32, 64]))]
     pub width: u32,
     /// What an overflow does.
     pub overflow: Overflow,
@@ -112,7 +114,7 @@ impl Default for Accumulator {
 }
 
 /// A float format of a spec.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Format {
@@ -135,7 +137,7 @@ impl From<Format> for FloatType {
 }
 
 /// What becomes of results below the smallest normal number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Denormals {
     /// They stay.
@@ -146,7 +148,7 @@ pub enum Denormals {
 }
 
 /// What becomes of float results beyond the largest finite number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FloatOverflow {
     /// They become infinite.
@@ -157,7 +159,7 @@ pub enum FloatOverflow {
 }
 
 /// How a target holds and sums the reals of its float kernels.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FloatArithmetic {
     /// Format of every tensor of reals up to 32 bits: each result is rounded to it once, to nearest even.
@@ -221,9 +223,9 @@ impl FloatArithmetic {
 }
 
 /// An ordered table of names and program texts.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Lets(pub Vec<(String, String)>);
+pub struct Lets(#[schemars(with = "BTreeMap<String, String>")] pub Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Lets {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -245,27 +247,37 @@ impl<'de> Deserialize<'de> for Lets {
     }
 }
 
-/// One body or a case of one.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+/// How one operator computes: one of `y`, `intrinsic`, `float`, `move` and `unsupported`, or cases.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Rule")]
 pub struct RawBody {
+    /// Condition on constants: of a rule's cases, the first whose condition holds.
     pub when: Option<String>,
+    /// Constants of the program, computed once: `let.NAME = "expression"`, each sees those before it.
     #[serde(default, rename = "let")]
     pub lets: Lets,
+    /// The program: the result, or lines `name = expression` and the result last.
     pub y: Option<String>,
+    /// A named function of nputwin, for what a program cannot say.
     pub intrinsic: Option<String>,
+    /// `true`: dequantize, run the ONNX operator in float, quantize.
     pub float: Option<bool>,
+    /// `true`: codes are moved; inputs in another encoding go through `Requantize` first.
     #[serde(rename = "move")]
     pub moves: Option<bool>,
+    /// The target has no such kernel: why.
     pub unsupported: Option<String>,
+    /// How products, or the elements of a window, are summed.
     pub accumulator: Option<Accumulator>,
+    /// How we know it; a case without takes that of its rule.
     pub evidence: Option<Evidence>,
     /// Tried before this body, in order. What a case leaves out it takes from here.
     #[serde(default)]
     pub cases: Vec<RawBody>,
-    /// Only in the rule itself.
+    /// Name of the alternative that holds. Only in the rule itself.
     pub choice: Option<String>,
-    /// Only in the rule itself.
+    /// Hypotheses about the rule, by name: `--assume RULE=NAME` picks one for a run. Only in the rule itself.
     #[serde(default)]
     pub alternatives: BTreeMap<String, RawBody>,
 }
@@ -299,17 +311,21 @@ impl RawBody {
 }
 
 /// A named function of programs.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Function")]
 pub struct RawFunction {
+    /// Names of the arguments.
     pub args: Vec<String>,
+    /// Constants of the program.
     #[serde(default, rename = "let")]
     pub lets: Lets,
+    /// The program.
     pub y: String,
 }
 
 /// A case of a claimed family that the target does not equal.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exception {
     /// Id of the case; a `*` at the end stands for any rest.
@@ -329,7 +345,7 @@ impl Exception {
 }
 
 /// A family of golden vectors that a target claims to equal, bit for bit.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// Name of the family in its `cases.json`.
@@ -339,29 +355,43 @@ pub struct Claim {
     pub except: Vec<Exception>,
 }
 
-/// A spec file.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+/// One target of nputwin: how its kernels compute, and how we know it.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Spec")]
 pub struct RawSpec {
+    /// Version of this format.
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
+    /// Name of the target.
     pub name: Option<String>,
+    /// Other names of the same arithmetic.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// One line for listings.
     #[serde(default)]
     pub title: String,
+    /// Files whose rules this one takes and may replace, the last one first: beside this file, or shipped with nputwin.
     #[serde(default)]
     pub extends: Vec<String>,
     /// Rules of parents are known no better than this here.
     pub inherited_evidence: Option<Evidence>,
+    /// How graphs run; left out, with integer kernels.
     pub execution: Option<Execution>,
+    /// Where quantizers stand and what fuses.
     pub placement: Option<Placement>,
+    /// How float kernels hold and sum reals; left out, as ONNX says.
     pub float: Option<FloatArithmetic>,
+    /// Families of golden vectors that the target claims to equal, bit for bit.
     #[serde(default)]
     pub conformance: Vec<Claim>,
+    /// What a node may state beyond ONNX's attributes, by name.
     #[serde(default)]
     pub parameters: BTreeMap<String, super::Parameter>,
+    /// What several rules share, by name.
     #[serde(default)]
     pub functions: BTreeMap<String, RawFunction>,
+    /// How operators compute, by their ONNX names, and a few rules that are no operators.
     #[serde(default)]
     pub rules: BTreeMap<String, RawBody>,
 }

@@ -1,11 +1,13 @@
 //! The command line from outside: files, exit codes, JSON. The models are made by `tests/models/make_models.py`.
 
+mod authoring;
 mod commands;
 mod conformance;
 mod errors;
 mod placement;
 mod running;
 mod specs;
+mod tutorial;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -63,7 +63,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
 }
 
 /// The file of a target: that of an embedded one by its name or alias, else the path itself.
-fn parent(target: &str) -> Result<String> {
+pub(super) fn parent(target: &str) -> Result<String> {
     if target.ends_with(".toml") {
         return Ok(target.into());
     }

@@ -6,7 +6,9 @@ mod diff;
 mod import;
 mod lint;
 mod list;
+mod new;
 mod placement;
+mod schema;
 mod show;
 
 use crate::output::{Outcome, evidence_json};
@@ -21,6 +23,10 @@ pub enum Command {
     List,
     /// Show the rules of a target
     Show(show::Args),
+    /// Write a spec to begin with: from nothing, or a child of another target
+    New(new::Args),
+    /// Print the JSON schema of spec files, for completion in editors
+    Schema(schema::Args),
     /// Make a spec of the placement rules in another tool's configuration; exit code 1 where something is left out
     Import(import::Args),
     /// Check spec files; exit code 1 where there are findings
@@ -38,6 +44,8 @@ pub fn execute(command: Command) -> Result<Outcome> {
     match command {
         Command::List => list::execute(),
         Command::Show(args) => show::execute(args),
+        Command::New(args) => new::execute(args),
+        Command::Schema(args) => schema::execute(args),
         Command::Import(args) => import::execute(args),
         Command::Lint(args) => lint::execute(args),
         Command::Diff(args) => diff::execute(args),
