@@ -19,7 +19,12 @@ fn refused(root: &Value, schema: &Value, value: &Value, place: &str, out: &mut V
     for (keyword, argument) in schema {
         let holds = match keyword.as_str() {
             "$schema" | "$defs" | "title" | "description" | "default" | "items" => true,
-            "properties" | "patternProperties" | "additionalProperties" => true,
+            "properties" | "additionalProperties" => true,
+            "propertyNames" => {
+                let names = value.as_object().into_iter().flat_map(|o| o.keys());
+                names.for_each(|name| refused(root, argument, &json!(name), &format!("{place} {name}"), out));
+                true
+            }
             "$ref" => {
                 let name = argument.as_str().unwrap().strip_prefix("#/$defs/").unwrap();
                 refused(root, &root["$defs"][name], value, place, out);
@@ -30,7 +35,10 @@ fn refused(root: &Value, schema: &Value, value: &Value, place: &str, out: &mut V
             "const" => value == argument,
             "enum" => argument.as_array().unwrap().contains(value),
             "minimum" => value.as_f64().is_none_or(|v| v >= argument.as_f64().unwrap()),
-            "pattern" => Precision::parse(value.as_str().unwrap()).is_some(),
+            "pattern" => match (argument.as_str().unwrap(), value.as_str().unwrap()) {
+                ("^[^a-z]", name) => name.starts_with(|c: char| !c.is_ascii_lowercase()),
+                (_, format) => Precision::parse(format).is_some(),
+            },
             "required" => argument.as_array().unwrap().iter().all(|k| value.get(k.as_str().unwrap()).is_some()),
             "type" => match argument.as_str().unwrap() {
                 "object" => value.is_object(),
@@ -55,10 +63,8 @@ fn refused(root: &Value, schema: &Value, value: &Value, place: &str, out: &mut V
     let Value::Object(entries) = value else { return };
     for (key, item) in entries {
         let place = format!("{place}.{key}");
-        let capital = key.starts_with(|c: char| !c.is_ascii_lowercase());
         let named = schema.get("properties").and_then(|p| p.get(key));
-        let by_pattern = schema.get("patternProperties").filter(|_| capital).map(|p| &p["^[^a-z]"]);
-        if let Some(sub) = named.or(by_pattern).or_else(|| schema.get("additionalProperties")) {
+        if let Some(sub) = named.or_else(|| schema.get("additionalProperties")) {
             refused(root, sub, item, &place, out);
         }
     }

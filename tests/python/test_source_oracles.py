@@ -239,14 +239,15 @@ def test_kpu_k210(carry: str, kind: str) -> None:
 
 @KPU_CARRIES
 def test_the_segments_of_the_kpu_change_where_they_start(carry: str) -> None:
-    """Biases put the sum on each start and around it: channels have fine scales, and one that is coarse decides the unit."""
+    """Biases put the sum on each start and around it: channels have fine scales, and a coarse one decides the unit."""
     x, y = Grid(2.0**-3, 128), Grid(2.0**-3, 254)
     coarse, fine, unit = 2.0**-5, 2.0**-22, 2.0**-25
     everywhere = (-np.inf, np.inf)
     segments = kpu.compile_layer((x.scale, [coarse], y.scale), y.zero, np.zeros(1), 1 + 1, everywhere).segments
     starts = [start for start, *_ in segments[1:]]
     assert segments[0] == (-(2**35), 0, 0, 0)
-    assert starts == sorted(starts) and starts[0] == -254 * 2**22
+    assert starts == sorted(starts)
+    assert starts[0] == -254 * 2**22
     sums = [start + d for start in starts for d in (-(2**22), -(2**21), -1, 0, 1, 2, 2**20, 2**21, 3 * 2**20)]
     bias = np.array([0, *sums], dtype=np.int32)
     scales = (coarse, *[fine] * len(sums))
@@ -256,12 +257,14 @@ def test_the_segments_of_the_kpu_change_where_they_start(carry: str) -> None:
     zero = np.full([1, 1, 1, 1], x.zero, np.uint8)
     got = run_codes(model, {"a": zero}, target="kpu_k210", assume={"carry": carry}).ravel()[1:]
     layer = kpu.compile_layer((x.scale, list(scales), y.scale), y.zero, bias * unit, 1 + 1, everywhere)
-    assert layer.segments == segments and layer.norm[1 + 9 * 5][2] == starts[5] - 2**22
+    assert layer.segments == segments
+    assert layer.norm[1 + 9 * 5][2] == starts[5] - 2**22
     sums = [add for _, _, add in layer.norm[1:]]
     equal(got, np.array([kpu.activate(v, segments, carry == "banker") for v in sums]))
     # The start itself belongs to the segment before; the last segments begin within two codes.
     assert sums[4 + 9 * 7] - sums[3 + 9 * 7] == 1
-    assert got[3] == 0 and len(set(got.tolist())) > 3
+    assert got[3] == 0
+    assert len(set(got.tolist())) > 3
 
 
 def test_rounding_of_the_kpu_at_negative_halves() -> None:

@@ -22,8 +22,7 @@ pub fn json_schema<'a>(operators: impl IntoIterator<Item = &'a str>) -> Value {
     let rules = &mut schema["properties"]["rules"];
     rules["properties"] = Value::Object(known);
     // Names of operators begin with a capital letter, and those of other rules are known.
-    rules["patternProperties"] = json!({ "^[^a-z]": { "$ref": "#/$defs/Rule" } });
-    rules["additionalProperties"] = json!(false);
+    rules["propertyNames"] = json!({ "anyOf": [{ "pattern": "^[^a-z]" }, { "enum": names::ALL }] });
     schema
 }
 

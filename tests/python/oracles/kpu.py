@@ -1,5 +1,5 @@
-"""kendryte/nncase@99431d9d modules/k210: kpu_conv2d of k210_kernels.h, and what kpu_conv2d.cpp and piecewise_regression.cpp make of
-scales; carry_shift of runtime_op_utility.h@9cd31c0d and of 0.1."""
+"""kendryte/nncase@99431d9d modules/k210: kpu_conv2d of k210_kernels.h, and what kpu_conv2d.cpp and piecewise_regression.cpp
+make of scales; get_fixed_mul of nncase 1; carry_shift of runtime_op_utility.h@9cd31c0d and of 0.1."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fixed_mul(value: np.float32, max_bits: int, max_shift: int) -> tuple[int, in
 
 
 def regression(x: np.ndarray, y: np.ndarray, count: int) -> list[tuple[np.float32, np.float32, np.float32]]:
-    """Start, slope and value at the start of `count` segments: of all neighbours, those of the least difference are joined first."""
+    """Start, slope and value at the start of `count` segments: neighbours of the least difference are joined first."""
     start, stop, value = x[:-1].copy(), x[1:].copy(), y[:-1].copy()
     slope = (y[1:] - y[:-1]) / (x[1:] - x[:-1])
     while len(slope) > count:
