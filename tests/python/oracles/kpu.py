@@ -1,4 +1,4 @@
-"""kendryte/nncase@99431d9d modules/k210: kpu_conv2d of k210_kernels.h, and what kpu_conv2d.cpp and piecewise_regression.cpp
+"""kendryte/nncase@99431d9d modules/k210: kpu_conv2d of k210_kernels.h; what kpu_conv2d.cpp and piecewise_regression.cpp
 make of scales; get_fixed_mul of nncase 1; carry_shift of runtime_op_utility.h@9cd31c0d and of 0.1."""
 
 from __future__ import annotations
