@@ -41,28 +41,46 @@ pub fn transpose<T: Copy + Send + Sync>(
         return;
     }
     // Tasks are runs of output rows (input columns) that do not cross from one matrix to the next.
-    let bands = columns.div_ceil(BLOCK);
+    let width = if rows <= 4 { 1 << 12 } else { BLOCK };
+    let bands = columns.div_ceil(width);
     if batch >= engine.threads() || bands == 1 {
         engine.for_each_chunk(out, rows * columns, |i, out| {
-            for (b, out) in out.chunks_mut(BLOCK * rows).enumerate() {
-                band(&x[i * rows * columns..][..rows * columns], rows, columns, b * BLOCK, out);
+            for (b, out) in out.chunks_mut(width * rows).enumerate() {
+                band(&x[i * rows * columns..][..rows * columns], rows, columns, b * width, out);
             }
         });
         return;
     }
     for (x, out) in x.chunks_exact(rows * columns).zip(out.chunks_exact_mut(rows * columns)) {
-        engine.for_each_chunk(out, BLOCK * rows, |b, out| band(x, rows, columns, b * BLOCK, out));
+        engine.for_each_chunk(out, width * rows, |b, out| band(x, rows, columns, b * width, out));
     }
 }
 
 /// Writes the output rows of the input columns from `first` on.
 fn band<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [T]) {
+    match rows {
+        2 => return interleave::<T, 2>(x, columns, first, out),
+        3 => return interleave::<T, 3>(x, columns, first, out),
+        4 => return interleave::<T, 4>(x, columns, first, out),
+        _ => {}
+    }
     for block in (0..rows).step_by(BLOCK) {
         let end = (block + BLOCK).min(rows);
         for (c, out) in out.chunks_exact_mut(rows).enumerate() {
             for (o, x) in out[block..end].iter_mut().zip(x[block * columns..].iter().skip(first + c).step_by(columns)) {
                 *o = *x;
             }
+        }
+    }
+}
+
+/// [`band`] for a few rows: the planes of an image.
+fn interleave<T: Copy, const ROWS: usize>(x: &[T], columns: usize, first: usize, out: &mut [T]) {
+    let count = out.len() / ROWS;
+    let planes: [&[T]; ROWS] = std::array::from_fn(|r| &x[r * columns + first..][..count]);
+    for (i, to) in out.chunks_exact_mut(ROWS).enumerate() {
+        for (to, plane) in to.iter_mut().zip(planes) {
+            *to = plane[i];
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod integer;
 pub mod logic;
 pub mod lp_normalization;
 pub mod matmul;
+mod memory;
 pub mod normalization;
 pub mod pad;
 pub mod parallel;
@@ -44,7 +45,8 @@ pub mod window;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
-use crate::kernels::{Engine, Simd};
+use crate::kernels::{Engine, Simd, Team};
+pub use memory::{Kept, Memory};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
 
@@ -112,9 +114,14 @@ impl<'a> Facts<'a> {
 pub type Inferred = (DType, Vec<usize>);
 
 /// What a kernel may use while it runs.
+#[derive(Clone, Copy)]
 pub struct RunContext<'a> {
     /// Threads to use. Results never depend on their number.
     pub pool: &'a rayon::ThreadPool,
+    /// Threads that are there for kernels with many short calls; the pool's where there are none.
+    pub team: Option<&'a Team>,
+    /// Memory to take values from.
+    pub memory: Option<&'a Memory>,
     /// Instruction set to use. Results do not depend on it either.
     pub simd: Simd,
 }
@@ -122,12 +129,20 @@ pub struct RunContext<'a> {
 impl<'a> RunContext<'a> {
     /// Runs on the threads of `pool` with the best instruction set.
     pub fn new(pool: &'a rayon::ThreadPool) -> Self {
-        RunContext { pool, simd: Simd::best() }
+        RunContext { pool, team: None, memory: None, simd: Simd::best() }
     }
 
     /// What kernels run on.
     pub fn engine(&self) -> Engine<'a> {
-        Engine::new(self.pool).with(self.simd)
+        self.team.map_or(Engine::new(self.pool), Engine::of_team).with(self.simd)
+    }
+
+    /// A vector of `len` elements of any value, to be written.
+    pub fn buffer<T: Kept>(&self, len: usize) -> Vec<T> {
+        match self.memory {
+            Some(memory) => memory.take(len),
+            None => vec![T::default(); len],
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
-use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::{Argument, Context, IntegerOp, Layout, Prepared, pairs};
 use crate::encoding::Granularity;
 use crate::error::{Error, Result};
+use crate::kernels::{Code8, lookup8};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
@@ -96,6 +97,14 @@ impl IntegerOp for Elementwise {
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
         }
+        let names = arity(&facts.node.op_type).unwrap_or_default();
+        let compiled = match operands {
+            2 => match pairs::prepare(facts, context, compiled, names, dtype)? {
+                Ok(prepared) => return Ok(prepared),
+                Err(compiled) => compiled,
+            },
+            _ => compiled,
+        };
         let shapes: Vec<&[usize]> =
             (0..operands).map(|i| Ok(facts.input(i)?.shape.as_slice())).collect::<Result<_>>()?;
         let plain = compiled.channels() == 1
@@ -117,7 +126,6 @@ impl IntegerOp for Elementwise {
                 layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor },
             })
             .collect();
-        let names = arity(&facts.node.op_type).unwrap_or_default();
         let kernel =
             ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
@@ -164,7 +172,7 @@ fn channel_map(facts: &Facts<'_>, operands: usize, shape: &[usize]) -> Result<Sc
 }
 
 /// The trace of one element, from the operands' codes.
-fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) -> Result<Explanation> {
+pub fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) -> Result<Explanation> {
     let values: Vec<Value> = operands.iter().map(|(_, code)| Value::Int((*code).into())).collect();
     Ok(Explanation {
         operands: operands.iter().map(|(name, code)| (name.to_string(), code.to_string())).collect(),
@@ -183,7 +191,7 @@ fn section(lanes: Lanes<'_>, part: std::ops::Range<usize>) -> Lanes<'_> {
 }
 
 /// Code `index` of a tensor in memory order.
-fn code_at(x: &Tensor, index: usize) -> Result<i64> {
+pub fn code_at(x: &Tensor, index: usize) -> Result<i64> {
     if index >= x.len() {
         return Err(Error::invalid("explain_index", format!("element {index} of {}", x.len())));
     }
@@ -200,6 +208,8 @@ struct Table {
     compiled: Compiled,
     first: i32,
     entries: Data,
+    /// The entry of each byte, where codes and entries are bytes.
+    bytes: Option<Box<[u8; 256]>>,
 }
 
 impl Table {
@@ -214,7 +224,45 @@ impl Table {
             DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
             _ => Data::I32(out),
         };
-        Ok(Table { compiled, first, entries })
+        let mut bytes = None;
+        if dtype.size() == 1 && last - first < 256 {
+            let mut all = Box::new([0u8; 256]);
+            codes.iter().zip(&out_bytes(&entries)).for_each(|(&code, &entry)| all[usize::from(code as u8)] = entry);
+            bytes = Some(all);
+        }
+        Ok(Table { compiled, first, entries, bytes })
+    }
+}
+
+/// Entries as bytes, where they are of one.
+fn out_bytes(entries: &Data) -> Vec<u8> {
+    match entries {
+        Data::U8(v) => v.clone(),
+        Data::I8(v) => v.iter().map(|&v| v as u8).collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl Table {
+    /// Looks up codes of one byte in vector code.
+    fn look_up(&self, context: &RunContext<'_>, x: &Data, table: &[u8; 256]) -> Option<Data> {
+        let x = match x {
+            Data::U8(v) => v.as_slice(),
+            Data::I8(v) => i8::bytes(v),
+            _ => return None,
+        };
+        Some(match self.entries {
+            Data::I8(_) => {
+                let mut out = context.buffer::<i8>(x.len());
+                lookup8(context.engine(), x, table, i8::bytes_mut(&mut out));
+                Data::I8(out)
+            }
+            _ => {
+                let mut out = context.buffer::<u8>(x.len());
+                lookup8(context.engine(), x, table, &mut out);
+                Data::U8(out)
+            }
+        })
     }
 }
 
@@ -222,6 +270,9 @@ impl Kernel for Table {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = crate::ops::closure::input(inputs, 0)?;
         let dtype = self.entries.dtype();
+        if let Some(data) = self.bytes.as_deref().and_then(|table| self.look_up(context, x.data(), table)) {
+            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+        }
         let data = compute_codes(context, dtype, x.len(), |start, out| {
             read_codes(x.data(), start, out)?;
             let index = |code: i32| (code - self.first) as usize;

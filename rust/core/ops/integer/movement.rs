@@ -65,6 +65,9 @@ impl IntegerOp for Movement {
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+        if let Some(prepared) = super::max_pool::prepare(facts, context)? {
+            return Ok(prepared);
+        }
         let op = registry::find(&facts.node.domain, &facts.node.op_type)
             .ok_or_else(|| facts.unsupported("no such operator"))?;
         let code_facts = code_facts(facts, &self.data_inputs(facts))?;

@@ -23,13 +23,13 @@ pub enum AnyEpilogue<A: 'static> {
 
 /// Runs `$body` with `$e` bound to the epilogue and `$out` to a vector of its type; gives the vector as tensor data.
 macro_rules! with_epilogue {
-    ($any:expr, $len:expr, ($e:ident, $out:ident) => $body:expr) => {{
+    ($context:expr, $any:expr, $len:expr, ($e:ident, $out:ident) => $body:expr) => {{
         use $crate::ops::integer::mac::epilogue::AnyEpilogue;
         use $crate::tensor::Data;
         macro_rules! arm {
             ($epilogue:expr, $variant:ident, $t:ty) => {{
                 let $e = &**$epilogue;
-                let mut $out = vec![<$t>::default(); $len];
+                let mut $out = $context.buffer::<$t>($len);
                 $body;
                 Data::$variant($out)
             }};
