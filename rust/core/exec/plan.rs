@@ -5,6 +5,7 @@ use super::placement::{Clamp, Note, Placed};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::{Node, TensorId};
+use crate::ops::integer::table::ByteTable;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
@@ -527,10 +528,14 @@ impl Planner<'_> {
                 _ => Form::Codes,
             }
         };
+        let exists = |t: TensorId, i: usize, layout: Layout| {
+            let own = matches!(form(i), Form::CodesAs(_)) && self.values.contains_key(&(t, Form::Codes, layout));
+            own || self.values.contains_key(&(t, form(i), layout))
+        };
         let layouts: Vec<Layout> = (0..node.inputs.len())
             .map(|i| match node.inputs[i] {
-                Some(t) if self.values.contains_key(&(t, form(i), Layout::RowMajor)) => Layout::RowMajor,
-                Some(t) if self.values.contains_key(&(t, form(i), Layout::ChannelsLast)) => Layout::ChannelsLast,
+                Some(t) if exists(t, i, Layout::RowMajor) => Layout::RowMajor,
+                Some(t) if exists(t, i, Layout::ChannelsLast) => Layout::ChannelsLast,
                 _ => Layout::RowMajor,
             })
             .collect();
@@ -604,8 +609,64 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// A node that computes in float from one code of a byte to another, as a table made by the same steps; `None` where it
+    /// is none, or where a step fails for a code that may never come.
+    fn float_table(&self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Option<ByteTable> {
+        let node = facts.node;
+        let (Some(x), [Some(y)]) = (facts.optional(0), facts.outputs) else { return None };
+        let others = facts.inputs.iter().skip(1).flatten().all(|f| f.constant.is_some() && f.encoding.is_none());
+        let applies = self.spec.execution == Execution::Integer && others && integer::is_unary(&node.op_type);
+        let (from, to) = (x.encoding.as_deref()?, y.encoding.as_deref()?);
+        if !applies || x.constant.is_some() || from.scale.len() != 1 || to.scale.len() != 1 {
+            return None;
+        }
+        let codes = ByteTable::codes(from.qmin(), from.qmax())?;
+        let shape = codes.shape();
+        let lift = |fact: &Fact| Fact { shape: shape.to_vec(), ..fact.clone() };
+        let mut inputs = facts.inputs.to_vec();
+        inputs[0] = Some(lift(x));
+        let outputs = [Some(lift(y))];
+        let kernel = op.float(&Facts { inputs: &inputs, outputs: &outputs, ..*facts }).ok()?;
+        let run = |kernel: &dyn Kernel, first: &Tensor| {
+            let constants = facts.inputs.iter().skip(1).map(|f| f.as_ref().and_then(|f| f.constant.as_deref()));
+            let arguments: Vec<Option<&Tensor>> = std::iter::once(Some(first)).chain(constants).collect();
+            Some(kernel.run(&self.context, &arguments).ok()?.swap_remove(0))
+        };
+        let mut value = run(&*quantizers::dequantize_kernel(self.spec, &x.name, from, shape).ok()?, &codes)?;
+        value = run(&*kernel, &value)?;
+        if let Some(Clamp { lo, hi }) = self.placed.clamps[n] {
+            value = run(&layout::ClipKernel { lo, hi }, &value)?;
+        }
+        let quantize = quantizers::quantize_kernel(self.spec, names::QUANTIZE, &y.name, to, shape).ok()?;
+        ByteTable::new(from.qmin(), run(&*quantize, &value)?.data())
+    }
+
     fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<()> {
         let node = facts.node;
+        if let (Some(table), Some(x), Some(y)) =
+            (self.float_table(n, facts, op), node.inputs.first().copied().flatten(), node.outputs[0])
+        {
+            let channels_last = self.values.contains_key(&(x, Form::Codes, Layout::ChannelsLast));
+            let layout = if channels_last { Layout::ChannelsLast } else { Layout::RowMajor };
+            let source = self.value(x, Form::Codes, layout)?;
+            self.used(names::DEQUANTIZE);
+            self.used(names::QUANTIZE);
+            let slot = self.slot();
+            self.producers.insert(y, self.steps.len());
+            self.steps.push(Step {
+                node: Some(n),
+                label: format!("{} {}", node.op_type, node.name),
+                kernel: Box::new(table),
+                inputs: vec![Some(source)],
+                outputs: vec![Some(slot)],
+                frees: Vec::new(),
+            });
+            self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
+            if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
+                self.report(node, "float", None);
+            }
+            return Ok(());
+        }
         let mut inputs = Vec::new();
         // Kernels may pack constants while they are prepared: they must see what the codes stand for.
         let mut known = facts.inputs.to_vec();

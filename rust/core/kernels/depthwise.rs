@@ -4,11 +4,11 @@
 //! channels at a time. Elsewhere, and for weights that leave `i8` when they are
 //! centred by their zero points, pairs of taps are interleaved and multiplied by the 16-bit multiply-add.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512::Strips;
 use super::code::Code8;
 use super::conv::emit;
 use super::epilogue::Epilogue;
-#[cfg(target_arch = "x86_64")]
-use super::avx512::Strips;
 use super::isa::{Engine, Isa, Simd};
 use super::pack::Line;
 use super::shape::ConvShape;

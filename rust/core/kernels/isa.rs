@@ -3,8 +3,8 @@
 //! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA`
 //! (`scalar`, `avx2`, `avx_vnni`, `avx512_vnni`) caps it, for measurements and for bisecting a suspected fault.
 
-use crate::error::{Error, Result};
 use super::team::Team;
+use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 
@@ -187,9 +187,8 @@ impl<'a> Engine<'a> {
                 team.run(len.div_ceil(chunk), &|i| {
                     // SAFETY: every task is run once, and the chunks of different tasks do not overlap; `data` is borrowed
                     // until all tasks have ended.
-                    let part = unsafe {
-                        std::slice::from_raw_parts_mut(start.at(i * chunk), chunk.min(len - i * chunk))
-                    };
+                    let part =
+                        unsafe { std::slice::from_raw_parts_mut(start.at(i * chunk), chunk.min(len - i * chunk)) };
                     body(i, part);
                 });
             }
@@ -270,15 +269,15 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let team = Team::new(threads);
             for engine in [Engine::new(&pool), Engine::of_team(&team)] {
-            let mut data = vec![0usize; 1003];
-            let chunk = engine.share(1003, 8);
-            engine.for_each_chunk(&mut data, chunk, |i, part| {
-                for (j, v) in part.iter_mut().enumerate() {
-                    *v += i * chunk + j + 1;
-                }
-            });
-            assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
-            assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
+                let mut data = vec![0usize; 1003];
+                let chunk = engine.share(1003, 8);
+                engine.for_each_chunk(&mut data, chunk, |i, part| {
+                    for (j, v) in part.iter_mut().enumerate() {
+                        *v += i * chunk + j + 1;
+                    }
+                });
+                assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
+                assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
             }
         }
     }

@@ -64,12 +64,68 @@ fn band<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [
         4 => return interleave::<T, 4>(x, columns, first, out),
         _ => {}
     }
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<T>() == 1 && columns >= SQUARE && rows >= SQUARE {
+        return band_of_bytes(x, rows, columns, first, out);
+    }
     for block in (0..rows).step_by(BLOCK) {
         let end = (block + BLOCK).min(rows);
         for (c, out) in out.chunks_exact_mut(rows).enumerate() {
             for (o, x) in out[block..end].iter_mut().zip(x[block * columns..].iter().skip(first + c).step_by(columns)) {
                 *o = *x;
             }
+        }
+    }
+}
+
+/// Rows and columns of the squares that bytes are transposed in.
+#[cfg(target_arch = "x86_64")]
+const SQUARE: usize = 16;
+
+/// [`band`] for elements of one byte, of which there is at least one square.
+#[cfg(target_arch = "x86_64")]
+fn band_of_bytes<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [T]) {
+    let count = out.len() / rows;
+    assert!(size_of::<T>() == 1 && rows >= SQUARE && columns >= SQUARE && first + count <= columns);
+    assert!(x.len() >= rows * columns);
+    if count < SQUARE {
+        for (c, out) in out.chunks_exact_mut(rows).enumerate() {
+            out.iter_mut().zip(x[first + c..].iter().step_by(columns)).for_each(|(o, x)| *o = *x);
+        }
+        return;
+    }
+    // The last square of a side overlaps the one before, so that every element lies in one.
+    let starts = |n: usize| (0..n).step_by(SQUARE).map(move |i| i.min(n - SQUARE));
+    for c in starts(count) {
+        for r in starts(rows) {
+            // SAFETY: sixteen rows of sixteen bytes, all within the slices.
+            unsafe {
+                let from = x.as_ptr().add(r * columns + first + c).cast();
+                transpose_square(from, columns, out.as_mut_ptr().add(c * rows + r).cast(), rows);
+            }
+        }
+    }
+}
+
+/// Transposes 16 × 16 bytes.
+///
+/// # Safety
+/// Sixteen bytes may be read at each of sixteen rows from `from` on, and written likewise.
+#[cfg(target_arch = "x86_64")]
+unsafe fn transpose_square(from: *const u8, from_step: usize, to: *mut u8, to_step: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's; every machine of the architecture has SSE2.
+    unsafe {
+        let mut rows: [__m128i; 16] = std::array::from_fn(|r| _mm_loadu_si128(from.add(r * from_step).cast()));
+        // Four rounds of a perfect shuffle of the rows' bytes bring byte c of row r to byte r of row c.
+        for _ in 0..4 {
+            rows = std::array::from_fn(|i| {
+                let (a, b) = (rows[i / 2], rows[i / 2 + 8]);
+                if i % 2 == 0 { _mm_unpacklo_epi8(a, b) } else { _mm_unpackhi_epi8(a, b) }
+            });
+        }
+        for (r, row) in rows.into_iter().enumerate() {
+            _mm_storeu_si128(to.add(r * to_step).cast(), row);
         }
     }
 }
@@ -92,7 +148,18 @@ mod tests {
     use super::*;
 
     fn check<T: Copy + Send + Sync + PartialEq + Default>(make: impl Fn(usize) -> T) {
-        for sizes in [[1, 3, 70], [2, 33, 65], [9, 4, 4], [1, 1, 50], [3, 50, 1], [0, 3, 3], [1, 100, 200]] {
+        for sizes in [
+            [1, 3, 70],
+            [2, 33, 65],
+            [9, 4, 4],
+            [1, 1, 50],
+            [3, 50, 1],
+            [0, 3, 3],
+            [1, 100, 200],
+            [1, 16, 16],
+            [2, 17, 31],
+            [1, 2, 9000],
+        ] {
             let [batch, channels, pixels] = sizes;
             let x: Vec<T> = (0..batch * channels * pixels).map(&make).collect();
             let expected = reference::transpose(sizes, &x);

@@ -82,7 +82,9 @@ mod tests {
         let (a, b) = all_pairs();
         let signed: Vec<i8> = b.iter().map(|&b| b as i8).collect();
         // Halves and quarters make ties of many pairs; the last factors make none, and large sums.
-        for (factors, constant) in [([0.5, 0.25], 0.25), ([0.5, -0.5], 127.5), ([0.031_37, 0.897_1], -3.3), ([9e5, 9e5], 0.5)] {
+        for (factors, constant) in
+            [([0.5, 0.25], 0.25), ([0.5, -0.5], 127.5), ([0.031_37, 0.897_1], -3.3), ([9e5, 9e5], 0.5)]
+        {
             for (zero_point, qmin, qmax) in [(0, 0, 255), (77, 3, 200), (-200, 0, 255)] {
                 let sum = FloatSum::new(factors, constant, zero_point, qmin, qmax).unwrap();
                 let twin = |a: i32, b: i32| reference::float_sum(a, b, factors, constant, zero_point, qmin, qmax);

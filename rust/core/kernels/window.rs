@@ -145,7 +145,8 @@ pub(crate) fn gather(
     rows.resize(count * stride, 0);
     for (r, row) in rows.chunks_exact_mut(stride).enumerate() {
         let (image, at) = shape.locate(output, first + r);
-        let lines = row.chunks_exact_mut(run.next_multiple_of(4)).flat_map(|run_of| run_of[..run].chunks_exact_mut(channels));
+        let lines =
+            row.chunks_exact_mut(run.next_multiple_of(4)).flat_map(|run_of| run_of[..run].chunks_exact_mut(channels));
         for (tap, to) in lines.enumerate() {
             match shape.source(image, at, [tap / shape.kernel[1], tap % shape.kernel[1]]) {
                 Some(pixel) => to.copy_from_slice(&x[pixel * shape.in_channels + group * channels..][..channels]),

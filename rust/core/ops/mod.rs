@@ -46,8 +46,8 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::kernels::{Engine, Simd, Team};
-pub use memory::{Kept, Memory};
 use crate::tensor::{DType, Tensor};
+pub use memory::{Kept, Memory};
 use std::sync::Arc;
 
 /// What is known of a tensor when a node is prepared.

@@ -40,15 +40,7 @@ impl Compiled {
         let (outer, outer_factor, rest) = matcher.multiply_add(matcher.arg(inner, 0))?;
         let (other, inner_factor, constant) = matcher.multiply_add(rest)?;
         let constant = matcher.float(constant)?;
-        (outer + other == 1).then_some(FloatSum {
-            outer,
-            outer_factor,
-            inner_factor,
-            constant,
-            zero_point,
-            qmin,
-            qmax,
-        })
+        (outer + other == 1).then_some(FloatSum { outer, outer_factor, inner_factor, constant, zero_point, qmin, qmax })
     }
 }
 

@@ -9,3 +9,4 @@ pub mod explain;
 pub mod info;
 pub mod run;
 pub mod spec;
+mod stream;

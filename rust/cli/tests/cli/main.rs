@@ -7,7 +7,7 @@ mod specs;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Elements of one input of the models: 3×6×6.
 pub(crate) const INPUT: usize = 108;
@@ -76,16 +76,25 @@ impl Sandbox {
 
     /// Runs the program in the folder; words are separated by blanks, `@name` is a model.
     pub(crate) fn run(&self, line: &str) -> Finished {
+        let output = self.command(line).output().expect("the binary runs");
+        Finished::of(output)
+    }
+
+    /// Starts the program in the folder, as [`Sandbox::run`] does, without a word from it.
+    pub(crate) fn spawn(&self, line: &str) -> Child {
+        let mut command = self.command(line);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary runs")
+    }
+
+    fn command(&self, line: &str) -> Command {
         let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
             Some(name) => model(name).display().to_string(),
             None => word.to_string(),
         });
-        let output = Command::new(env!("CARGO_BIN_EXE_nputwin"))
-            .args(words)
-            .current_dir(self.dir.path())
-            .output()
-            .expect("the binary runs");
-        Finished::of(output)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nputwin"));
+        command.args(words).current_dir(self.dir.path());
+        command
     }
 
     /// A sandbox with the samples `x0.npy`, `x0.raw`, … and a list of all of them.

@@ -90,8 +90,7 @@ impl<Q: Requantize> Finish for Codes<Q> {
         // SAFETY: selected lanes are channels; stores are masked to the columns.
         unsafe {
             let channel = self.1 + column;
-            let p: [Q::Parameters; V] =
-                std::array::from_fn(|v| self.0.load(channel + PANEL * v, lanes(v)));
+            let p: [Q::Parameters; V] = std::array::from_fn(|v| self.0.load(channel + PANEL * v, lanes(v)));
             for first in (0..R * V).step_by(4) {
                 let value = |i: usize| match first + i < R * V {
                     true => Q::value(acc[(first + i) / V][(first + i) % V], p[(first + i) % V]),
@@ -170,9 +169,15 @@ impl Product<'_> {
                 )+};
             }
             match wide {
-                1 => { rows!(1: 16, 8, 4, 2, 1); }
-                2 => { rows!(2: 14, 7, 4, 2, 1); }
-                _ => { rows!(3: 7, 4, 2, 1); }
+                1 => {
+                    rows!(1: 16, 8, 4, 2, 1);
+                }
+                2 => {
+                    rows!(2: 14, 7, 4, 2, 1);
+                }
+                _ => {
+                    rows!(3: 7, 4, 2, 1);
+                }
             }
             panel += wide;
         }

@@ -42,8 +42,7 @@ macro_rules! with_requantize {
                 $body
             }
             $crate::kernels::Fused::DoubleRounding { left, multiplier, right, bytes } => {
-                let $q =
-                    $crate::kernels::avx512::requantize::DoubleRounding { left, multiplier, right, bytes: *bytes };
+                let $q = $crate::kernels::avx512::requantize::DoubleRounding { left, multiplier, right, bytes: *bytes };
                 $body
             }
             $crate::kernels::Fused::MulShift { multiplier, offset, shift, bytes } => {

@@ -2,10 +2,10 @@
 
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
+use super::table::ByteTable;
 use super::{Argument, Context, IntegerOp, Layout, Prepared, pairs};
 use crate::encoding::Granularity;
 use crate::error::{Error, Result};
-use crate::kernels::{Code8, lookup8};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
@@ -208,8 +208,8 @@ struct Table {
     compiled: Compiled,
     first: i32,
     entries: Data,
-    /// The entry of each byte, where codes and entries are bytes.
-    bytes: Option<Box<[u8; 256]>>,
+    /// The same, where codes and entries are bytes.
+    bytes: Option<ByteTable>,
 }
 
 impl Table {
@@ -224,45 +224,8 @@ impl Table {
             DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
             _ => Data::I32(out),
         };
-        let mut bytes = None;
-        if dtype.size() == 1 && last - first < 256 {
-            let mut all = Box::new([0u8; 256]);
-            codes.iter().zip(&out_bytes(&entries)).for_each(|(&code, &entry)| all[usize::from(code as u8)] = entry);
-            bytes = Some(all);
-        }
+        let bytes = ByteTable::new(first.into(), &entries);
         Ok(Table { compiled, first, entries, bytes })
-    }
-}
-
-/// Entries as bytes, where they are of one.
-fn out_bytes(entries: &Data) -> Vec<u8> {
-    match entries {
-        Data::U8(v) => v.clone(),
-        Data::I8(v) => v.iter().map(|&v| v as u8).collect(),
-        _ => Vec::new(),
-    }
-}
-
-impl Table {
-    /// Looks up codes of one byte in vector code.
-    fn look_up(&self, context: &RunContext<'_>, x: &Data, table: &[u8; 256]) -> Option<Data> {
-        let x = match x {
-            Data::U8(v) => v.as_slice(),
-            Data::I8(v) => i8::bytes(v),
-            _ => return None,
-        };
-        Some(match self.entries {
-            Data::I8(_) => {
-                let mut out = context.buffer::<i8>(x.len());
-                lookup8(context.engine(), x, table, i8::bytes_mut(&mut out));
-                Data::I8(out)
-            }
-            _ => {
-                let mut out = context.buffer::<u8>(x.len());
-                lookup8(context.engine(), x, table, &mut out);
-                Data::U8(out)
-            }
-        })
     }
 }
 
@@ -270,7 +233,7 @@ impl Kernel for Table {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = crate::ops::closure::input(inputs, 0)?;
         let dtype = self.entries.dtype();
-        if let Some(data) = self.bytes.as_deref().and_then(|table| self.look_up(context, x.data(), table)) {
+        if let Some(data) = self.bytes.as_ref().and_then(|table| table.look_up(context, x.data())) {
             return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
         }
         let data = compute_codes(context, dtype, x.len(), |start, out| {

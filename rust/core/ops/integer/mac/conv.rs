@@ -6,9 +6,7 @@ use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
-use crate::kernels::{
-    Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide,
-};
+use crate::kernels::{Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide};
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};

@@ -6,9 +6,7 @@ use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use super::reference;
 use crate::error::Result;
-use crate::kernels::{
-    Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide,
-};
+use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
