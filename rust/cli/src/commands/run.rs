@@ -76,9 +76,6 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     if samples.len() == 0 {
         return Err(Error::invalid("input_none", "no inference was asked for"));
     }
-    let first = samples.load(0, &ports)?;
-    let first: Vec<(&str, &Tensor)> = first.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    let report = session.report(shapes(&ports, &first)?)?;
     let bar = progress::bar(context, samples.len(), "running");
     let compute = |sample: usize, folder: Option<&str>| {
         let feeds = samples.load(sample, &ports)?;
@@ -105,6 +102,9 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
         vec![Value::Object(entry)]
     };
     bar.finish_and_clear();
+    let first = samples.load(0, &ports)?;
+    let first: Vec<(&str, &Tensor)> = first.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let report = session.report(shapes(&ports, &first)?)?;
     let mut manifest = json!({
         "tool": { "name": "nputwin", "version": env!("CARGO_PKG_VERSION") },
         "target": target_json(session.spec()),
