@@ -34,9 +34,13 @@ $(PY):
 
 # Requirements are read from pyproject.toml, so they stand in one place.
 define REQUIREMENTS
-import re, tomllib
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+import re, sys, tomllib
+file = tomllib.load(open("pyproject.toml", "rb"))
+project = file["project"]
 extras = project["optional-dependencies"]
+if sys.argv[1:]:
+    print(*file["dependency-groups"][sys.argv[1]], sep="\n")
+    sys.exit()
 def expand(names):
     for requirement in (r for name in names for r in extras[name]):
         inner = re.fullmatch(r"nputwin\[(.*)\]", requirement)
@@ -55,6 +59,9 @@ $(STAMPS)/setup: pyproject.toml | $(PY)
 	$(PY) -c "$$REQUIREMENTS" > $(STAMPS)/requirements.txt
 	echo "installing $$(wc -l < $(STAMPS)/requirements.txt) requirements into $(VENV) (torch and its libraries are large)"
 	$(PY) -m pip install --quiet --requirement $(STAMPS)/requirements.txt
+	$(PY) -c "$$REQUIREMENTS" oracles > $(STAMPS)/oracles.txt
+	$(PY) -m pip install --quiet --no-deps --only-binary :all: --requirement $(STAMPS)/oracles.txt ||
+		echo "an oracle has no wheel for this platform: its tests are skipped" >&2
 	touch $@
 
 .PHONY: setup

@@ -147,8 +147,8 @@ fn versions_and_domains() {
         m.opset_import = vec![OperatorSetIdProto { domain: text(domain), version: Some(version) }];
         m
     };
-    refused(with("", 10), UNSUPPORTED, "opset_version", "opset 10; 11 to 23");
-    refused(with("", 24), UNSUPPORTED, "opset_version", "opset 24");
+    refused(with("", 6), UNSUPPORTED, "opset_version", "opset 6; 7 to 28");
+    refused(with("", 29), UNSUPPORTED, "opset_version", "opset 29");
     refused(with("ai.onnx.ml", 3), INVALID, "opset_missing", "no opset version");
     let mut twice = model();
     twice.opset_import.push(OperatorSetIdProto { domain: text("ai.onnx"), version: Some(13) });

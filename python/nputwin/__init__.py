@@ -10,7 +10,16 @@ The package needs numpy only; `nputwin.torch` also needs torch.
 
 from nputwin._calibration import calibrate
 from nputwin._comparison import Comparison, FirstDifference, TensorDifference, compare
+from nputwin._conformance import (
+    Conformance,
+    ConformanceCase,
+    ConformanceFault,
+    ConformanceRow,
+    VectorCase,
+    conformance,
+)
 from nputwin._native import Encoding, __version__, dequantize, quantize
+from nputwin._placement import check, placement
 from nputwin._results import Dumped, Explanation, Node, Note, Port, Report, Target
 from nputwin._session import Session, targets
 from nputwin.errors import (
@@ -24,6 +33,10 @@ from nputwin.errors import (
 
 __all__ = [
     "Comparison",
+    "Conformance",
+    "ConformanceCase",
+    "ConformanceFault",
+    "ConformanceRow",
     "Dumped",
     "Encoding",
     "Explanation",
@@ -41,10 +54,14 @@ __all__ = [
     "TensorDifference",
     "UnspecifiedError",
     "UnsupportedError",
+    "VectorCase",
     "__version__",
     "calibrate",
+    "check",
     "compare",
+    "conformance",
     "dequantize",
+    "placement",
     "quantize",
     "targets",
 ]

@@ -20,16 +20,16 @@ def calibrate(
     target: str | os.PathLike[str],
     percentile: float | None = None,
     formula: str = "aimet_onnx",
-    activation_bits: int = 8,
-    weight_bits: int = 8,
-    per_channel: bool = False,
+    activation_bits: int | None = None,
+    weight_bits: int | None = None,
+    per_channel: bool | None = None,
     threads: int = 0,
     version: str = "1.0.0",
 ) -> dict[str, Any]:
     """Runs the float model on samples and derives an encoding for every tensor that the target quantizes.
 
-    Activations become unsigned and asymmetric, weights signed and symmetric. Memory does not grow with the number of
-    samples.
+    The target's placement rules say which tensors have an encoding, its bits, symmetry, sign, scales per channel and
+    given ends, and which tensors share one; `placement` lists them. Memory does not grow with the number of samples.
 
     Args:
         model: As for `Session`; encodings that it has are not looked at.
@@ -37,9 +37,9 @@ def calibrate(
         target: The target whose placement rules say which tensors have an encoding.
         percentile: Share of the values, 50 to 100, that lies within the range of an activation; None for all of them.
         formula: How a range becomes a grid, as in `Encoding.from_min_max`.
-        activation_bits: 2 to 32.
-        weight_bits: 2 to 32.
-        per_channel: One scale per output channel of a weight.
+        activation_bits: 2 to 32, of all activations; None for the target's.
+        weight_bits: 2 to 32, of all weights; None for the target's.
+        per_channel: Whether every weight has one scale per output channel; None for what the target says.
         threads: 0 for as many as the machine has.
         version: Of the encodings format: "0.6.1", "1.0.0", "2.0.0" or "2.1.0".
 

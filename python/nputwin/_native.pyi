@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -10,8 +10,11 @@ __all__ = [
     "Session",
     "__version__",
     "calibrate",
+    "check",
+    "conformance",
     "dequantize",
     "fake_quantize",
+    "placement",
     "quantize",
     "run_cli",
     "targets",
@@ -130,11 +133,27 @@ def calibrate(
     *,
     percentile: float | None,
     formula: str,
-    activation_bits: int,
-    weight_bits: int,
-    per_channel: bool,
+    activation_bits: int | None,
+    weight_bits: int | None,
+    per_channel: bool | None,
     threads: int,
     version: str,
+) -> str: ...
+def placement(model: str | bytes, target: str) -> list[dict[str, Any]]: ...
+def check(
+    model: str | bytes, target: str, encodings: str | bytes | None, allow_unmatched: bool
+) -> list[dict[str, str]]: ...
+def conformance(
+    folders: Sequence[str],
+    *,
+    target: str | None,
+    families: Sequence[str],
+    only: str | None,
+    runtimes: Sequence[str],
+    against_target: bool,
+    jobs: int,
+    through_python: Callable[[Session, dict[str, npt.NDArray[Any]]], npt.NDArray[Any]],
+    implementation: Callable[[str, dict[str, npt.NDArray[Any]]], npt.NDArray[Any]] | None,
 ) -> str: ...
 def targets() -> list[dict[str, Any]]: ...
 def run_cli(arguments: Sequence[str]) -> int: ...

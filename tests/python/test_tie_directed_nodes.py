@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import shared_folder
+from conftest import fresh_rng, shared_folder
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from small_models import constant, value
@@ -162,7 +162,7 @@ def share_near_ties(steps: np.ndarray) -> float:
 def test_nodes_equal_onnxruntime_on_ties(path: Path, output_scale: np.float32, target: str) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    rng = np.random.default_rng(7)
+    rng = fresh_rng()
     cases = quantized_nodes(path)
     assert cases
     for case in cases:

@@ -7,14 +7,14 @@ use nputwin::exec::{Options, Session};
 use nputwin::graph::Graph;
 use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::spec::Spec;
-use nputwin::{Error, Result, onnx};
+use nputwin::{Error, Result, model};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// The model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// ONNX model: float, QDQ or with QLinear operators
+    /// ONNX model (float, QDQ or with QLinear operators) or TFLite model
     pub model: PathBuf,
     /// Encodings for the model's tensors (.encodings 0.6.1, 1.0.0, 2.0.0 or 2.1.0)
     #[arg(long, short = 'e', value_name = "FILE")]
@@ -52,7 +52,7 @@ pub struct Model {
 impl ModelArgs {
     /// Reads the model and its encodings.
     pub fn open(&self) -> Result<Model> {
-        let mut graph = onnx::read(&self.model)?;
+        let mut graph = model::read(&self.model)?;
         let mut notes = Vec::new();
         let mut encodings = Value::Null;
         if let Some(path) = &self.encodings {

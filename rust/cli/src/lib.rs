@@ -38,6 +38,8 @@ enum Command {
     Run(commands::run::Args),
     /// Derive encodings from sample inputs
     Calibrate(commands::calibrate::Args),
+    /// Check a model's encodings against a target's placement rules; exit code 1 where there are findings
+    Check(commands::check::Args),
     /// Convert encodings files and quantized models
     Convert(commands::convert::Args),
     /// Compare two targets, or a target with captured tensors, layer by layer
@@ -68,6 +70,7 @@ pub fn run(args: Vec<String>) -> u8 {
     let outcome = match cli.command {
         Command::Run(args) => commands::run::execute(args, context),
         Command::Calibrate(args) => commands::calibrate::execute(args, context),
+        Command::Check(args) => commands::check::execute(args),
         Command::Convert(args) => commands::convert::execute(args),
         Command::Compare(args) => commands::compare::execute(args, context),
         Command::Explain(args) => commands::explain::execute(args),

@@ -32,6 +32,23 @@ fn tables_show_both_networks_the_advice_and_the_published_numbers() {
 }
 
 #[test]
+fn float16_drifts_from_float32_by_depth() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = succeeded(&demo(folder.path(), &["--precision", "f16"]));
+    for words in ["float16 (htp_float16)", "With the cumulative Add", "relative"] {
+        assert!(text.contains(words), "no '{words}' in:\n{text}");
+    }
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(folder.path().join("demo.json")).unwrap()).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let relative = row["relative"].as_f64().unwrap();
+        // Each tensor is rounded to 11 significant bits: not exact, and not far off.
+        assert!((1e-5..2e-3).contains(&relative), "{row}");
+    }
+}
+
+#[test]
 fn json_holds_every_row_and_equals_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let text = succeeded(&demo(folder.path(), &["--json"]));

@@ -9,14 +9,16 @@ use crate::tensor::{DType, Data, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Roles of operands that say how the runtime's multipliers came out: a target derives its own from the encodings.
-const DERIVED: [&str; 2] = ["multiplier", "shift"];
+/// Roles of operands that say how the runtime's multipliers came out, or repeat ratios of scales: a target derives its own
+/// from the encodings.
+const DERIVED: [&str; 3] = ["multiplier", "shift", "chan_scale"];
 
 /// The graph and the values of its inputs. Of what the case says about the runtime's decisions, the spec's parameters are kept.
 pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Result<(Graph, Vec<(String, Tensor)>)> {
     let mut graph = Graph { name: case.id.clone(), ..Graph::default() };
     graph.opsets.insert(String::new(), 17);
     graph.opsets.insert("nputwin".into(), 1);
+    let fault = |text: &str| Error::invalid("vector_operand", text);
     let mut feeds = Vec::new();
     let mut inputs = Vec::new();
     let read = |o: &&Operand| !o.role.starts_with("lut") && !DERIVED.contains(&o.role.as_str());
@@ -26,6 +28,10 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             let constant = Some(Arc::new(value.clone()));
             let info = TensorInfo { name: operand.role.clone(), constant, ..TensorInfo::default() };
             inputs.push(Some(graph.add_tensor(info)));
+            continue;
+        }
+        if case.op == "PRelu" && operand.role == "in1" && operand.scale.is_none() {
+            inputs.push(Some(graph.add_tensor(float_parameter(&operand.role, value)?)));
             continue;
         }
         let encoding = encoding(operand)?.or(bare_codes(case, operand)?);
@@ -47,7 +53,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     }
     if case.kernel_variant.as_deref().is_some_and(|v| v.contains("int32 bias")) && !has_bias(case) {
         // The runtime's type of bias decides the kernel even where there is none: a bias of zeros states it.
-        let channels = case.outputs.first().map_or(0, |o| o.shape[1]);
+        let channels = case.outputs.first().and_then(|o| o.shape.get(1)).copied().unwrap_or_default();
         let zeros = Tensor::new(vec![channels], Data::I32(vec![0; channels]))?;
         inputs.push(Some(graph.add_tensor(TensorInfo {
             name: "b".into(),
@@ -56,18 +62,17 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             ..TensorInfo::default()
         })));
     }
-    let result = case.outputs.first().ok_or_else(|| Error::invalid("vector_output", "a case without output"))?;
+    let first = inputs.first().copied().flatten().ok_or_else(|| fault("the case has no input"))?;
+    let result = case.output()?;
     let y_encoding = encoding(result)?.or(bare_codes(case, result)?);
     match case.op.as_str() {
         "QuantizeLinear" => {
-            let tensor = inputs[0].expect("a case has an input");
-            graph.tensors[tensor].encoding = y_encoding.map(Arc::new);
-            graph.outputs.push(Port { name: "out".into(), tensor, quantized: true });
+            graph.tensors[first].encoding = y_encoding.map(Arc::new);
+            graph.outputs.push(Port { name: "out".into(), tensor: first, quantized: true });
             return Ok((graph, feeds));
         }
         "DequantizeLinear" => {
-            let tensor = inputs[0].expect("a case has an input");
-            graph.outputs.push(Port { name: "out".into(), tensor, quantized: false });
+            graph.outputs.push(Port { name: "out".into(), tensor: first, quantized: false });
             return Ok((graph, feeds));
         }
         _ => {}
@@ -101,10 +106,26 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
         "LUT" => (node.op_type, node.domain) = ("LookUp".into(), "nputwin".into()),
         _ => {}
     }
+    if case.op == "Clip" {
+        // Bounds became inputs in opset 11.
+        for bound in ["min", "max"] {
+            let value = match node.attributes.remove(bound) {
+                Some(Attribute::Float(v)) => Some(v),
+                Some(Attribute::Int(v)) => Some(v as f32),
+                _ => None,
+            };
+            let id = value.map(|v| {
+                let constant = Some(Arc::new(Tensor::f32(&[], vec![v])));
+                graph.add_tensor(TensorInfo { name: bound.into(), constant, ..TensorInfo::default() })
+            });
+            node.inputs.push(id);
+        }
+    }
     if case.op == "Resize" {
         // Sizes of the spatial axes become the input that ONNX has for them.
         if let Some(Attribute::Ints(spatial)) = node.attributes.remove("sizes") {
-            let mut sizes: Vec<i64> = case.inputs[0].shape[..2].iter().map(|&d| d as i64).collect();
+            let outer = case.inputs[0].shape.get(..2).ok_or_else(|| fault("the input has no spatial axes"))?;
+            let mut sizes: Vec<i64> = outer.iter().map(|&d| d as i64).collect();
             sizes.extend(spatial);
             let tensor = Arc::new(Tensor::i64(&[sizes.len()], sizes));
             let id =
@@ -121,6 +142,32 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     graph.nodes.push(node);
     graph.outputs.push(Port { name: "out".into(), tensor: y, quantized: y_encoding.is_some() });
     Ok((graph, feeds))
+}
+
+/// Float32 values as codes -1, 0 and 1 whose scales are their magnitudes: an encoding that stands for exactly them.
+fn float_parameter(name: &str, values: &Tensor) -> Result<TensorInfo> {
+    let reals = values.as_f32()?;
+    let axis = values.shape().iter().position(|&d| d == reals.len()).unwrap_or(0);
+    let codes = reals.iter().map(|&v| if v > 0.0 { 1 } else { -i8::from(v < 0.0) }).collect();
+    let encoding = Encoding {
+        scale: reals.iter().map(|&v| if v == 0.0 { 1.0 } else { f64::from(v.abs()) }).collect(),
+        zero_point: vec![0; reals.len()],
+        bitwidth: 8,
+        signed: true,
+        symmetric: true,
+        narrow_range: false,
+        granularity: if reals.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis } },
+        lpbq: None,
+    };
+    encoding.validate().map_err(|e| e.at_tensor(name))?;
+    Ok(TensorInfo {
+        name: name.into(),
+        dtype: Some(DType::F32),
+        constant: Some(Arc::new(values.clone())),
+        codes: Some(Arc::new(Tensor::new(values.shape().to_vec(), Data::I8(codes))?)),
+        encoding: Some(Arc::new(encoding)),
+        ..TensorInfo::default()
+    })
 }
 
 fn has_bias(case: &Case) -> bool {
@@ -176,9 +223,9 @@ fn bare_codes(case: &Case, operand: &Operand) -> Result<Option<Encoding>> {
     encoding(&Operand { scale: Some(vec!["1".into()]), ..operand.clone() })
 }
 
-/// Attributes in ONNX's terms; an encoding change has none.
+/// Attributes in ONNX's terms; an encoding change and a table have none.
 fn attributes(case: &Case) -> Result<BTreeMap<String, Attribute>> {
-    if case.op == "Requantize" {
+    if matches!(case.op.as_str(), "Requantize" | "LUT") {
         return Ok(BTreeMap::new());
     }
     case.attributes.iter().map(|(k, v)| Ok((k.clone(), attribute(k, v)?))).collect()

@@ -105,7 +105,8 @@ impl Encoding {
 
     /// Checks everything that makes an encoding usable.
     pub fn validate(&self) -> Result<()> {
-        if !(2..=32).contains(&self.bitwidth) && !(self.bitwidth == 48 && self.signed) {
+        let exists = (2..=32).contains(&self.bitwidth) || (self.bitwidth == 48 && self.signed);
+        if !exists {
             return Err(Error::invalid("encoding_bitwidth", format!("bitwidth {} is not in 2..=32", self.bitwidth)));
         }
         if self.scale.is_empty() || self.scale.len() != self.zero_point.len() {

@@ -1,21 +1,19 @@
 //! Encodings of a model from sample inputs: the float graph runs, observers watch, and the target's placement rules say
-//! which tensors get an encoding.
+//! which tensors get an encoding, and which grid ([`super::quantizers`]).
 //!
-//! Every float tensor is quantized but: tensors inside a chain that the target runs as one kernel, outputs of operators
-//! that preserve the grid of their input (they share its encoding), and biases, which the target quantizes itself.
-//! Operators that preserve a grid and read several tensors (Concat) tie these: all get one encoding.
+//! Tensors that share an encoding share an observer. Outputs of operators that preserve the grid of their input get no
+//! entry of their own.
 
-use super::placement;
+use super::quantizers::{Decision, Decisions, Quantizer, Reason, Role, quantizers};
 use super::session::{Options, Session};
 use crate::calibrate::{MinMax, Observer, Percentile, weight_encoding};
 use crate::encoding::file::{EncodingsFile, Entry, NamedEntry, ParamUse, Section, Version};
 use crate::encoding::{Encoding, Formula, FormulaOptions};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, TensorId};
-use crate::ops::integer;
-use crate::ops::{Fact, Facts};
+use crate::graph::{Graph, TensorId};
+use crate::spec::placement::{Constraint, Placement};
 use crate::spec::{Execution, Spec};
-use crate::tensor::{DType, Data, Tensor};
+use crate::tensor::{Data, Tensor};
 use std::collections::{BTreeSet, HashMap};
 
 /// How observers settle on the range of an activation.
@@ -34,12 +32,12 @@ pub struct CalibrateOptions {
     pub method: Method,
     /// How ranges become grids.
     pub formula: Formula,
-    /// Bits of activations; unsigned, asymmetric.
-    pub activation_bits: u32,
-    /// Bits of weights; signed, symmetric.
-    pub weight_bits: u32,
-    /// One scale per output channel of a weight.
-    pub per_channel: bool,
+    /// Bits of all activations, instead of the target's.
+    pub activation_bits: Option<u32>,
+    /// Bits of all weights, instead of the target's.
+    pub weight_bits: Option<u32>,
+    /// Whether each weight has one scale per output channel, instead of what the target says.
+    pub per_channel: Option<bool>,
     /// Threads; 0 for as many as the machine has.
     pub threads: usize,
     /// Version that the result says it has; it can be written as any.
@@ -51,9 +49,9 @@ impl Default for CalibrateOptions {
         CalibrateOptions {
             method: Method::MinMax,
             formula: Formula::AimetOnnx,
-            activation_bits: 8,
-            weight_bits: 8,
-            per_channel: false,
+            activation_bits: None,
+            weight_bits: None,
+            per_channel: None,
             threads: 0,
             version: Version::V1_0_0,
         }
@@ -72,21 +70,18 @@ pub fn calibrate(
     samples: impl Iterator<Item = Result<Vec<(String, Tensor)>>>,
     options: &CalibrateOptions,
 ) -> Result<EncodingsFile> {
-    let activation = FormulaOptions::activation(options.formula, options.activation_bits);
-    let weight = FormulaOptions::weight(options.formula, options.weight_bits);
-    activation.validate()?;
-    weight.validate()?;
-    let bare = without_encodings(graph)?;
-    let sites = Sites::find(&bare, spec);
-    let mut observers: HashMap<usize, Box<dyn Observer>> = HashMap::new();
-    for &t in &sites.observed {
-        if let (Some(constant), None) = (&bare.tensors[t].constant, sites.weights.get(&t)) {
-            sites.observe(&mut observers, t, &bare, constant, options.method)?;
+    let bare = graph.without_encodings()?;
+    let placement = options.over(&spec.placement);
+    let sites = Sites::new(quantizers(&bare, &placement), options)?;
+    let mut observers: HashMap<TensorId, Box<dyn Observer>> = HashMap::new();
+    for decision in sites.decisions.tensors.iter().filter(|d| d.role == Role::Constant && d.quantizer.is_some()) {
+        if let Some(value) = sites.decisions.value(decision.tensor) {
+            sites.observe(&mut observers, decision, &bare, value)?;
         }
     }
     let ids: HashMap<&str, TensorId> =
         bare.tensors.iter().enumerate().map(|(t, info)| (info.name.as_str(), t)).collect();
-    let float = Spec { execution: Execution::Float, ..spec.clone() };
+    let float = Spec { execution: Execution::Float, float: None, ..spec.clone() };
     let session = Session::new(bare.clone(), float, Options { threads: options.threads, ..Options::default() })?;
     let mut float_tensors: BTreeSet<TensorId> = BTreeSet::new();
     let mut seen = 0usize;
@@ -95,10 +90,9 @@ pub fn calibrate(
         let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         for captured in session.run_with(&feeds, true, &mut || Ok(()))?.captured {
             let Some(&t) = ids.get(captured.name.as_str()) else { continue };
-            if sites.observed.contains(&t) && captured.value.dtype().is_float() {
-                float_tensors.insert(t);
-                sites.observe(&mut observers, t, &bare, &captured.value, options.method)?;
-            }
+            let Some(decision) = sites.observed(t).filter(|_| captured.value.dtype().is_float()) else { continue };
+            float_tensors.insert(t);
+            sites.observe(&mut observers, decision, &bare, &captured.value)?;
         }
         seen += 1;
     }
@@ -106,42 +100,61 @@ pub fn calibrate(
         return Err(Error::invalid("calibrate_empty", "no sample was given").help("give at least one inference"));
     }
     let mut file = EncodingsFile::new(options.version);
-    for t in sites.order(&bare) {
+    for decision in &sites.decisions.tensors {
+        let t = decision.tensor;
         let info = &bare.tensors[t];
         let named = |e: Error| e.at_tensor(&info.name);
-        if let Some(usage) = sites.weights.get(&t) {
-            let Some(constant) = &info.constant else { continue };
-            let axis = options.per_channel.then_some(usage.axis);
-            let encoding = weight_encoding(constant.shape(), &reals(constant), axis, &weight).map_err(named)?;
-            let mut entry = NamedEntry::new(&info.name, Section::Param, Entry::Int(encoding));
-            entry.resolve(usage)?;
-            file.insert(entry)?;
-        } else if info.constant.is_some() || float_tensors.contains(&t) {
-            let Some(observer) = observers.get(&sites.root(t)) else { continue };
-            let encoding: Encoding = observer.finish(&activation).map_err(named)?;
-            let section = if info.constant.is_some() { Section::Param } else { Section::Activation };
-            file.insert(NamedEntry::new(&info.name, section, Entry::Int(encoding)))?;
+        let (Some(quantizer), Reason::Rule) = (decision.quantizer, &decision.reason) else { continue };
+        let formula = sites.formula(&quantizer);
+        match (&decision.role, sites.decisions.value(t)) {
+            (Role::Parameter { .. }, Some(value)) => {
+                let encoding =
+                    weight_encoding(value.shape(), &reals(value), quantizer.axis, &formula).map_err(named)?;
+                let mut entry = NamedEntry::new(&info.name, Section::Param, Entry::Int(encoding));
+                if let Some(axis) = quantizer.axis {
+                    entry.resolve(&ParamUse { shape: value.shape().to_vec(), axis, block_axis: None })?;
+                }
+                file.insert(entry)?;
+            }
+            (_, value) if value.is_some() || float_tensors.contains(&t) => {
+                let Some(observer) = observers.get(&decision.group) else { continue };
+                let (min, max) = observer.range(&formula).map_err(named)?;
+                let (min, max) = constrained(quantizer.constraint, min, max);
+                let encoding: Encoding = formula.encoding(min, max).map_err(named)?;
+                let section = if value.is_some() { Section::Param } else { Section::Activation };
+                file.insert(NamedEntry::new(&info.name, section, Entry::Int(encoding)))?;
+            }
+            _ => {}
         }
     }
     Ok(file)
 }
 
-/// The float graph alone.
-fn without_encodings(graph: &Graph) -> Result<Graph> {
-    let mut bare = graph.clone();
-    if let Some(node) = bare.nodes.iter().find(|n| n.code_clamp.is_some()) {
-        return Err(Error::unsupported("calibrate_quantized", "the node's activation is known as codes only")
-            .at_node(&node.name, &node.op_type)
-            .help("calibrate the float model"));
+impl CalibrateOptions {
+    /// The placement rules with what the caller asked for in their stead.
+    fn over(&self, placement: &Placement) -> Placement {
+        let mut placement = placement.clone();
+        if let Some(bits) = self.activation_bits {
+            placement.defaults.activations.bitwidth = Some(bits);
+            placement.ops.values_mut().for_each(|op| (op.bitwidth, op.input_bitwidth) = (None, None));
+        }
+        if let Some(bits) = self.weight_bits {
+            let of_ops = placement.ops.values_mut().flat_map(|op| op.params.values_mut());
+            of_ops.chain(placement.params.values_mut()).for_each(|rule| rule.bitwidth = None);
+            placement.defaults.parameters.bitwidth = Some(bits);
+        }
+        if let Some(per_channel) = self.per_channel {
+            placement.defaults.parameters.per_channel = Some(per_channel);
+            placement.ops.values_mut().for_each(|op| op.per_channel = None);
+        }
+        placement
     }
-    for info in &mut bare.tensors {
-        info.encoding = None;
-        info.codes = None;
-    }
-    for port in bare.inputs.iter_mut().chain(&mut bare.outputs) {
-        port.quantized = false;
-    }
-    Ok(bare)
+}
+
+/// A range with the ends that are given.
+fn constrained(constraint: Option<Constraint>, min: f64, max: f64) -> (f64, f64) {
+    let Constraint { min: lo, max: hi } = constraint.unwrap_or_default();
+    (lo.unwrap_or(min), hi.unwrap_or(max))
 }
 
 fn reals(tensor: &Tensor) -> Vec<f32> {
@@ -151,188 +164,79 @@ fn reals(tensor: &Tensor) -> Vec<f32> {
     }
 }
 
-/// Where encodings go.
-struct Sites {
-    /// Tensors whose values settle a range.
-    observed: BTreeSet<TensorId>,
-    /// Constants with a channel axis.
-    weights: HashMap<TensorId, ParamUse>,
-    /// Tensors that share an encoding point to each other.
-    parents: Vec<TensorId>,
+/// Where encodings go, and how.
+struct Sites<'a> {
+    decisions: Decisions,
+    options: &'a CalibrateOptions,
 }
 
-impl Sites {
-    fn find(graph: &Graph, spec: &Spec) -> Sites {
-        let internal: BTreeSet<TensorId> = placement::chains(graph, spec)
-            .into_iter()
-            .flat_map(|chain| chain[..chain.len() - 1].to_vec())
-            .flat_map(|n| graph.nodes[n].outputs.iter().flatten().copied().collect::<Vec<_>>())
-            .collect();
-        let mut sites = Sites {
-            observed: graph.inputs.iter().map(|p| p.tensor).collect(),
-            weights: HashMap::new(),
-            parents: (0..graph.tensors.len()).collect(),
-        };
-        for node in &graph.nodes {
-            let preserves = spec.placement.grid_preserving.contains(&node.op_type);
-            let data = data_inputs(graph, node);
-            let outputs = node.outputs.iter().flatten().copied();
-            match preserves {
-                true => {
-                    let tied = data.iter().copied().chain(outputs);
-                    let tied: Vec<TensorId> = tied.collect();
-                    tied.windows(2).for_each(|pair| sites.tie(pair[0], pair[1]));
-                }
-                false => sites.observed.extend(outputs.filter(|t| !internal.contains(t))),
-            }
-            for (i, t) in node.inputs.iter().enumerate().filter_map(|(i, t)| Some((i, (*t)?))) {
-                let Some(constant) = &graph.tensors[t].constant else { continue };
-                if !constant.dtype().is_float() || !data.contains(&t) || is_bias(node, i) {
-                    continue;
-                }
-                let trans_b = matches!(node.int("transB", 0), Ok(1));
-                match ParamUse::of_operator(&node.op_type, i, constant.shape(), trans_b) {
-                    Some(usage) => {
-                        sites.weights.entry(t).or_insert(usage);
-                    }
-                    None => {
-                        sites.observed.insert(t);
-                    }
-                }
+impl Sites<'_> {
+    fn new(decisions: Decisions, options: &CalibrateOptions) -> Result<Sites<'_>> {
+        let sites = Sites { decisions, options };
+        for decision in sites.decisions.tensors.iter() {
+            if let Some(quantizer) = &decision.quantizer {
+                sites.formula(quantizer).validate()?;
             }
         }
-        sites
+        Ok(sites)
     }
 
-    /// Tensors with an entry: inputs, then what each node reads and writes.
-    fn order(&self, graph: &Graph) -> Vec<TensorId> {
-        let inputs = graph.inputs.iter().map(|p| p.tensor);
-        let nodes = graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs).flatten().copied());
-        let mut taken = BTreeSet::new();
-        inputs
-            .chain(nodes)
-            .filter(|t| self.weights.contains_key(t) || self.observed.contains(t))
-            .filter(|t| taken.insert(*t))
-            .collect()
-    }
-
-    fn root(&self, mut t: TensorId) -> TensorId {
-        while self.parents[t] != t {
-            t = self.parents[t];
+    fn formula(&self, quantizer: &Quantizer) -> FormulaOptions {
+        FormulaOptions {
+            formula: self.options.formula,
+            bitwidth: quantizer.bitwidth,
+            signed: quantizer.signed,
+            symmetric: quantizer.symmetric,
+            narrow_range: quantizer.narrow_range,
+            unsigned_symmetric: quantizer.unsigned_symmetric,
         }
-        t
     }
 
-    fn tie(&mut self, a: TensorId, b: TensorId) {
-        let (a, b) = (self.root(a), self.root(b));
-        self.parents[a.max(b)] = a.min(b);
+    /// The decision about a tensor whose values settle a range.
+    fn observed(&self, t: TensorId) -> Option<&Decision> {
+        self.decisions.of(t).filter(|d| d.quantizer.is_some() && d.reason == Reason::Rule)
     }
 
     fn observe(
         &self,
-        observers: &mut HashMap<usize, Box<dyn Observer>>,
-        t: TensorId,
+        observers: &mut HashMap<TensorId, Box<dyn Observer>>,
+        decision: &Decision,
         graph: &Graph,
         value: &Tensor,
-        method: Method,
     ) -> Result<()> {
-        let observer = match observers.entry(self.root(t)) {
+        let observer = match observers.entry(decision.group) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(match method {
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(match self.options.method {
                 Method::MinMax => Box::new(MinMax::new()),
                 Method::Percentile(p) => Box::new(Percentile::new(Percentile::DEFAULT_BINS, p)?),
             }),
         };
-        observer.observe(&reals(value)).map_err(|e| e.at_tensor(&graph.tensors[t].name))
+        observer.observe(&reals(value)).map_err(|e| e.at_tensor(&graph.tensors[decision.tensor].name))
     }
-}
-
-fn is_bias(node: &Node, input: usize) -> bool {
-    input == 2 && matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm")
-}
-
-/// The tensors whose codes the node's integer form reads.
-fn data_inputs(graph: &Graph, node: &Node) -> Vec<TensorId> {
-    let Some(integer) = integer::find(&node.domain, &node.op_type) else {
-        return node.inputs.first().copied().flatten().into_iter().collect();
-    };
-    // Which inputs are data follows from the operator and the number of inputs alone.
-    let fact = |t: TensorId| Fact {
-        name: graph.tensors[t].name.clone(),
-        dtype: graph.tensors[t].dtype.unwrap_or(DType::F32),
-        shape: Vec::new(),
-        constant: graph.tensors[t].constant.clone(),
-        codes: None,
-        encoding: None,
-    };
-    let inputs: Vec<Option<Fact>> = node.inputs.iter().map(|t| t.map(fact)).collect();
-    let facts = Facts { node, opset: graph.opset(&node.domain), inputs: &inputs, outputs: &[] };
-    let data = integer.data_inputs(&facts);
-    data.into_iter().filter_map(|i| node.inputs.get(i).copied().flatten()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Port, TensorInfo};
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
+    use crate::exec::testing::Builder;
 
     const SPEC: &str = r#"
         schema_version = 1
         name = "test"
         [placement]
         supergroups = [["Conv", "Relu"]]
-        grid_preserving = ["MaxPool", "Concat", "Reshape"]
+        grid_preserving = ["MaxPool", "Reshape"]
+        ops.Concat.tied = "inputs_follow_output"
     "#;
 
-    #[derive(Default)]
-    struct Builder(Graph);
-
-    impl Builder {
-        fn tensor(&mut self, name: &str, constant: Option<Tensor>) -> TensorId {
-            let found = self.0.find(name);
-            found.unwrap_or_else(|| {
-                self.0.add_tensor(TensorInfo {
-                    name: name.into(),
-                    dtype: Some(DType::F32),
-                    constant: constant.map(Arc::new),
-                    ..TensorInfo::default()
-                })
-            })
-        }
-
-        fn node(&mut self, op_type: &str, inputs: &[&str], output: &str) {
-            let inputs = inputs.iter().map(|n| Some(self.tensor(n, None))).collect();
-            let outputs = vec![Some(self.tensor(output, None))];
-            self.0.nodes.push(Node {
-                name: output.into(),
-                op_type: op_type.into(),
-                inputs,
-                outputs,
-                attributes: BTreeMap::new(),
-                ..Node::default()
-            });
-        }
-
-        fn port(&mut self, name: &str) -> Port {
-            Port { name: name.into(), tensor: self.tensor(name, None), quantized: false }
-        }
-    }
-
     fn network() -> Graph {
-        let mut b = Builder(Graph { opsets: BTreeMap::from([(String::new(), 17)]), ..Graph::default() });
+        let mut b = Builder::new();
         b.tensor("w", Some(Tensor::f32(&[2, 1, 1, 1], vec![1.27, -0.5])));
         b.tensor("b", Some(Tensor::f32(&[2], vec![0.0, 3.0])));
         b.tensor("c", Some(Tensor::f32(&[1], vec![-4.0])));
-        b.node("Conv", &["x", "w", "b"], "conv");
-        b.node("Relu", &["conv"], "relu");
-        b.node("Add", &["relu", "c"], "sum");
-        b.node("Concat", &["relu", "sum"], "cat");
-        b.0.nodes[3].attributes.insert("axis".into(), crate::graph::Attribute::Int(1));
-        b.0.inputs = vec![b.port("x")];
-        b.0.outputs = vec![b.port("cat")];
-        b.0
+        b.node("Conv", &["x", "w", "b"], "conv").node("Relu", &["conv"], "relu").node("Add", &["relu", "c"], "sum");
+        b.node("Concat", &["relu", "sum"], "cat").attribute("axis", 1);
+        b.graph(&["x"], &["cat"])
     }
 
     fn run(options: &CalibrateOptions, samples: &[&[f32]]) -> Result<EncodingsFile> {
@@ -345,24 +249,53 @@ mod tests {
     fn encodings_go_where_the_rules_say() {
         let file = run(&CalibrateOptions::default(), &[&[0.0, 1.0], &[-1.0, 2.0]]).unwrap();
         let names: Vec<&str> = file.entries().iter().map(|e| e.name.as_str()).collect();
-        // Not conv (inside a chain), not b (a bias), not cat (shares its inputs' encoding).
-        assert_eq!(names, ["x", "w", "relu", "c", "sum"]);
+        // Not conv (inside a chain), not b (a bias).
+        assert_eq!(names, ["x", "relu", "sum", "cat", "w", "c"]);
         let encoding = |name: &str| file.encoding(name).unwrap().unwrap();
         assert_eq!(encoding("w").scale, [f64::from(1.27f32) / 127.0]);
         assert_eq!((encoding("x").min(), encoding("x").max()), (-1.0, 2.0));
         // relu and sum meet in a Concat: one encoding over both ranges.
-        assert!(encoding("relu").same_grid(encoding("sum")));
+        assert!(encoding("relu").same_grid(encoding("sum")) && encoding("cat").same_grid(encoding("sum")));
         let sum = encoding("sum");
         assert!(sum.min() <= -3.9 && sum.max() >= 3.4, "{} {}", sum.min(), sum.max());
     }
 
     #[test]
     fn weights_have_a_scale_per_channel_on_request() {
-        let options = CalibrateOptions { per_channel: true, ..CalibrateOptions::default() };
+        let options = CalibrateOptions { per_channel: Some(true), ..CalibrateOptions::default() };
         let file = run(&options, &[&[1.0]]).unwrap();
         let w = file.encoding("w").unwrap().unwrap();
         assert_eq!(w.granularity, crate::encoding::Granularity::PerChannel { axis: 0 });
         assert_eq!(w.scale.len(), 2);
+    }
+
+    #[test]
+    fn rules_give_grids_and_options_stand_over_them() {
+        let rules = r#"
+            defaults.strict_symmetric = true
+            defaults.activations = { bitwidth = 16, symmetric = true }
+            ops.Relu = { constraint = { min = 0.0, max = 6.0 }, symmetric = false }
+            ops.Conv.per_channel = true
+            ops.Concat.output_quantized = false
+        "#;
+        let text = SPEC.replace("ops.Concat.tied = \"inputs_follow_output\"", rules);
+        let spec = Spec::parse(&text, "test.toml").unwrap();
+        let run = |options: &CalibrateOptions| {
+            let sample = Ok(vec![("x".to_string(), Tensor::f32(&[1, 1, 1, 2], vec![1.0, -2.0]))]);
+            calibrate(&network(), &spec, std::iter::once(sample), options).unwrap()
+        };
+        let file = run(&CalibrateOptions::default());
+        assert!(file.entries().iter().all(|e| e.name != "cat"));
+        let x = file.encoding("x").unwrap().unwrap();
+        assert_eq!((x.bitwidth, x.signed, x.narrow_range, x.zero_point[0]), (16, true, true, 0));
+        assert_eq!(x.scale, [2.0 / 32767.0]);
+        let relu = file.encoding("relu").unwrap().unwrap();
+        assert_eq!((relu.scale[0], relu.zero_point[0], relu.signed), (6.0 / 65535.0, 0, false));
+        assert_eq!(file.encoding("w").unwrap().unwrap().scale.len(), 2);
+        let options = CalibrateOptions { activation_bits: Some(8), per_channel: Some(false), ..Default::default() };
+        let file = run(&options);
+        assert_eq!(file.encoding("x").unwrap().unwrap().bitwidth, 8);
+        assert_eq!(file.encoding("w").unwrap().unwrap().scale.len(), 1);
     }
 
     #[test]

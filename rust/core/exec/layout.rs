@@ -1,6 +1,7 @@
 //! Conversions between memory layouts, and other steps that belong to no operator.
 
 use crate::error::{Error, Result};
+use crate::graph::TensorInfo;
 use crate::kernels::{Engine, transpose};
 use crate::map_data;
 use crate::ops::integer::Layout;
@@ -12,6 +13,43 @@ pub fn other(layout: Layout) -> Layout {
     match layout {
         Layout::RowMajor => Layout::ChannelsLast,
         Layout::ChannelsLast => Layout::RowMajor,
+    }
+}
+
+/// The layout in which the outside sees a tensor.
+pub fn of_file(info: &TensorInfo) -> Layout {
+    if info.channels_last { Layout::ChannelsLast } else { Layout::RowMajor }
+}
+
+/// The shape in ONNX's order of a tensor that the outside sees with `shape`.
+pub fn graph_shape(info: &TensorInfo, shape: &[usize]) -> Result<Vec<usize>> {
+    match shape {
+        shape if !info.channels_last => Ok(shape.to_vec()),
+        &[n, h, w, c] => Ok(vec![n, c, h, w]),
+        shape => {
+            Err(Error::invalid("layout_rank", format!("shape {shape:?} has no channels-last form"))
+                .at_tensor(&info.name))
+        }
+    }
+}
+
+/// The shape that the outside sees of a tensor whose shape in ONNX's order is `shape`.
+pub fn file_shape(info: &TensorInfo, shape: &[usize]) -> Vec<usize> {
+    match shape {
+        &[n, c, h, w] if info.channels_last => vec![n, h, w, c],
+        shape => shape.to_vec(),
+    }
+}
+
+/// The flat index in ONNX's order of an element that the outside counts as `index`; `shape` is in ONNX's order.
+pub fn graph_index(info: &TensorInfo, shape: &[usize], index: usize) -> usize {
+    match shape {
+        &[_, c, h, w] if info.channels_last => {
+            let (pixel, channel) = (index / c, index % c);
+            let (image, place) = (pixel / (h * w), pixel % (h * w));
+            (image * c + channel) * h * w + place
+        }
+        _ => index,
     }
 }
 
@@ -117,5 +155,10 @@ mod tests {
         assert_eq!(there.shape(), [2, 5, 7, 3]);
         assert_eq!(there.as_f32().unwrap()[1], 35.0);
         assert_eq!(convert(&there, Layout::RowMajor).unwrap(), x);
+        let info = TensorInfo { channels_last: true, ..TensorInfo::default() };
+        for (index, &value) in there.as_f32().unwrap().iter().enumerate() {
+            assert_eq!(graph_index(&info, x.shape(), index), value as usize);
+            assert_eq!(channels_last_index(x.shape(), value as usize), index);
+        }
     }
 }

@@ -2,13 +2,22 @@
 
 mod admission;
 pub mod calibrate;
+pub mod check;
 pub mod cost;
+mod float_table;
 pub mod layout;
+mod narrow;
 mod parameters;
 mod placement;
 mod plan;
+pub mod quantizers;
 mod session;
+mod step;
+mod supergroups;
+#[cfg(test)]
+mod testing;
 
-pub use placement::{Clamp, Note};
-pub use plan::{Form, NodeReport, Plan, Source, Step};
+pub use placement::Note;
+pub use plan::{Form, Plan};
 pub use session::{Captured, Options, PortInfo, Profile, Report, RunResult, Session};
+pub use step::{NodeReport, Source, Step};

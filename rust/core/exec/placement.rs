@@ -1,18 +1,13 @@
 //! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
 
 use super::parameters;
+use super::quantizers::data_inputs;
+use super::supergroups::chains;
 use crate::error::Result;
-use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
-
-/// Real bounds that a fused activation puts on a node's output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Clamp {
-    /// Smallest real, or minus infinity.
-    pub lo: f32,
-    /// Largest real, or infinity.
-    pub hi: f32,
-}
+use crate::spec::placement::{Break, Tie};
+use std::collections::BTreeSet;
 
 /// Something that the rules changed or could not do; shown to the user.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,26 +34,32 @@ pub struct Placed {
 /// Where a node states a parameter that the target lacks.
 pub fn place(mut graph: Graph, spec: &Spec) -> Result<Placed> {
     let mut notes = Vec::new();
-    let mut clamps = vec![None; graph.nodes.len()];
+    let mut clamps: Vec<Option<Clamp>> = graph.nodes.iter().map(|n| n.clamp).collect();
     if spec.execution == crate::spec::Execution::Integer {
         for node in &mut graph.nodes {
             parameters::settle(&spec.parameters, node)?;
         }
-        inherit_encodings(&mut graph, spec, &mut notes);
+        // Until chains are fused, a tensor before an activation may be one that has no encoding at all.
+        let fusing: BTreeSet<&str> =
+            spec.placement.supergroups().iter().flat_map(|chain| chain[1..].iter().map(String::as_str)).collect();
+        inherit_encodings(&mut graph, spec, &fusing, &mut notes);
         fuse(&mut graph, spec, &mut clamps, &mut notes);
-        inherit_encodings(&mut graph, spec, &mut notes);
+        inherit_encodings(&mut graph, spec, &BTreeSet::new(), &mut notes);
     }
     Ok(Placed { graph, clamps, notes })
 }
 
-/// Gives the outputs of grid-preserving operators the encoding of their input, and the other way round where a
-/// producer's only reader is such an operator.
-fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
-    let preserves = |node: &Node| spec.placement.grid_preserving.contains(&node.op_type);
+/// Gives the outputs of operators that preserve or tie encodings that of their input, and the other way round where a
+/// producer's only reader is such an operator and not one of `fusing`.
+fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, notes: &mut Vec<Note>) {
+    let tie = |node: &Node| spec.placement.tie(&node.op_type);
+    let preserves = |node: &Node| spec.placement.preserves_grid(&node.op_type) || tie(node).is_some();
+    // Concat ties several inputs, whether a spec calls it tied or grid-preserving.
+    let many = |node: &Node| node.op_type == "Concat" || tie(node) == Some(Tie::InputsFollowOutput);
     let float_like = |graph: &Graph, t: TensorId| graph.tensors[t].dtype.is_none_or(|d| d.is_float());
     for n in 0..graph.nodes.len() {
         let node = &graph.nodes[n];
-        if !preserves(node) {
+        if !preserves(node) || fusing.contains(node.op_type.as_str()) {
             continue;
         }
         let Some(Some(input)) = node.inputs.first().copied() else { continue };
@@ -66,11 +67,8 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
         if encoding.scale.len() != 1 {
             continue;
         }
-        let data_inputs: Vec<TensorId> = match node.op_type.as_str() {
-            "Concat" => node.inputs.iter().flatten().copied().collect(),
-            _ => vec![input],
-        };
-        if data_inputs.iter().any(|&t| graph.tensors[t].encoding.as_ref() != Some(&encoding)) {
+        let sources = if many(node) { data_inputs(graph, node) } else { vec![input] };
+        if sources.iter().any(|&t| graph.tensors[t].encoding.as_ref() != Some(&encoding)) {
             continue;
         }
         for t in node.outputs.clone().into_iter().flatten() {
@@ -90,7 +88,7 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, notes: &mut Vec<Note>) {
     let producers = graph.producers();
     for n in (0..graph.nodes.len()).rev() {
         let node = &graph.nodes[n];
-        if !preserves(node) || node.op_type == "Concat" {
+        if !preserves(node) || many(node) || fusing.contains(node.op_type.as_str()) {
             continue;
         }
         let (Some(Some(input)), Some(Some(output))) = (node.inputs.first().copied(), node.outputs.first().copied())
@@ -130,57 +128,36 @@ fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
     }
 }
 
-/// Whether a convolution has one input channel per group.
-fn is_depthwise(graph: &Graph, node: &Node) -> bool {
-    let group = match node.attributes.get("group") {
-        Some(Attribute::Int(g)) => *g,
-        _ => 1,
-    };
-    let weight = node.inputs.get(1).copied().flatten().and_then(|t| graph.tensors[t].constant.as_ref());
-    group > 1 && weight.is_some_and(|w| w.shape().get(1) == Some(&1))
-}
-
-/// Chains of nodes that would run as one kernel if no tensor had an encoding, each in order.
-pub(super) fn chains(graph: &Graph, spec: &Spec) -> Vec<Vec<usize>> {
-    let consumers = graph.consumers();
-    let mut groups: Vec<&Vec<String>> = spec.placement.supergroups.iter().collect();
-    groups.sort_by_key(|g| std::cmp::Reverse(g.len()));
-    let mut taken = vec![false; graph.nodes.len()];
-    let mut out = Vec::new();
-    for n in 0..graph.nodes.len() {
-        if taken[n] || (!spec.placement.fuse_depthwise && is_depthwise(graph, &graph.nodes[n])) {
-            continue;
-        }
-        let Some(chain) = groups.iter().find_map(|g| match_chain(graph, &consumers, n, g)) else { continue };
-        if chain[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some()) {
-            chain.iter().for_each(|&m| taken[m] = true);
-            out.push(chain);
-        }
-    }
-    out
-}
-
 fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
-    let consumers = graph.consumers();
     let mut removed = vec![false; graph.nodes.len()];
-    let mut groups: Vec<&Vec<String>> = spec.placement.supergroups.iter().collect();
-    groups.sort_by_key(|g| std::cmp::Reverse(g.len()));
-    for n in 0..graph.nodes.len() {
-        if removed[n] {
-            continue;
+    let mut unclamped = BTreeSet::new();
+    let open = |t: TensorId| graph.tensors[t].encoding.is_none();
+    let found = chains(graph, &spec.placement, false, open, |nodes| {
+        let clamps = nodes[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some());
+        if !clamps {
+            unclamped.insert(nodes[0]);
         }
-        let Some(chain) = groups.iter().find_map(|g| match_chain(graph, &consumers, n, g)) else { continue };
+        clamps
+    });
+    for &n in unclamped.iter().filter(|n| found.iter().all(|chain| chain.nodes[0] != **n)) {
+        let place = graph.nodes[n].name.clone();
+        notes.push(Note { place, text: "its fused activation is not a clamp".into() });
+    }
+    for chain in found {
+        let n = chain.nodes[0];
         let head = graph.nodes[n].name.clone();
-        if !spec.placement.fuse_depthwise && is_depthwise(graph, &graph.nodes[n]) {
-            notes.push(Note { place: head, text: "a depthwise convolution does not fuse with its activation".into() });
+        if let Some(reason) = chain.broken {
+            let what = match reason {
+                Break::Depthwise => "a depthwise convolution",
+                Break::Conv3d => "a convolution over three axes",
+                Break::Branching => "an operator with several readers",
+            };
+            notes.push(Note { place: head, text: format!("{what} does not fuse with its activation") });
             continue;
         }
-        let bounds: Option<Vec<Clamp>> = chain[1..].iter().map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
-        let Some(bounds) = bounds else {
-            notes.push(Note { place: head, text: "its fused activation is not a clamp".into() });
-            continue;
-        };
-        if spec.placement.fuse_only_redundant && !bounds.iter().all(|b| cannot_leave(graph, &chain, *b)) {
+        let chain = chain.nodes;
+        let bounds: Vec<Clamp> = chain[1..].iter().filter_map(|&m| clamp_of(graph, &graph.nodes[m])).collect();
+        if spec.placement.fuse_only_redundant() && !bounds.iter().all(|b| cannot_leave(graph, &chain, *b)) {
             continue;
         }
         let last = *chain.last().expect("a chain has two nodes or more");
@@ -206,24 +183,4 @@ fn cannot_leave(graph: &Graph, chain: &[usize], bounds: Clamp) -> bool {
     let Some(encoding) = output.and_then(|t| graph.tensors[t].encoding.as_deref()) else { return false };
     let (lo, hi) = (encoding.min(), encoding.max());
     lo >= f64::from(bounds.lo) && hi <= f64::from(bounds.hi) * (1.0 + 1e-6)
-}
-
-/// The nodes of a supergroup that begins at `first`: a linear chain without encodings or graph outputs inside.
-fn match_chain(graph: &Graph, consumers: &[Vec<usize>], first: usize, pattern: &[String]) -> Option<Vec<usize>> {
-    if pattern.len() < 2 || graph.nodes[first].op_type != pattern[0] {
-        return None;
-    }
-    let mut chain = vec![first];
-    for op_type in &pattern[1..] {
-        let node = &graph.nodes[*chain.last()?];
-        let [Some(output)] = node.outputs[..] else { return None };
-        let internal = graph.tensors[output].encoding.is_none() && graph.outputs.iter().all(|p| p.tensor != output);
-        let [next] = consumers[output][..] else { return None };
-        let next_node = &graph.nodes[next];
-        if !internal || next_node.op_type != *op_type || next_node.inputs.first() != Some(&Some(output)) {
-            return None;
-        }
-        chain.push(next);
-    }
-    Some(chain)
 }

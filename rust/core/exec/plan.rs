@@ -1,11 +1,14 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
+use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
-use super::placement::{Clamp, Note, Placed};
+use super::narrow::{self, NarrowKernel, narrowed};
+use super::placement::{Note, Placed};
+use super::step::{NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Node, TensorId};
-use crate::ops::integer::table::ByteTable;
+use crate::graph::{Clamp, Node, TensorId, qdq};
+use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
@@ -22,46 +25,6 @@ pub enum Form {
     Codes,
     /// Codes of another tensor's encoding.
     CodesAs(TensorId),
-}
-
-/// Where a step finds an argument.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A value that another step wrote.
-    Slot(usize),
-    /// A value that never changes.
-    Constant(Arc<Tensor>),
-}
-
-/// One kernel and its arguments.
-pub struct Step {
-    /// Node that the step belongs to; for conversions, the one that asked for it.
-    pub node: Option<usize>,
-    /// What it does, for profiles.
-    pub label: String,
-    /// The kernel.
-    pub kernel: Box<dyn Kernel>,
-    /// Arguments.
-    pub inputs: Vec<Option<Source>>,
-    /// Slots of the outputs; `None` where nobody needs one.
-    pub outputs: Vec<Option<usize>>,
-    /// Slots that nothing reads after this step.
-    pub frees: Vec<usize>,
-}
-
-/// How one node runs; for reports.
-#[derive(Debug, Clone)]
-pub struct NodeReport {
-    /// Node name.
-    pub name: String,
-    /// ONNX operator.
-    pub op_type: String,
-    /// `integer`, `float`, `move`, `intrinsic`, `folded`.
-    pub mode: &'static str,
-    /// Rule that gave the arithmetic, with the alternative chosen.
-    pub rule: Option<String>,
-    /// Evidence of that rule.
-    pub evidence: Option<Evidence>,
 }
 
 /// A graph that is ready to run for one set of input shapes.
@@ -101,6 +64,8 @@ struct Planner<'a> {
     notes: Vec<Note>,
     rules: BTreeMap<String, Evidence>,
     current: Option<usize>,
+    /// Slots whose reals are as the target holds them.
+    narrow: BTreeSet<usize>,
 }
 
 /// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive.
@@ -125,6 +90,7 @@ pub fn plan(
         notes: placed.notes.clone(),
         rules: BTreeMap::new(),
         current: None,
+        narrow: BTreeSet::new(),
     };
     planner.add_constants()?;
     let inputs = planner.add_inputs(shapes)?;
@@ -137,12 +103,13 @@ pub fn plan(
     let mut outputs = Vec::new();
     for port in &graph.outputs {
         let form = if port.quantized { Form::Codes } else { Form::Real };
-        outputs.push(planner.value(port.tensor, form, Layout::RowMajor).map_err(|e| e.at_tensor(&port.name))?);
+        let layout = layout::of_file(&graph.tensors[port.tensor]);
+        outputs.push(planner.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
     }
     planner.finish(inputs, outputs, keep)
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn add_constants(&mut self) -> Result<()> {
         for (t, info) in self.placed.graph.tensors.iter().enumerate() {
             let Some(constant) = &info.constant else { continue };
@@ -169,10 +136,11 @@ impl Planner<'_> {
             if let Some(encoding) = &info.encoding {
                 encoding.validate().map_err(|e| e.at_tensor(&info.name))?;
             }
+            let layout = layout::of_file(info);
             let fact = Fact {
                 name: info.name.clone(),
                 dtype: info.dtype.unwrap_or(DType::F32),
-                shape: shape.clone(),
+                shape: layout::graph_shape(info, shape)?,
                 constant: None,
                 codes: None,
                 encoding: info.encoding.clone(),
@@ -181,9 +149,13 @@ impl Planner<'_> {
             let slot = self.slot();
             let encoding = info.encoding.as_deref();
             if port.quantized {
-                self.values.insert((port.tensor, Form::Codes, Layout::RowMajor), Source::Slot(slot));
+                self.values.insert((port.tensor, Form::Codes, layout), Source::Slot(slot));
             } else {
-                self.raw_real(port.tensor, slot, encoding, true)?;
+                let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
+                let turned = layout == Layout::ChannelsLast;
+                let real =
+                    if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
+                self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));
         }
@@ -194,6 +166,10 @@ impl Planner<'_> {
     fn raw_real(&mut self, t: TensorId, slot: usize, encoding: Option<&Encoding>, is_input: bool) -> Result<()> {
         let fact = self.facts[t].clone().expect("facts precede values");
         let float = fact.dtype == DType::F32;
+        let mut slot = slot;
+        if let Some(narrow) = self.held_in(t) {
+            slot = self.step("narrow", Box::new(NarrowKernel(narrow)), vec![Some(Source::Slot(slot))], t);
+        }
         let rule = if is_input && self.spec.rule(names::QUANTIZE_INPUT).is_some() {
             names::QUANTIZE_INPUT
         } else {
@@ -226,6 +202,12 @@ impl Planner<'_> {
         if let Some(body) = rule.bodies.iter().find(|b| b.when.is_none()).or(rule.bodies.last()) {
             self.rules.insert(rule.name.clone(), body.evidence.clone());
         }
+    }
+
+    /// The float format of a tensor that the encodings keep in one, where they count.
+    fn held_in(&self, t: TensorId) -> Option<Narrow> {
+        let format = self.placed.graph.tensors[t].float.filter(|_| self.spec.execution != Execution::Float)?;
+        Some(Narrow::ieee(format))
     }
 
     fn slot(&mut self) -> usize {
@@ -261,7 +243,8 @@ impl Planner<'_> {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
                 self.used(self.spec.constant_rule());
             }
-            self.constant_value(&fact, constant, form, layout)?
+            let held = self.held_in(t).map(|n| narrowed(self.context.pool, constant, n).map(Arc::new)).transpose()?;
+            self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
             Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
@@ -279,10 +262,12 @@ impl Planner<'_> {
                     Source::Slot(self.step("dequantize", kernel, vec![Some(from)], t))
                 }
                 Form::CodesAs(target) => {
-                    self.used(names::REQUANTIZE);
+                    let rule = self.requantize_rule(target);
+                    self.used(rule);
                     let from = codes(self)?;
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                    let kernel = quantizers::requantize_kernel(self.spec, &fact.name, encoding, &to)?;
+                    let count = fact.shape.iter().product();
+                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to, count)?;
                     Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
                 }
                 Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
@@ -302,6 +287,16 @@ impl Planner<'_> {
         Ok(source)
     }
 
+    /// The rule by which codes come into the encoding of a tensor: that of the operator that moves them there where it
+    /// has a program, else the one for changes of encoding.
+    fn requantize_rule(&self, target: TensorId) -> &'a str {
+        let producer = self.placed.graph.nodes.iter().find(|node| node.outputs.contains(&Some(target)));
+        match producer.and_then(|node| self.spec.rule(&node.op_type)) {
+            Some(rule) if rule.bodies.iter().any(|b| matches!(b.action, Action::Program { .. })) => &rule.name,
+            _ => names::REQUANTIZE,
+        }
+    }
+
     fn constant_value(&self, fact: &Fact, constant: &Arc<Tensor>, form: Form, layout: Layout) -> Result<Source> {
         let value = match form {
             Form::Real => match (&fact.encoding, self.spec.execution) {
@@ -317,7 +312,8 @@ impl Planner<'_> {
                 let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
                 let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                 let from = fact.encoding.as_deref().expect("codes have encodings");
-                let kernel = quantizers::requantize_kernel(self.spec, &fact.name, from, &to)?;
+                let rule = self.requantize_rule(target);
+                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to, codes.len())?;
                 Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
             }
         };
@@ -407,6 +403,11 @@ impl Planner<'_> {
         let values = kernel.run(&self.context, &inputs)?;
         for (t, value) in facts.node.outputs.iter().zip(values) {
             if let Some(fact) = t.and_then(|t| self.facts[t].as_mut()) {
+                if (fact.dtype, fact.shape.as_slice()) != (value.dtype(), value.shape()) {
+                    let (inferred, computed) = ((fact.dtype, &fact.shape), (value.dtype(), value.shape()));
+                    let message = format!("{computed:?} was computed, {inferred:?} inferred; please report this");
+                    return Err(Error::invalid("inferred", message));
+                }
                 fact.constant = Some(Arc::new(value));
             }
         }
@@ -432,7 +433,8 @@ impl Planner<'_> {
     fn integer_body(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
         let node = facts.node;
         let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
-        if !quantized {
+        let encoded = |facts: &[Option<Fact>]| facts.iter().flatten().all(|f| f.encoding.is_some());
+        if !quantized || (qdq::only_quantizes(node) && encoded(facts.inputs) != encoded(facts.outputs)) {
             return Ok(None);
         }
         let Some(rule) = self.spec.rule(&node.op_type).or_else(|| self.spec.rule(names::OTHER)) else {
@@ -455,7 +457,7 @@ impl Planner<'_> {
             .chain(facts.outputs.iter().flatten())
             .find(|f| f.dtype.is_float() && f.encoding.is_none());
         if let Some(fact) = lacking {
-            if self.spec.placement.missing_encoding == MissingEncoding::Error {
+            if self.spec.placement.missing_encoding() == MissingEncoding::Error {
                 return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
                     .at_tensor(&fact.name)
                     .help("calibrate the model so that this tensor has one"));
@@ -515,7 +517,7 @@ impl Planner<'_> {
     fn add_integer(&mut self, n: usize, facts: &Facts<'_>, op: &dyn IntegerOp, body: &Body) -> Result<()> {
         let node = facts.node;
         let data = op.data_inputs(facts);
-        let moves = matches!(body.action, Action::Move);
+        let moves = integer::moves(&node.op_type, &body.action);
         // One output: inputs come in its encoding. Several: each output is requantized from the input's.
         let follows_output = moves && facts.outputs.len() == 1;
         let form = |i: usize| -> Form {
@@ -588,7 +590,10 @@ impl Planner<'_> {
             if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
                 && !from.same_grid(&to)
             {
-                let kernel = quantizers::requantize_kernel(self.spec, &self.placed.graph.tensors[t].name, &from, &to)?;
+                let name = &self.placed.graph.tensors[t].name;
+                let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
+                let rule = names::REQUANTIZE;
+                let kernel = quantizers::requantize_kernel(self.spec, rule, name, &from, &to, count)?;
                 requantized.push((t, slot, kernel));
             }
         }
@@ -609,58 +614,17 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A node that computes in float from one code of a byte to another, as a table made by the same steps; `None` where it
-    /// is none, or where a step fails for a code that may never come.
-    fn float_table(&self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Option<ByteTable> {
-        let node = facts.node;
-        let (Some(x), [Some(y)]) = (facts.optional(0), facts.outputs) else { return None };
-        let others = facts.inputs.iter().skip(1).flatten().all(|f| f.constant.is_some() && f.encoding.is_none());
-        let applies = self.spec.execution == Execution::Integer && others && integer::is_unary(&node.op_type);
-        let (from, to) = (x.encoding.as_deref()?, y.encoding.as_deref()?);
-        if !applies || x.constant.is_some() || from.scale.len() != 1 || to.scale.len() != 1 {
-            return None;
-        }
-        let codes = ByteTable::codes(from.qmin(), from.qmax())?;
-        let shape = codes.shape();
-        let lift = |fact: &Fact| Fact { shape: shape.to_vec(), ..fact.clone() };
-        let mut inputs = facts.inputs.to_vec();
-        inputs[0] = Some(lift(x));
-        let outputs = [Some(lift(y))];
-        let kernel = op.float(&Facts { inputs: &inputs, outputs: &outputs, ..*facts }).ok()?;
-        let run = |kernel: &dyn Kernel, first: &Tensor| {
-            let constants = facts.inputs.iter().skip(1).map(|f| f.as_ref().and_then(|f| f.constant.as_deref()));
-            let arguments: Vec<Option<&Tensor>> = std::iter::once(Some(first)).chain(constants).collect();
-            Some(kernel.run(&self.context, &arguments).ok()?.swap_remove(0))
-        };
-        let mut value = run(&*quantizers::dequantize_kernel(self.spec, &x.name, from, shape).ok()?, &codes)?;
-        value = run(&*kernel, &value)?;
-        if let Some(Clamp { lo, hi }) = self.placed.clamps[n] {
-            value = run(&layout::ClipKernel { lo, hi }, &value)?;
-        }
-        let quantize = quantizers::quantize_kernel(self.spec, names::QUANTIZE, &y.name, to, shape).ok()?;
-        ByteTable::new(from.qmin(), run(&*quantize, &value)?.data())
-    }
-
     fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<()> {
         let node = facts.node;
-        if let (Some(table), Some(x), Some(y)) =
-            (self.float_table(n, facts, op), node.inputs.first().copied().flatten(), node.outputs[0])
-        {
+        let table = float_table(self.spec, &self.context, self.placed.clamps[n].as_ref(), facts, op);
+        if let (Some(table), Some(x), Some(y)) = (table, node.inputs.first().copied().flatten(), node.outputs[0]) {
             let channels_last = self.values.contains_key(&(x, Form::Codes, Layout::ChannelsLast));
             let layout = if channels_last { Layout::ChannelsLast } else { Layout::RowMajor };
             let source = self.value(x, Form::Codes, layout)?;
             self.used(names::DEQUANTIZE);
             self.used(names::QUANTIZE);
-            let slot = self.slot();
             self.producers.insert(y, self.steps.len());
-            self.steps.push(Step {
-                node: Some(n),
-                label: format!("{} {}", node.op_type, node.name),
-                kernel: Box::new(table),
-                inputs: vec![Some(source)],
-                outputs: vec![Some(slot)],
-                frees: Vec::new(),
-            });
+            let slot = self.step(&node.op_type, Box::new(table), vec![Some(source)], y);
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
             if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
                 self.report(node, "float", None);
@@ -677,7 +641,14 @@ impl Planner<'_> {
             }
             inputs.push(source);
         }
-        let kernel = op.float(&Facts { inputs: &known, ..*facts })?;
+        let facts = &Facts { inputs: &known, ..*facts };
+        let kernel = match &self.spec.float {
+            Some(arithmetic) => {
+                self.rules.insert("float".into(), arithmetic.evidence.clone().unwrap_or_default());
+                narrow::kernel(arithmetic, facts, op, &mut inputs, &self.narrow, self.context.pool)?
+            }
+            None => op.float(facts)?,
+        };
         let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
         self.steps.push(Step {
             node: Some(n),
@@ -693,6 +664,9 @@ impl Planner<'_> {
         for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
             let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
             self.producers.insert(t, self.steps.len() - 1);
+            if self.spec.float.is_some() {
+                self.narrow.insert(slot);
+            }
             if let (0, Some(Clamp { lo, hi })) = (i, self.placed.clamps[n]) {
                 slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), vec![Some(Source::Slot(slot))], t);
             }
@@ -703,32 +677,8 @@ impl Planner<'_> {
     }
 
     fn finish(mut self, inputs: Vec<(usize, Fact)>, outputs: Vec<Source>, keep: &BTreeSet<TensorId>) -> Result<Plan> {
-        let mut last_read = vec![None; self.slots];
-        for (s, step) in self.steps.iter().enumerate() {
-            for source in step.inputs.iter().flatten() {
-                if let Source::Slot(slot) = source {
-                    last_read[*slot] = Some(s);
-                }
-            }
-            for slot in step.outputs.iter().flatten() {
-                last_read[*slot] = last_read[*slot].or(Some(s));
-            }
-        }
-        for source in &outputs {
-            if let Source::Slot(slot) = source {
-                last_read[*slot] = None;
-            }
-        }
-        for (&(t, _, _), source) in &self.values {
-            if let (true, Source::Slot(slot)) = (keep.contains(&t), source) {
-                last_read[*slot] = None;
-            }
-        }
-        for (slot, last) in last_read.into_iter().enumerate() {
-            if let Some(step) = last {
-                self.steps[step].frees.push(slot);
-            }
-        }
+        let kept = self.values.iter().filter(|((t, _, _), _)| keep.contains(t)).map(|(_, source)| source);
+        free_after_last_read(&mut self.steps, self.slots, outputs.iter().chain(kept));
         Ok(Plan {
             steps: self.steps,
             slots: self.slots,

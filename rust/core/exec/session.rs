@@ -3,7 +3,8 @@
 use super::admission::admit;
 use super::layout;
 use super::placement::{Note, Placed, place};
-use super::plan::{Form, NodeReport, Plan, Source, plan};
+use super::plan::{Form, Plan, plan};
+use super::step::{NodeReport, Source, Step};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
@@ -161,7 +162,7 @@ impl Session {
             Some(encoding) if port.quantized => encoding.storage_dtype(),
             _ => info.dtype.unwrap_or(DType::F32),
         };
-        PortInfo { name: port.name.clone(), dtype, shape: info.shape.clone(), encoding: info.encoding.clone() }
+        PortInfo { name: port.name.clone(), dtype, shape: info.outer_shape(), encoding: info.encoding.clone() }
     }
 
     /// Inputs in order.
@@ -355,13 +356,14 @@ impl Session {
                     Some((fetch(slots, source).ok()?, layout))
                 })
             };
-            let row_major = |(tensor, from): (&Tensor, Layout)| match from {
-                Layout::RowMajor => Ok(tensor.clone()),
-                Layout::ChannelsLast => layout::convert(tensor, Layout::RowMajor),
+            let in_file = layout::of_file(info);
+            let shown = |(tensor, from): (&Tensor, Layout)| match from == in_file {
+                true => Ok(tensor.clone()),
+                false => layout::convert(tensor, in_file),
             };
-            let codes = find(Form::Codes).map(row_major).transpose()?;
+            let codes = find(Form::Codes).map(shown).transpose()?;
             let value = match (find(Form::Real), &codes, &info.encoding) {
-                (Some(value), _, _) => row_major(value)?,
+                (Some(value), _, _) => shown(value)?,
                 (None, Some(codes), Some(encoding)) => self.dequantize(&info.name, encoding, codes)?,
                 _ => continue,
             };
@@ -395,11 +397,16 @@ impl Session {
         Ok(kernel.run(&self.context(), &[Some(reals)])?.remove(0))
     }
 
-    /// How one element of a tensor came about. `index` is flat, in ONNX's order.
+    /// How one element of a tensor came about. `index` is flat, in the order of the file's shape.
     pub fn explain(&self, feeds: &[(&str, &Tensor)], tensor: &str, index: usize) -> Result<Explanation> {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
-        let slots = self.execute(&plan, &inputs, &Memory::default(), &mut || Ok(()), &mut |_, _| ())?;
+        let memory = Memory::default();
+        let mut slots = self.execute(&plan, &inputs, &memory, &mut || Ok(()), &mut |_, _| ())?;
+        // Inputs in reals are freed once they are codes.
+        for ((slot, _), tensor) in plan.inputs.iter().zip(&inputs) {
+            slots[*slot].get_or_insert(Cow::Borrowed(tensor));
+        }
         let graph = self.graph();
         let t = graph.find(tensor).ok_or_else(|| {
             let known = graph.tensors.iter().map(|t| t.name.as_str());
@@ -407,22 +414,21 @@ impl Session {
                 .help(crate::spec::nearest_help(tensor, known))
         })?;
         let step =
-            plan.producers.get(&t).copied().ok_or_else(|| {
+            plan.producers.get(&t).copied().or_else(|| converter(&plan, t)).ok_or_else(|| {
                 Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor)
             })?;
-        let step = &plan.steps[step];
+        let step = converted_by(&plan, graph, &plan.steps[step]);
         let fact = plan.facts[t].as_ref().expect("produced tensors have facts");
         if index >= fact.shape.iter().product() {
             return Err(
                 Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape)).at_tensor(tensor)
             );
         }
-        let channels_last = plan.values.iter().any(|(&(v, _, layout), source)| {
-            v == t
-                && layout == Layout::ChannelsLast
-                && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
+        let channels_last = plan.values.iter().any(|(&(_, _, layout), source)| {
+            layout == Layout::ChannelsLast && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
         });
-        let place = if channels_last { layout::channels_last_index(&fact.shape, index) } else { index };
+        let onnx_index = layout::graph_index(&graph.tensors[t], &fact.shape, index);
+        let place = if channels_last { layout::channels_last_index(&fact.shape, onnx_index) } else { onnx_index };
         let arguments: Vec<Option<&Tensor>> =
             step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
         let mut explanation = step.kernel.explain(&arguments, place)?;
@@ -432,6 +438,25 @@ impl Session {
         explanation.target = self.spec.name.clone();
         Ok(explanation)
     }
+}
+
+/// The step that converts a tensor which no node computes: an input of the graph.
+fn converter(plan: &Plan, t: TensorId) -> Option<usize> {
+    [Form::Codes, Form::Real].into_iter().find_map(|form| {
+        let Source::Slot(slot) = plan.values.get(&(t, form, Layout::RowMajor))? else { return None };
+        plan.steps.iter().position(|s| s.outputs.contains(&Some(*slot)))
+    })
+}
+
+/// Operators that move no element to another index.
+const IN_PLACE: [&str; 5] = ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"];
+
+/// The step that changes the encoding for a step that only moves codes in place; else the step itself.
+fn converted_by<'p>(plan: &'p Plan, graph: &Graph, step: &'p Step) -> &'p Step {
+    let moves = step.node.is_some_and(|n| IN_PLACE.contains(&graph.nodes[n].op_type.as_str()));
+    let Some(Some(Source::Slot(slot))) = step.inputs.first() else { return step };
+    let mut steps = plan.steps.iter().filter(|s| moves && s.node == step.node);
+    steps.find(|s| s.outputs.contains(&Some(*slot))).unwrap_or(step)
 }
 
 fn refuse_assumptions(plan: &Plan) -> Result<()> {

@@ -34,7 +34,7 @@ impl Report {
         [
             (&self.unmatched, "entries name no tensor of the model"),
             (&self.contradicted_axis, "tensors have their scales on another axis than their operator implies"),
-            (&float, "tensors stay in float"),
+            (&float, "tensors stay in a float format"),
             (&self.without_entry, "tensors have no entry"),
         ]
         .into_iter()
@@ -71,6 +71,12 @@ pub fn apply(graph: &mut Graph, file: &EncodingsFile, options: ApplyOptions) -> 
         let encoding = match entry.entry {
             Entry::Int(encoding) => encoding,
             Entry::Float(kind) => {
+                let info = &mut graph.tensors[t];
+                if info.encoding.is_some() {
+                    let message = format!("the entry '{}' keeps in float what the model quantizes", entry.name);
+                    return Err(Error::invalid("encodings_conflict", message).at_tensor(&info.name));
+                }
+                info.float = Some(kind.format());
                 report.float.push((entry.name, kind));
                 continue;
             }

@@ -9,8 +9,10 @@ mod order;
 pub mod parameters;
 pub mod qdq;
 pub mod qlinear;
+mod spell_out;
 
 use crate::encoding::Encoding;
+use crate::num::FloatType;
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,8 +47,33 @@ pub struct TensorInfo {
     pub codes: Option<Arc<Tensor>>,
     /// How the tensor is quantized.
     pub encoding: Option<Arc<Encoding>>,
+    /// Float format in which the tensor is held instead of integers, where an encodings file says so.
+    pub float: Option<FloatType>,
     /// Names that the file gives the quantized form (`…_QuantizeLinear_Output`) and its dequantized twin.
     pub aliases: Vec<String>,
+    /// Whether the file holds a tensor of rank 4 as `N H W C` that the graph has as `N C H W`: ports and captures have the
+    /// file's order.
+    pub channels_last: bool,
+}
+
+impl TensorInfo {
+    /// The declared shape in the order that the outside sees.
+    pub fn outer_shape(&self) -> Option<Vec<Dim>> {
+        let dims = self.shape.as_ref()?;
+        Some(match dims.as_slice() {
+            [n, c, h, w] if self.channels_last => [n, h, w, c].map(Dim::clone).to_vec(),
+            dims => dims.to_vec(),
+        })
+    }
+}
+
+/// Real bounds that a fused activation puts on a node's output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clamp {
+    /// Smallest real, or minus infinity.
+    pub lo: f32,
+    /// Largest real, or infinity.
+    pub hi: f32,
 }
 
 /// Value of a node's attribute.
@@ -79,6 +106,8 @@ pub struct Node {
     pub attributes: BTreeMap<String, Attribute>,
     /// Bounds of a fused activation in codes of the first output, where the file gives them as codes.
     pub code_clamp: Option<(i64, i64)>,
+    /// Bounds of a fused activation in reals, where the file gives them so.
+    pub clamp: Option<Clamp>,
 }
 
 /// An input or output of the graph.

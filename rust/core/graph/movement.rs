@@ -20,6 +20,8 @@ pub enum Movement {
     All,
     /// All but the first, a condition.
     Selected,
+    /// All but the second, indices.
+    Updated,
 }
 
 impl Movement {
@@ -31,13 +33,19 @@ impl Movement {
         match node.op_type.as_str() {
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" | "Gather" | "GatherElements"
             | "GatherND" | "Split" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" | "Identity" | "MaxPool"
-            | "GlobalMaxPool" | "ReduceMax" | "ReduceMin" | "Pad" => Some(Movement::First),
+            | "GlobalMaxPool" | "ReduceMax" | "ReduceMin" | "Pad" | "TopK" | "Compress" | "ReverseSequence" => {
+                Some(Movement::First)
+            }
             "Resize" => {
                 let nearest = node.string("mode", "nearest").is_ok_and(|mode| mode == "nearest");
                 nearest.then_some(Movement::First)
             }
             "Concat" | "Max" | "Min" => Some(Movement::All),
             "Where" => Some(Movement::Selected),
+            "Scatter" | "ScatterElements" | "ScatterND" => {
+                let replaces = node.string("reduction", "none").is_ok_and(|r| matches!(r, "none" | "min" | "max"));
+                replaces.then_some(Movement::Updated)
+            }
             _ => None,
         }
     }
@@ -48,6 +56,7 @@ impl Movement {
             Movement::First => slot == 0,
             Movement::All => true,
             Movement::Selected => slot > 0,
+            Movement::Updated => slot != 1,
         }
     }
 

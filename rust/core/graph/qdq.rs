@@ -20,6 +20,11 @@ pub const DOMAIN: &str = "nputwin";
 /// Operator of a node that only quantizes: its output is its input, on the grid of the output's encoding.
 pub const QUANTIZE: &str = "Identity";
 
+/// Whether a node is a [`QUANTIZE`] of [`DOMAIN`]. Without an encoding of its output it dequantizes.
+pub fn only_quantizes(node: &Node) -> bool {
+    (node.domain.as_str(), node.op_type.as_str()) == (DOMAIN, QUANTIZE)
+}
+
 /// Folds all quantization of a sorted graph into encodings.
 pub fn fold(graph: &mut Graph) -> Result<()> {
     let mut fold = Fold::new(graph)?;
@@ -345,7 +350,9 @@ impl<'g> Fold<'g> {
             constant,
             codes,
             encoding: Some(encoding.clone()),
+            float: None,
             aliases,
+            channels_last: false,
         });
         self.forms.push((t, encoding, form));
         Ok(form)
@@ -408,6 +415,7 @@ impl<'g> Fold<'g> {
         if !constant {
             self.graph.nodes.push(Node {
                 code_clamp: None,
+                clamp: None,
                 name: node.name.clone(),
                 op_type: QUANTIZE.into(),
                 domain: DOMAIN.into(),

@@ -5,8 +5,10 @@
 
 pub mod float;
 pub mod multiplier;
+pub mod narrow;
 pub mod rounding;
 
 pub use float::FloatType;
 pub use multiplier::Multiplier;
+pub use narrow::Narrow;
 pub use rounding::{Rounding, div_round, sat, shr_round, wrap};

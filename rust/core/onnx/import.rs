@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Versions of ONNX's own operators that are understood.
-const OPSETS: RangeInclusive<i64> = 11..=23;
+const OPSETS: RangeInclusive<i64> = 7..=28;
 
 /// Domains besides ONNX's whose operators stay nodes.
 const MICROSOFT: &str = "com.microsoft";
@@ -228,7 +228,7 @@ impl Import<'_> {
         }
         operators.push((
             proto.input,
-            Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None },
+            Node { name, op_type, domain, inputs: Vec::new(), outputs, attributes, code_clamp: None, clamp: None },
         ));
         Ok(())
     }

@@ -66,6 +66,7 @@ fn store(written: Written, path: &Path) -> Result<Vec<String>> {
 /// layouts that the model's opset has not in ONNX's own quantizers use those of `com.microsoft`.
 pub fn qdq_model(graph: &Graph) -> Result<Written> {
     graph.validate()?;
+    let graph = &graph.spelled_out()?;
     let mut writer = Writer::new(graph);
     writer.run()?;
     Ok(writer.finish())

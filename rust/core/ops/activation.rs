@@ -1,12 +1,13 @@
 //! Activations with attributes or a second input, on reals. Evaluated in f64, rounded once.
 
 use super::broadcast::Broadcast;
-use super::closure::{input, kernel};
+use super::cast::cast;
+use super::closure::{input, kernel, shaped};
 use super::element::{Element, Real, by_class};
 use super::elementwise::{reals, sigmoid};
-use super::{Facts, Inferred, Kernel, Op, signature};
+use super::{Facts, Inferred, Kernel, Op, floats, signature};
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 
 /// A function of reals with float attributes.
 pub struct Parametric {
@@ -109,6 +110,61 @@ impl Op for Gelu {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         reals(Self::function(facts)?)
+    }
+}
+
+/// Shrink: `x + bias` below `-lambd`, `x - bias` above `lambd`, 0 between. Integers are computed as reals and truncated.
+pub struct Shrink;
+
+impl Op for Shrink {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        signature::check(facts, 1..=1, 1..=1, &["bias", "lambd"])?;
+        let x = facts.input(0)?;
+        if x.dtype == DType::Bool {
+            return Err(facts.invalid("booleans have no arithmetic"));
+        }
+        facts.node.float("bias", 0.0)?;
+        facts.node.float("lambd", 0.5)?;
+        Ok(vec![(x.dtype, x.shape.clone())])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let (bias, limit) = (f64::from(facts.node.float("bias", 0.0)?), f64::from(facts.node.float("lambd", 0.5)?));
+        kernel(move |context, inputs| {
+            let x = input(inputs, 0)?;
+            let f = |v: f64| match v {
+                _ if v < -limit => v + bias,
+                _ if v > limit => v - bias,
+                _ => 0.0,
+            };
+            let values = Data::F64(x.to_f64().into_iter().map(f).collect());
+            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.pool, &values, x.dtype())?)?])
+        })
+    }
+}
+
+/// SwiGLU: `a · sigmoid(alpha · a) · b`; both inputs have one shape.
+pub struct SwiGlu;
+
+impl Op for SwiGlu {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        signature::check(facts, 2..=2, 1..=1, &["alpha"])?;
+        let (a, b) = (facts.input(0)?, facts.input(1)?);
+        signature::float(facts, a)?;
+        signature::same_dtype(facts, a, b)?;
+        signature::shape(facts, b, &a.shape)?;
+        facts.node.float("alpha", 1.0)?;
+        Ok(vec![(a.dtype, a.shape.clone())])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let alpha = f64::from(facts.node.float("alpha", 1.0)?);
+        let shape = facts.input(0)?.shape.clone();
+        kernel(move |_, inputs| {
+            let (a, b) = (shaped(inputs, 0, &shape)?, shaped(inputs, 1, &shape)?);
+            let y = a.to_f64().iter().zip(b.to_f64()).map(|(&a, b)| swish(a, &[alpha]) * b).collect();
+            Ok(vec![floats::write_f64(&shape, y, a.dtype())?])
+        })
     }
 }
 

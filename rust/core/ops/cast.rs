@@ -19,7 +19,7 @@ pub enum Cast {
 }
 
 /// The type of ONNX's number.
-fn by_number(number: i64) -> Option<DType> {
+pub(super) fn by_number(number: i64) -> Option<DType> {
     Some(match number {
         1 => DType::F32,
         2 => DType::U8,

@@ -3,6 +3,7 @@
 //! A real operation is evaluated in f64 and rounded once to the tensor's type. For `+ - * /` and square root on
 //! float32 this equals the native operation (f64 has more than twice the bits plus two), so the compiler may use it.
 
+use crate::num::narrow::to_f32_odd;
 use crate::tensor::{DType, Data};
 use half::{bf16, f16};
 
@@ -90,7 +91,7 @@ impl Real for f16 {
         self.to_f64_const()
     }
     fn from_f64(value: f64) -> Self {
-        f16::from_f32_const(round_to_odd(value))
+        f16::from_f32_const(to_f32_odd(value))
     }
 }
 
@@ -99,25 +100,8 @@ impl Real for bf16 {
         self.to_f64_const()
     }
     fn from_f64(value: f64) -> Self {
-        bf16::from_f32_const(round_to_odd(value))
+        bf16::from_f32_const(to_f32_odd(value))
     }
-}
-
-/// f64 to f32, rounding an inexact value to the neighbour with an odd significand: a later rounding to fewer bits is
-/// then the rounding of the exact value.
-fn round_to_odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    if f64::from(nearest) == value || value.is_nan() {
-        return nearest;
-    }
-    let truncated = if nearest.is_infinite() {
-        f32::MAX.copysign(nearest)
-    } else if f64::from(nearest).abs() > value.abs() {
-        f32::from_bits(nearest.to_bits() - 1)
-    } else {
-        nearest
-    };
-    f32::from_bits(truncated.to_bits() | 1)
 }
 
 /// Calls one of three expressions with `$v` bound to the vector of `$data`: for reals, for integers and for booleans.

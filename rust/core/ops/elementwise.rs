@@ -76,17 +76,41 @@ impl Op for Test {
     }
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        let f = self.0;
-        kernel(move |context, inputs| {
-            let x = input(inputs, 0)?;
-            let out = by_class!(x.data(), v =>
-                real map(context.pool, v, |x| f(Real::to_f64(x))),
-                integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
-                boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
-            );
-            Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(out))?])
-        })
+        test(self.0)
     }
+}
+
+/// IsInf: infinity of the signs that its attributes name.
+pub struct IsInf;
+
+impl Op for IsInf {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        signature::check(facts, 1..=1, 1..=1, &["detect_negative", "detect_positive"])?;
+        signature::flag(facts, "detect_negative", true)?;
+        signature::flag(facts, "detect_positive", true)?;
+        let x = facts.input(0)?;
+        signature::float(facts, x)?;
+        Ok(vec![(crate::tensor::DType::Bool, x.shape.clone())])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let negative = signature::flag(facts, "detect_negative", true)?;
+        let positive = signature::flag(facts, "detect_positive", true)?;
+        test(move |x| (positive && x == f64::INFINITY) || (negative && x == f64::NEG_INFINITY))
+    }
+}
+
+/// A kernel that gives `f` of each element of a tensor of reals.
+fn test(f: impl Fn(f64) -> bool + Send + Sync + 'static) -> Result<Box<dyn Kernel>> {
+    kernel(move |context, inputs| {
+        let x = input(inputs, 0)?;
+        let out = by_class!(x.data(), v =>
+            real map(context.pool, v, |x| f(Real::to_f64(x))),
+            integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
+            boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
+        );
+        Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(out))?])
+    })
 }
 
 /// A kernel that applies `f` to each element of a tensor of reals.

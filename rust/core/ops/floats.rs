@@ -1,4 +1,4 @@
-//! Tensors of float types up to 32 bits as float32, for kernels that exist in float32 alone.
+//! Tensors of float types as float32 or float64, for kernels that exist in one of them alone.
 
 use super::element::Real;
 use crate::error::{Error, Result};
@@ -22,6 +22,21 @@ pub fn write(shape: &[usize], elements: Vec<f32>, dtype: DType) -> Result<Tensor
         DType::F16 => Data::F16(elements.iter().map(|&x| <f16 as Real>::from_f64(x.into())).collect()),
         DType::BF16 => Data::BF16(elements.iter().map(|&x| <bf16 as Real>::from_f64(x.into())).collect()),
         _ => Data::F32(elements),
+    };
+    Tensor::new(shape.to_vec(), data)
+}
+
+/// A tensor of `dtype` from float64; each element is rounded once.
+pub fn write_f64(shape: &[usize], elements: Vec<f64>, dtype: DType) -> Result<Tensor> {
+    fn rounded<T: Real>(elements: &[f64]) -> Data {
+        T::wrap(elements.iter().map(|&x| T::from_f64(x)).collect())
+    }
+    let data = match dtype {
+        DType::F64 => Data::F64(elements),
+        DType::F32 => rounded::<f32>(&elements),
+        DType::F16 => rounded::<f16>(&elements),
+        DType::BF16 => rounded::<bf16>(&elements),
+        other => return Err(Error::invalid("tensor_dtype", format!("{other} is no float type"))),
     };
     Tensor::new(shape.to_vec(), data)
 }

@@ -1,10 +1,10 @@
-//! Gather and GatherElements. They move any type; an index outside the axis is an error.
+//! Gather, GatherElements and GatherND. They move any type; an index outside the axis is an error.
 
 use super::closure::{kernel, shaped};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
 use crate::map_data;
-use crate::tensor::{DType, Tensor, element_count};
+use crate::tensor::{Tensor, element_count, strides};
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +18,7 @@ pub enum Gather {
 impl Gather {
     fn plan(self, facts: &Facts<'_>) -> Result<(usize, Vec<usize>)> {
         let (x, indices) = (facts.input(0)?, facts.input(1)?);
-        if !matches!(indices.dtype, DType::I32 | DType::I64) {
-            return Err(facts.invalid(format!("'{}' is {}, int32 or int64 is expected", indices.name, indices.dtype)));
-        }
+        signature::indices(facts, indices)?;
         let axis = axis::normalize(facts, facts.node.int("axis", 0)?, x.shape.len())?;
         let shape = match self {
             Gather::Slices => [&x.shape[..axis], &indices.shape, &x.shape[axis + 1..]].concat(),
@@ -38,13 +36,32 @@ impl Gather {
     }
 }
 
-fn resolve(indices: &Tensor, size: usize) -> Result<Vec<usize>> {
-    let resolved = |&i: &i64| {
-        usize::try_from(if i < 0 { i.saturating_add(size as i64) } else { i }).ok().filter(|&u| u < size).ok_or_else(
-            || Error::invalid("index_range", format!("index {i} is outside a dimension of {size} elements")),
-        )
+/// An index into a dimension of `size` elements; negative ones count from the back.
+pub(super) fn resolve_one(i: i64, size: usize) -> Result<usize> {
+    usize::try_from(if i < 0 { i.saturating_add(size as i64) } else { i })
+        .ok()
+        .filter(|&u| u < size)
+        .ok_or_else(|| Error::invalid("index_range", format!("index {i} is outside a dimension of {size} elements")))
+}
+
+/// Indices into a dimension of `size` elements.
+pub(super) fn resolve(indices: &Tensor, size: usize) -> Result<Vec<usize>> {
+    indices.to_i64()?.into_iter().map(|i| resolve_one(i, size)).collect()
+}
+
+/// Indices of slices whose first coordinates form the last dimension of `indices`: for each tuple, the first element
+/// of the slice in a tensor whose dimensions behind the batch are `shape`.
+pub(super) fn resolve_tuples(indices: &Tensor, shape: &[usize]) -> Result<Vec<usize>> {
+    let depth = indices.shape().last().copied().unwrap_or(0);
+    let (steps, values) = (strides(shape), indices.to_i64()?);
+    if depth == 0 {
+        return Ok(vec![0; element_count(&indices.shape()[..indices.shape().len().saturating_sub(1)])?]);
+    }
+    let place = |tuple: &[i64]| {
+        let coordinates = tuple.iter().zip(shape).zip(&steps);
+        coordinates.map(|((&i, &size), &step)| Ok(resolve_one(i, size)? * step)).sum()
     };
-    indices.to_i64()?.iter().map(resolved).collect()
+    values.chunks_exact(depth).map(place).collect()
 }
 
 impl Op for Gather {
@@ -72,7 +89,7 @@ impl Op for Gather {
                     y
                 }),
                 Gather::Elements => {
-                    let steps = crate::tensor::strides(&shape);
+                    let steps = strides(&shape);
                     let sources = indices.iter().enumerate().map(|(position, &index)| {
                         let mut rest = position;
                         let mut source = index * steps[axis];
@@ -88,6 +105,70 @@ impl Op for Gather {
                 }
             };
             Ok(vec![Tensor::new(out.clone(), data)?])
+        })
+    }
+}
+
+/// GatherND: slices by tuples of indices, which are the last dimension of the second input; the first `batch_dims`
+/// dimensions of both inputs go together.
+pub struct GatherNd;
+
+/// Sizes of a GatherND node.
+struct TuplePlan {
+    batches: usize,
+    /// Dimensions that tuples point into, and those of a slice.
+    inner: Vec<usize>,
+    slice: usize,
+    output: Vec<usize>,
+}
+
+impl GatherNd {
+    fn plan(facts: &Facts<'_>) -> Result<TuplePlan> {
+        let (x, indices) = (facts.input(0)?, facts.input(1)?);
+        signature::indices(facts, indices)?;
+        let Some((&depth, outer)) = indices.shape.split_last() else {
+            return Err(facts.invalid("the indices are a scalar"));
+        };
+        let batch = facts.node.int("batch_dims", 0)?;
+        let batch = usize::try_from(batch)
+            .ok()
+            .filter(|&b| b <= outer.len() && b <= x.shape.len() && x.shape[..b] == outer[..b])
+            .ok_or_else(|| {
+                facts.invalid(format!("{:?} and {:?} have no {batch} batch dimensions", x.shape, indices.shape))
+            })?;
+        let inner = x.shape[batch..].to_vec();
+        if depth > inner.len() {
+            return Err(facts.invalid(format!("tuples of {depth} indices do not fit {inner:?}")));
+        }
+        let output = [outer, &inner[depth..]].concat();
+        element_count(&output)?;
+        let (batches, slice) = (outer[..batch].iter().product(), inner[depth..].iter().product());
+        Ok(TuplePlan { batches, inner, slice, output })
+    }
+}
+
+impl Op for GatherNd {
+    fn infer(&self, facts: &Facts<'_>) -> Result<Vec<Inferred>> {
+        let attributes: &[&str] = if facts.opset < 12 { &[] } else { &["batch_dims"] };
+        signature::check(facts, 2..=2, 1..=1, attributes)?;
+        Ok(vec![(facts.input(0)?.dtype, Self::plan(facts)?.output)])
+    }
+
+    fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
+        let plan = Self::plan(facts)?;
+        let (shape, index_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+        kernel(move |_, inputs| {
+            let (x, indices) = (shaped(inputs, 0, &shape)?, shaped(inputs, 1, &index_shape)?);
+            let places = resolve_tuples(indices, &plan.inner)?;
+            let (per_batch, block) = (places.len() / plan.batches.max(1), plan.inner.iter().product::<usize>());
+            let data = map_data!(x.data(), v => {
+                let mut y = Vec::with_capacity(places.len() * plan.slice);
+                for (i, place) in places.iter().enumerate() {
+                    y.extend_from_slice(&v[i / per_batch * block + place..][..plan.slice]);
+                }
+                y
+            });
+            Ok(vec![Tensor::new(plan.output.clone(), data)?])
         })
     }
 }

@@ -3,43 +3,64 @@
 //! An operator is one [`Op`] in one file and one line of the registry. `infer` gives shapes; `float` prepares the ONNX
 //! meaning; `integer` prepares the target's arithmetic. Preparing freezes multipliers, tables and packed weights.
 
+pub mod accumulate;
 pub mod activation;
 pub mod arithmetic;
+pub mod attention;
 pub mod axis;
+pub mod bits;
 pub mod broadcast;
 pub mod cast;
+pub mod center_crop_pad;
 pub mod clip;
 pub mod closure;
 pub mod code_maps;
 pub mod concat;
 pub mod conv;
 pub mod conv_transpose;
+pub mod cumulative;
+pub mod deform_conv;
+pub mod det;
+pub mod detection;
+pub mod dynamic_quantization;
+pub mod einsum;
 pub mod element;
 pub mod elementwise;
 pub mod expand;
 pub mod floats;
 pub mod gather;
 pub mod grid;
+pub mod grid_sample;
 pub mod integer;
+pub mod linear_attention;
 pub mod logic;
 pub mod lp_normalization;
+pub mod lp_pool;
+pub mod lrn;
 pub mod matmul;
 mod memory;
 pub mod normalization;
+pub mod one_hot;
 pub mod pad;
 pub mod parallel;
 pub mod pool;
+pub mod recurrent;
+pub mod recurrent_cell;
 pub mod reduce;
 pub mod registry;
 pub mod reshape;
 pub mod resize;
 pub mod resize_axis;
+pub mod scatter;
+pub mod selection;
 pub mod shape;
+pub mod signal;
 pub mod signature;
 pub mod slice;
 pub mod softmax;
 pub mod strided;
 pub mod transpose;
+pub mod triangle;
 pub mod window;
 
 use crate::encoding::Encoding;
@@ -172,6 +193,21 @@ pub struct Explanation {
     pub operands: Vec<(String, String)>,
     /// The program's steps.
     pub trace: Option<crate::program::Trace>,
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} element {} under {}", self.tensor, self.index, self.target)?;
+        if let Some((name, op_type)) = &self.node {
+            writeln!(f, "computed by {op_type} '{name}'")?;
+        }
+        let width = self.operands.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
+        for (key, value) in &self.operands {
+            let pad = " ".repeat(width - key.chars().count());
+            writeln!(f, "  {key}{pad} = {value}")?;
+        }
+        self.trace.as_ref().map_or(Ok(()), |trace| writeln!(f, "{trace}"))
+    }
 }
 
 /// An ONNX operator.

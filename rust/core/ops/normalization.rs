@@ -59,7 +59,7 @@ fn normalize_rows<F: Fn(usize, f64) -> f64>(
 }
 
 /// Attribute `epsilon`, which must not be negative.
-fn epsilon(facts: &Facts<'_>) -> Result<f64> {
+pub(super) fn epsilon(facts: &Facts<'_>) -> Result<f64> {
     let epsilon = facts.node.float("epsilon", 1e-5)?;
     if epsilon >= 0.0 { Ok(epsilon.into()) } else { Err(facts.invalid(format!("epsilon is {epsilon}"))) }
 }
@@ -203,7 +203,7 @@ impl Op for GroupNormalization {
 pub struct LayerNormalization;
 
 /// Type of the statistics that the node gives out.
-fn stash_type(facts: &Facts<'_>) -> Result<()> {
+pub(super) fn stash_type(facts: &Facts<'_>) -> Result<()> {
     match facts.node.int("stash_type", 1)? {
         1 => Ok(()),
         other => Err(facts.unsupported(format!("stash_type {other} is not supported, only 1 (float32)"))),

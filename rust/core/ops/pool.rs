@@ -172,7 +172,7 @@ impl Op for Pool {
 }
 
 /// Calls `f(index in the output's plane, spans)` for each window of a plane.
-fn windows(pool: &PoolShape, mut f: impl FnMut(usize, [(usize, usize, usize, usize); 3])) {
+pub(super) fn windows(pool: &PoolShape, mut f: impl FnMut(usize, [(usize, usize, usize, usize); 3])) {
     let columns: Vec<_> = (0..pool.output[2]).map(|o| pool.span(2, o)).collect();
     let mut at = 0;
     for z in 0..pool.output[0] {
@@ -187,7 +187,7 @@ fn windows(pool: &PoolShape, mut f: impl FnMut(usize, [(usize, usize, usize, usi
 }
 
 /// Calls `f(index in the plane)` for each element of a window.
-fn taps(pool: &PoolShape, [d, r, c]: [(usize, usize, usize, usize); 3], mut f: impl FnMut(usize)) {
+pub(super) fn taps(pool: &PoolShape, [d, r, c]: [(usize, usize, usize, usize); 3], mut f: impl FnMut(usize)) {
     for z in 0..d.2 {
         for y in 0..r.2 {
             let line = ((d.0 + z * d.1) * pool.input[1] + r.0 + y * r.1) * pool.input[2] + c.0;

@@ -171,7 +171,11 @@ impl Op for Reduce {
 }
 
 /// The elements with the reduced axes innermost: each row is one reduction.
-pub fn gathered<'a, T: Element>(pool: &rayon::ThreadPool, x: &'a [T], plan: &ReducePlan) -> std::borrow::Cow<'a, [T]> {
+pub fn gathered<'a, T: Copy + Default + Send + Sync>(
+    pool: &rayon::ThreadPool,
+    x: &'a [T],
+    plan: &ReducePlan,
+) -> std::borrow::Cow<'a, [T]> {
     let kept = (0..plan.input.len()).filter(|i| !plan.axes.contains(i));
     let permutation: Vec<usize> = kept.chain(plan.axes.iter().copied()).collect();
     if permutation.is_sorted() { x.into() } else { permuted(&plan.input, &permutation).copy(pool, x).into() }

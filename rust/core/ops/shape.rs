@@ -120,7 +120,7 @@ impl Range {
             let count = usize::try_from(count).ok().filter(|&c| c <= MAX_ELEMENTS).ok_or_else(too_long)?;
             return Ok(Progression::Integers(start, delta, count));
         }
-        if !matches!(dtype, DType::F64 | DType::F32) {
+        if !dtype.is_float() {
             return Err(facts.unsupported(format!("a range of {dtype} is not supported")));
         }
         let mut numbers = [0f64; 3];
@@ -155,11 +155,8 @@ impl Op for Range {
                 }
             }
             Progression::Reals(start, delta, count) => {
-                let values = (0..count).map(|i| start + i as f64 * delta);
-                match dtype {
-                    DType::F64 => Data::F64(values.collect()),
-                    _ => Data::F32(values.map(|v| v as f32).collect()),
-                }
+                let values = (0..count).map(|i| start + i as f64 * delta).collect();
+                return constant(super::floats::write_f64(&[count], values, dtype)?);
             }
         };
         constant(Tensor::new(vec![data.len()], data)?)

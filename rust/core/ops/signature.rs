@@ -56,6 +56,14 @@ pub fn float32(facts: &Facts<'_>, fact: &Fact) -> Result<()> {
     }
 }
 
+/// Fails where an input is not of a type that indices have: int32 or int64.
+pub fn indices(facts: &Facts<'_>, fact: &Fact) -> Result<()> {
+    match fact.dtype {
+        DType::I32 | DType::I64 => Ok(()),
+        other => Err(facts.invalid(format!("'{}' is {other}, int32 or int64 is expected", fact.name))),
+    }
+}
+
 /// Fails where the shape of an input is not `shape`.
 pub fn shape(facts: &Facts<'_>, fact: &Fact, shape: &[usize]) -> Result<()> {
     if fact.shape == shape {

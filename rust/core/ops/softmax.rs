@@ -18,7 +18,7 @@ pub struct Softmax {
 }
 
 /// The dimensions as `(outer, row, inner)`: rows step by `inner`.
-fn rows(facts: &Facts<'_>) -> Result<(usize, usize, usize)> {
+pub(super) fn rows(facts: &Facts<'_>) -> Result<(usize, usize, usize)> {
     let shape = &facts.input(0)?.shape;
     let attribute = facts.node.int("axis", if facts.opset < 13 { 1 } else { -1 })?;
     if facts.opset < 13 {

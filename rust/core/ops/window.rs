@@ -122,6 +122,23 @@ impl Window {
             .collect()
     }
 
+    /// The element that a tap of the window at a place of the output reads, both counted row-major in three dimensions;
+    /// `None` in the padding. The window must have three dimensions.
+    pub fn source(&self, at: usize, tap: usize, input: [usize; 3], output: [usize; 3]) -> Option<usize> {
+        let (mut at, mut tap, mut place, mut step) = (at, tap, 0, 1);
+        for i in (0..3).rev() {
+            let (o, t) = (at % output[i], tap % self.kernel[i]);
+            let position = (o * self.strides[i] + t * self.dilations[i]).checked_sub(self.pads_begin[i])?;
+            if position >= input[i] {
+                return None;
+            }
+            place += position * step;
+            step *= input[i];
+            (at, tap) = (at / output[i], tap / self.kernel[i]);
+        }
+        Some(place)
+    }
+
     /// The same window over three spatial dimensions: leading ones of size 1 are added. `None` beyond three.
     pub fn lifted(&self) -> Option<Window> {
         let missing = 3usize.checked_sub(self.kernel.len())?;

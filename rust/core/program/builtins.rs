@@ -1,10 +1,10 @@
 //! The functions of the language.
 
 use super::check::Lower;
-use super::graph::{Math, NodeId, Op};
+use super::graph::{Cell, Math, NodeId, Op};
 use super::interval::type_range;
 use super::syntax::{Expr, ExprKind, Site};
-use super::types::{Datum, Type, Value};
+use super::types::{Datum, Rate, Type, Value};
 use crate::error::nearest;
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
@@ -27,6 +27,7 @@ const BUILTINS: &[(&str, &str, usize, usize)] = &[
     ("bucket", "value, edges", 2, 2),
     ("sum", "table", 1, 1),
     ("max_abs", "table", 1, 1),
+    ("channel_max", "value", 1, 1),
     ("len", "table", 1, 1),
     ("first", "i in lo..hi : condition", 1, 1),
     ("argmin", "i in lo..hi : value", 1, 1),
@@ -192,6 +193,7 @@ impl Lower<'_> {
                 };
                 self.operation(op, vec![table], ty, site)
             }
+            "channel_max" => self.channel_max(&args[0], site),
             "int" => self.rounded(args, site),
             "f16" => self.cast(&args[0], FloatType::F16, site),
             "bf16" => self.cast(&args[0], FloatType::Bf16, site),
@@ -243,6 +245,28 @@ impl Lower<'_> {
                 .error("program_syntax", format!("'{other}' has its own form"))
                 .help("see the language reference")),
         }
+    }
+
+    /// The largest of a constant's values over all channels.
+    fn channel_max(&mut self, e: &Expr, site: &Site) -> Result<NodeId> {
+        let id = self.expr(e)?;
+        let node = self.node(id);
+        let ty = node.ty;
+        if !matches!(ty, Type::Int | Type::Float(_)) {
+            return Err(node.site.error("program_type", format!("channel_max of {ty}")));
+        }
+        let Some(cells) = node.frozen.as_deref().filter(|_| node.rate < Rate::Loop) else {
+            return Err(node.site.error("program_rate", "channel_max takes a value that is known at prepare"));
+        };
+        let larger = |a: &Cell, b: &Cell| match (a, b) {
+            (Ok(Datum::Value(Value::Int(x))), Ok(Datum::Value(Value::Int(y)))) => x >= y,
+            (Ok(Datum::Value(x)), Ok(Datum::Value(y))) => x.as_float() >= y.as_float(),
+            (Err(_), _) => true,
+            _ => false,
+        };
+        let largest = cells.iter().reduce(|a, b| if larger(a, b) { a } else { b }).cloned();
+        let largest = largest.ok_or_else(|| site.error("program_rate", "there are no channels"))?;
+        Ok(self.leaf(vec![largest], ty, None, site))
     }
 
     fn int_arg(&mut self, e: &Expr) -> Result<NodeId> {

@@ -95,6 +95,22 @@ impl Functions {
         self.map.keys().map(String::as_str)
     }
 
+    /// Whether an expression, or a function that it calls, mentions a name.
+    pub(super) fn mentions(&self, e: &super::syntax::Expr, name: &str) -> bool {
+        let mut found = false;
+        e.walk(&mut |e| match &e.kind {
+            ExprKind::Name(n) => found |= n == name,
+            ExprKind::Call(f, _) if !found => {
+                if let Some(f) = self.map.get(f) {
+                    let mut exprs = f.lets.iter().map(|(_, e)| e).chain(f.body.expressions());
+                    found = exprs.any(|e| self.mentions(e, name));
+                }
+            }
+            _ => {}
+        });
+        found
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Function>> {
         self.map.get(name)
     }

@@ -13,7 +13,7 @@
 //!
 //! # Functions
 //! `abs min max clamp select shl shr div sat wrap clz floor_log2`, `at bucket sum max_abs len` on tables, `first
-//! argmin table` loops at prepare, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
+//! argmin table` loops at prepare, `channel_max` of a constant over all channels, `int round fl f16 bf16 f32 f64 fma mantissa exponent ldexp`, and `exp exp2 expm1
 //! log log2 log1p sqrt rsqrt cbrt sin cos tan atan tanh erf sigmoid pow` in f64. `v = mantissa(v) · 2^exponent(v)`
 //! with the mantissa in `[0.5, 1)`, as C's `frexp`. `int(v, mode)` while the kernel runs saturates at the proven
 //! range of `v` within 64 bits, and NaN becomes 0 (or the bound nearest to it); at prepare both are errors.
@@ -88,10 +88,21 @@ impl Program {
         Ok(Program { lets, body, functions: functions.clone(), executor: Executor::default() })
     }
 
+    /// How the program is computed.
+    pub fn executor(&self) -> Executor {
+        self.executor
+    }
+
     /// The same program, computed by other code.
     #[must_use]
     pub fn with_executor(&self, executor: Executor) -> Program {
         Program { executor, ..self.clone() }
+    }
+
+    /// Whether the program, or a function that it calls, reads this name from outside.
+    pub fn reads(&self, name: &str) -> bool {
+        let mut exprs = self.lets.iter().map(|(_, e)| e).chain(self.body.expressions());
+        exprs.any(|e| self.functions.mentions(e, name))
     }
 
     /// Checks names, types and ranges in `env`, and computes everything that is known before the run.

@@ -152,6 +152,13 @@ pub(super) struct Body {
     pub result: Expr,
 }
 
+impl Body {
+    /// Every expression, the result last.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        self.statements.iter().map(|s| &s.value).chain([&self.result])
+    }
+}
+
 impl ExprKind {
     /// Calls `visit` for the direct operands.
     pub fn children<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {

@@ -54,6 +54,7 @@ fn constants_fold() {
         ("sum(table(10, i -> i * i))", int(285)),
         ("at([3, 1, 4], 2) + len([1, 2])", int(6)),
         ("max_abs(w)", Value::F32(3.0)),
+        ("channel_max(k) - channel_max(-k)", int(10)),
         ("sum(w)", Value::F64(-1.0)),
         ("min(w)", Value::F32(-3.0)),
         ("bucket(5, [1, 5, 9])", int(2)),
@@ -377,4 +378,21 @@ mod soup {
         })
         .prop_map(|text| format!("sat({text}, i64)"))
     }
+}
+
+#[test]
+fn the_largest_over_channels_is_one_value() {
+    let mut env = Env::new();
+    env.channel("f", vec![Value::F32(1.5), Value::F32(-4.0), Value::F32(2.25)]);
+    env.channel("i", vec![Value::Int(-3), Value::Int(-9), Value::Int(-5)]).input_int("acc", 0, 9);
+    let program = |body: &str| Program::parse(&[], &Text::new(body, "y"), &Functions::new()).unwrap();
+    let at = |body: &str, channel: usize| program(body).compile(&env).unwrap().eval(channel, &[Value::Int(1)]).unwrap();
+    for channel in 0..3 {
+        assert_eq!(at("acc + channel_max(i)", channel), Value::Int(-2));
+        assert_eq!(at("acc + int(channel_max(-f), trunc) - i", channel), Value::Int([8, 14, 10][channel]));
+    }
+    assert_eq!(program("channel_max(acc)").compile(&env).unwrap_err().code(), "program_rate");
+    assert_eq!(program("channel_max(true)").compile(&env).unwrap_err().code(), "program_type");
+    // An error in one channel is an error of the whole.
+    assert!(program("channel_max(div(1, i + 9, floor))").compile(&env).is_err());
 }

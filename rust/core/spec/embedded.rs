@@ -1,40 +1,7 @@
-//! The specs that ship inside the binary.
+//! The specs that ship inside the binary: every TOML file below `specs/` (listed by `build.rs`).
 
-macro_rules! embed {
-    ($($name:literal),* $(,)?) => {
-        /// Path below `specs/` and text of every shipped file.
-        pub const EMBEDDED: &[(&str, &str)] = &[
-            $(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/specs/", $name)))),*
-        ];
-    };
-}
-
-embed! {
-    "base/movement.toml",
-    "base/q31.toml",
-    "base/correctly_rounded.toml",
-    "base/horizon.toml",
-    "base/placement_htp.toml",
-    "cmsis_nn.toml",
-    "float.toml",
-    "fake_quant.toml",
-    "onnxruntime_cpu.toml",
-    "onnxruntime_cpu_avx.toml",
-    "onnxruntime_cpu_avx2.toml",
-    "tflite_micro.toml",
-    "enpu_v6.toml",
-    "enpu_v7.toml",
-    "enpu_v7_per_channel.toml",
-    "horizon_bayes.toml",
-    "horizon_bernoulli.toml",
-    "horizon_nash_m.toml",
-    "horizon_nash_p.toml",
-    "htp_v66.toml",
-    "htp_v68.toml",
-    "htp_v69.toml",
-    "htp_v75.toml",
-    "tosa.toml",
-}
+/// Path below `specs/` and text of every shipped file, sorted by path.
+pub const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/specs.rs"));
 
 /// File names of the shipped targets (not of the shared parents).
 pub fn embedded_names() -> impl Iterator<Item = &'static str> {

@@ -45,9 +45,11 @@ struct Merged {
     aliases: Vec<String>,
     title: String,
     execution: Option<super::Execution>,
-    placement: Option<super::Placement>,
+    placement: super::Placement,
+    placement_evidence: Vec<(String, Option<super::Evidence>)>,
     conformance: Vec<Claim>,
     parameters: BTreeMap<String, super::Parameter>,
+    float: Option<super::FloatArithmetic>,
     functions: BTreeMap<String, (String, RawFunction)>,
     rules: BTreeMap<String, (String, RawBody)>,
 }
@@ -60,6 +62,8 @@ struct Hashed<'a> {
     placement: &'a super::Placement,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     parameters: &'a BTreeMap<String, super::Parameter>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    float: Option<super::FloatArithmetic>,
     functions: BTreeMap<&'a str, &'a RawFunction>,
     rules: BTreeMap<&'a str, RawBody>,
 }
@@ -79,7 +83,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
 }
 
 /// Reads a spec. The names in `extends`, of parents as well, are paths below the folder, or else embedded files.
-fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
+pub(super) fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     let mut merged = Merged::default();
     merge(&mut merged, text, origin, folder, 0)?;
     let name = merged.name.ok_or_else(|| {
@@ -89,12 +93,14 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     })?;
     let functions = define_functions(&merged.functions)?;
     let execution = merged.execution.unwrap_or_default();
-    let placement = merged.placement.unwrap_or_default();
+    let placement = merged.placement;
+    placement.validate(origin)?;
     let hashed = Hashed {
         schema_version: SCHEMA_VERSION,
         execution,
         placement: &placement,
         parameters: &merged.parameters,
+        float: merged.float.clone().map(|f| super::FloatArithmetic { evidence: None, ..f }),
         functions: merged.functions.iter().map(|(k, v)| (k.as_str(), &v.1)).collect(),
         rules: merged.rules.iter().map(|(k, v)| (k.as_str(), bare(&v.1))).collect(),
     };
@@ -113,6 +119,8 @@ fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
         placement,
         conformance: merged.conformance,
         parameters: merged.parameters,
+        placement_evidence: merged.placement_evidence,
+        float: merged.float,
         rules,
         hash,
         assumptions: BTreeMap::new(),
@@ -186,10 +194,26 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
     check_claims(&raw.conformance, origin)?;
     into.conformance = raw.conformance;
     into.execution = raw.execution.or(into.execution);
-    into.placement = raw.placement.or(into.placement.take());
     for (name, parameter) in raw.parameters {
         parameter.check(&name, origin)?;
         into.parameters.insert(name, parameter);
+    }
+    if let Some(mut placement) = raw.placement {
+        if placement.replace {
+            into.placement_evidence.clear();
+        }
+        into.placement_evidence.push((origin.to_string(), placement.evidence.take()));
+        into.placement.lay(placement);
+    }
+    if let Some(float) = raw.float {
+        if float.format == super::Format::F64 {
+            return Err(Error::invalid(
+                "spec_float",
+                "tensors of reals have at most 32 bits: type is f16, bf16 or f32",
+            )
+            .at(Location::File(origin.into())));
+        }
+        into.float = Some(float);
     }
     for (name, function) in raw.functions {
         into.functions.insert(name, (origin.to_string(), function));
@@ -200,7 +224,12 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
                 .at(Location::File(origin.into()))
                 .help(nearest_help(&name, names::ALL.into_iter())));
         }
-        into.rules.insert(name, (origin.to_string(), body));
+        match into.rules.get_mut(&name) {
+            Some((_, inherited)) if body.is_extension() => inherited.extend(body),
+            _ => {
+                into.rules.insert(name, (origin.to_string(), body));
+            }
+        }
     }
     Ok(())
 }

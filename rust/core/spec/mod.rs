@@ -4,14 +4,18 @@
 //! of its accumulator and the evidence for it. `specs/README.md` teaches the format by example.
 
 mod embedded;
+pub mod import;
 mod load;
 mod parameters;
+pub mod placement;
 mod schema;
 
 pub use embedded::{EMBEDDED, embedded_names};
 pub use parameters::Parameter;
+pub use placement::{MissingEncoding, Placement};
 pub use schema::{
-    Accumulator, Claim, Evidence, Exception, Execution, MissingEncoding, Overflow, Placement, Status, Terms,
+    Accumulator, Claim, Denormals, Evidence, Exception, Execution, FloatArithmetic, FloatOverflow, Format, Overflow,
+    Status, Terms,
 };
 
 use crate::error::{Error, Kind, Location, Result, nearest};
@@ -161,6 +165,10 @@ pub struct Spec {
     pub conformance: Vec<Claim>,
     /// What a node may state beyond ONNX's attributes, by name.
     pub parameters: BTreeMap<String, Parameter>,
+    /// How we know `placement`: the files that its keys stand in, parents first, with their evidence.
+    pub placement_evidence: Vec<(String, Option<Evidence>)>,
+    /// How float kernels hold and sum reals; ONNX's own meaning where left out.
+    pub float: Option<FloatArithmetic>,
     /// Rules by name.
     pub rules: BTreeMap<String, Rule>,
     /// Hexadecimal SHA-256 over the spec's and its parents' rules after merging.
@@ -185,6 +193,11 @@ impl Spec {
         self.conformance.iter().find(|c| c.family == family)
     }
 
+    /// As [`Spec::parse`]; `extends` is resolved beside the files of `folder` first.
+    pub fn parse_beside(text: &str, origin: &str, folder: &std::path::Path) -> Result<Spec> {
+        load::parse_in(text, origin, Some(folder))
+    }
+
     /// The rule of an operator.
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.get(name)
@@ -204,8 +217,18 @@ impl Spec {
         if self.rule(names::QUANTIZE_WEIGHTS).is_some() { names::QUANTIZE_WEIGHTS } else { names::QUANTIZE }
     }
 
-    /// Swaps in an alternative: `assume("Add.rule", "A1")`. The `.rule` suffix and letter case are free.
+    /// Swaps in an alternative: `assume("Add.rule", "A1")`, where the `.rule` suffix and letter case are free; or sets what nodes
+    /// have that state nothing for a parameter: `assume("rounding_mode", "SINGLE")`.
     pub fn assume(&mut self, key: &str, value: &str) -> Result<()> {
+        if let Some(parameter) = self.parameters.get_mut(key) {
+            if !parameter.one_of.iter().any(|v| v == value) {
+                return Err(Error::invalid("assume_parameter", format!("parameter '{key}' is never '{value}'"))
+                    .help(format!("one of: {}", parameter.one_of.join(", "))));
+            }
+            parameter.default = value.to_string();
+            self.assumptions.insert(key.to_string(), value.to_string());
+            return Ok(());
+        }
         let wanted = key.strip_suffix(".rule").unwrap_or(key);
         let Some(rule) = self.rules.values_mut().find(|r| r.name.eq_ignore_ascii_case(wanted)) else {
             return Err(Error::invalid("assume_rule", format!("target '{}' has no rule '{wanted}'", self.name))
@@ -237,16 +260,21 @@ impl Spec {
         let bodies =
             self.rules.values_mut().flat_map(|r| r.bodies.iter_mut().chain(r.alternatives.values_mut().flatten()));
         for body in bodies {
-            if let Action::Program { program, .. } = &mut body.action {
+            if let Action::Program { program, .. } = &mut body.action
+                && program.executor() != executor
+            {
                 *program = Arc::new(program.with_executor(executor));
             }
         }
         self
     }
 
-    /// The weakest evidence among all rules.
+    /// The weakest evidence among all rules, the float arithmetic and placement tables.
     pub fn status(&self) -> Status {
-        self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status).max().unwrap_or(Status::Executed)
+        let float = self.float.iter().map(|f| f.evidence.as_ref().map_or(Status::Assumed, |e| e.status));
+        let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
+        let placement = self.placement_evidence.iter().flat_map(|(_, e)| e).map(|e| e.status);
+        rules.chain(placement).chain(float).max().unwrap_or(Status::Executed)
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a spec file may contain. Unknown keys are errors.
 
+use super::placement::Placement;
+use crate::num::narrow::{Beyond, Subnormals};
+use crate::num::{FloatType, Narrow};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,31 +111,113 @@ impl Default for Accumulator {
     }
 }
 
-/// What to do with a tensor that an integer kernel needs and that has no encoding.
+/// A float format of a spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MissingEncoding {
-    /// Compute its producer and consumers in float.
+#[allow(missing_docs)]
+pub enum Format {
+    F16,
+    Bf16,
     #[default]
-    Float,
-    /// Refuse the model.
-    Error,
+    F32,
+    F64,
 }
 
-/// Where quantizers stand and what fuses.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Placement {
-    /// Chains of operators that run as one kernel when the tensors between them have no encoding.
-    pub supergroups: Vec<Vec<String>>,
-    /// Whether depthwise convolutions take part in supergroups.
-    pub fuse_depthwise: bool,
-    /// Operators whose output has the input's encoding where the file gives none.
-    pub grid_preserving: Vec<String>,
-    /// A supergroup's activation fuses only where the output's codes cannot leave its bounds.
-    pub fuse_only_redundant: bool,
-    /// What a missing encoding means.
-    pub missing_encoding: MissingEncoding,
+impl From<Format> for FloatType {
+    fn from(format: Format) -> FloatType {
+        match format {
+            Format::F16 => FloatType::F16,
+            Format::Bf16 => FloatType::Bf16,
+            Format::F32 => FloatType::F32,
+            Format::F64 => FloatType::F64,
+        }
+    }
+}
+
+/// What becomes of results below the smallest normal number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Denormals {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They become zero with their sign.
+    Flush,
+}
+
+/// What becomes of float results beyond the largest finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatOverflow {
+    /// They become infinite.
+    #[default]
+    Inf,
+    /// They and infinities become the largest finite number.
+    Saturate,
+}
+
+/// How a target holds and sums the reals of its float kernels.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatArithmetic {
+    /// Format of every tensor of reals up to 32 bits: each result is rounded to it once, to nearest even.
+    #[serde(rename = "type")]
+    pub format: Format,
+    /// Format of the sums of Conv, ConvTranspose, Gemm and MatMul, which take their terms by fused multiply-add.
+    #[serde(default)]
+    pub accumulate: Format,
+    /// Below the range of normal numbers, in tensors and in sums of 16 bits.
+    #[serde(default)]
+    pub denormals: Denormals,
+    /// Above the range, in tensors and in sums of 16 bits.
+    #[serde(default)]
+    pub overflow: FloatOverflow,
+    /// How we know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+impl fmt::Display for FloatArithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tensors, sums) = (FloatType::from(self.format), FloatType::from(self.accumulate));
+        write!(f, "tensors in {tensors}, sums in {sums}")?;
+        if self.denormals == Denormals::Flush {
+            f.write_str(", subnormals become zero")?;
+        }
+        if self.overflow == FloatOverflow::Saturate {
+            f.write_str(", overflow saturates")?;
+        }
+        Ok(())
+    }
+}
+
+impl FloatArithmetic {
+    fn narrow(&self, format: Format) -> Narrow {
+        Narrow {
+            format: format.into(),
+            subnormals: match self.denormals {
+                Denormals::Keep => Subnormals::Keep,
+                Denormals::Flush => Subnormals::Flush,
+            },
+            beyond: match self.overflow {
+                FloatOverflow::Inf => Beyond::Infinity,
+                FloatOverflow::Saturate => Beyond::Saturate,
+            },
+        }
+    }
+
+    /// How tensors hold reals.
+    pub fn tensors(&self) -> Narrow {
+        self.narrow(self.format)
+    }
+
+    /// How sums hold reals. Sums of 32 and 64 bits are plain IEEE ones.
+    pub fn sums(&self) -> Narrow {
+        match self.accumulate {
+            Format::F16 | Format::Bf16 => self.narrow(self.accumulate),
+            wide => Narrow::ieee(wide.into()),
+        }
+    }
 }
 
 /// An ordered table of names and program texts.
@@ -183,6 +268,34 @@ pub struct RawBody {
     /// Only in the rule itself.
     #[serde(default)]
     pub alternatives: BTreeMap<String, RawBody>,
+}
+
+impl RawBody {
+    /// Whether the rule has no arithmetic of its own, only cases or evidence: it adds to a parent's rule.
+    pub fn is_extension(&self) -> bool {
+        let computes = self.y.is_some()
+            || self.intrinsic.is_some()
+            || self.float.is_some()
+            || self.moves.is_some()
+            || self.unsupported.is_some();
+        let chooses = self.when.is_some() || self.choice.is_some() || !self.alternatives.is_empty();
+        !computes && !chooses && self.lets.0.is_empty() && (self.evidence.is_some() || !self.cases.is_empty())
+    }
+
+    /// Puts the cases of an extension before those of this rule; an extension without cases restates the evidence.
+    pub fn extend(&mut self, extension: RawBody) {
+        if extension.cases.is_empty() {
+            self.evidence = extension.evidence;
+            return;
+        }
+        let accumulator = extension.accumulator.unwrap_or_default();
+        let cases = extension.cases.into_iter().map(|case| RawBody {
+            accumulator: case.accumulator.or(Some(accumulator)),
+            evidence: case.evidence.or_else(|| extension.evidence.clone()),
+            ..case
+        });
+        self.cases = cases.chain(std::mem::take(&mut self.cases)).collect();
+    }
 }
 
 /// A named function of programs.
@@ -242,6 +355,7 @@ pub struct RawSpec {
     pub inherited_evidence: Option<Evidence>,
     pub execution: Option<Execution>,
     pub placement: Option<Placement>,
+    pub float: Option<FloatArithmetic>,
     #[serde(default)]
     pub conformance: Vec<Claim>,
     #[serde(default)]

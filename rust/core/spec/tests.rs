@@ -34,6 +34,20 @@ fn every_embedded_spec_loads_under_the_name_of_its_file() {
 }
 
 #[test]
+fn every_file_below_specs_is_embedded() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("specs");
+    let names = |dir: &str| {
+        let files = std::fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        files.filter(|f| f.ends_with(".toml")).map(|f| format!("{dir}{f}")).collect::<Vec<_>>()
+    };
+    let mut files = [names(""), names("base/")].concat();
+    let mut embedded: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+    files.sort();
+    embedded.sort_unstable();
+    assert_eq!(files, embedded);
+}
+
+#[test]
 fn the_hash_follows_the_rules_and_not_the_name() {
     let a = Spec::parse(MINIMAL, "a.toml").unwrap();
     let b = Spec::parse(&MINIMAL.replace("\"mine\"", "\"other\""), "b.toml").unwrap();
@@ -108,6 +122,29 @@ fn inherited_rules_are_known_no_better_than_the_limit() {
 }
 
 #[test]
+fn a_rule_without_arithmetic_extends_its_parents() {
+    let head = "schema_version = 1\nname = \"mine\"\nextends = [\"cmsis_nn.toml\"]\n";
+    let parent = Spec::load("cmsis_nn").unwrap();
+    let bodies = &parent.rules["Softmax"].bodies;
+    let manual = "evidence = { status = \"documented\", source = \"manual\" }";
+
+    let restated = Spec::parse(&format!("{head}[rules.Softmax]\n{manual}\n"), "mine.toml").unwrap();
+    assert_eq!(restated.hash, parent.hash, "evidence changes no bits");
+    assert!(restated.rules["Softmax"].bodies.iter().all(|b| b.evidence.status == Status::Documented));
+
+    let case = "cases = [{ when = \"x.bits == 4\", float = true }]";
+    let extended = Spec::parse(&format!("{head}[rules.Softmax]\n{manual}\n{case}\n"), "mine.toml").unwrap();
+    let extended = &extended.rules["Softmax"].bodies;
+    assert_eq!(extended.len(), bodies.len() + 1);
+    assert_eq!(extended[0].when_text.as_deref(), Some("x.bits == 4"), "tried before the parent's");
+    assert_eq!(extended[0].evidence.status, Status::Documented);
+    assert!(extended[1..].iter().zip(bodies).all(|(a, b)| a.evidence == b.evidence && a.when_text == b.when_text));
+
+    let orphan = Spec::parse(&format!("{head}[rules.Einsum]\n{manual}\n"), "mine.toml").unwrap_err();
+    assert!(orphan.to_string().contains("does nothing"), "{orphan}");
+}
+
+#[test]
 fn a_file_that_extends_itself_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("loop.toml");
@@ -134,7 +171,7 @@ except = [{ id = "golden/Add/3", reason = "another tie" }, { id = "golden/Mul/*"
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("parent.toml"), format!("{MINIMAL}{claim}")).unwrap();
     let child = "schema_version = 1\nname = \"child\"\nextends = [\"parent.toml\"]\n";
-    let child = Spec::parse(child, dir.path().join("child.toml").to_str().unwrap()).unwrap();
+    let child = Spec::parse_beside(child, "child.toml", dir.path()).unwrap();
     assert!(child.conformance.is_empty() && child.rule("Add").is_some());
 
     for (from, to, text) in [
@@ -149,4 +186,64 @@ except = [{ id = "golden/Add/3", reason = "another tie" }, { id = "golden/Mul/*"
     }
     let twice = error(&format!("{MINIMAL}{claim}\n[[conformance]]\nfamily = \"golden\"\n"));
     assert!(twice.contains("claimed twice"), "{twice}");
+}
+
+const PLACED: &str = r#"
+schema_version = 1
+name = "placed"
+[placement]
+supergroups = [["Conv", "Relu"]]
+supported = [{ activation = "int8", weight = "int8" }]
+evidence = { status = "documented", source = "manual" }
+[placement.defaults.activations]
+bitwidth = 16
+[placement.ops.Conv]
+per_channel = true
+params.weight = { bitwidth = 4 }
+"#;
+
+#[test]
+fn placement_tables_merge_key_by_key() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("placed.toml"), PLACED).unwrap();
+    let path = dir.path().join("child.toml");
+    let child = |body: &str| {
+        let text = format!("schema_version = 1\nname = \"child\"\nextends = [\"placed.toml\"]\n{body}");
+        std::fs::write(&path, text).unwrap();
+        Spec::load(path.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let spec =
+        child("[placement.ops.Conv]\nparams.weight = { symmetric = false }\n[placement.ops.Add]\nbitwidth = 8\n");
+    let conv = spec.placement.parameter("Conv", "weight");
+    assert_eq!((conv.bitwidth, conv.symmetric, conv.per_channel), (Some(4), Some(false), Some(true)));
+    assert_eq!(spec.placement.defaults.activations.bitwidth, Some(16));
+    assert_eq!(spec.placement.supergroups().len(), 1);
+    assert_eq!(spec.placement_evidence.len(), 2);
+    let anew = child("[placement]\nreplace = true\nsupergroups = []\n");
+    assert_eq!(anew.placement.ops.len(), 0);
+    assert_eq!((anew.placement.supergroups().len(), anew.placement_evidence.len()), (0, 1));
+    // Evidence changes no bits; rules do.
+    let same = Spec::parse(&PLACED.replace("manual", "another"), "x.toml").unwrap();
+    assert_eq!(same.hash, Spec::parse(PLACED, "y.toml").unwrap().hash);
+    assert_ne!(same.hash, spec.hash);
+    assert_eq!(same.status(), Status::Documented);
+}
+
+#[test]
+fn wrong_placement_is_refused_with_its_place() {
+    for (from, to, words) in [
+        ("per_channel", "per_chanel", "did you mean 'per_channel'"),
+        ("supergroups", "supergroup", "did you mean 'supergroups'"),
+        ("\"int8\", weight", "\"byte\", weight", "'byte' is no number format"),
+        ("bitwidth = 16", "bitwidth = 40", "40 bits"),
+        ("bitwidth = 4", "bitwidth = 1", "[placement.ops.Conv.params.weight]"),
+        ("[[\"Conv\", \"Relu\"]]", "[[\"Conv\"]]", "fewer than two"),
+        ("per_channel = true", "constraint = { min = 0.5 }", "zero between"),
+        ("per_channel = true", "constraint = { }", "finite min or max"),
+        ("per_channel = true", "second_operand = []", "allows nothing"),
+    ] {
+        let shown = error(&PLACED.replace(from, to));
+        assert!(shown.contains(words), "{to}: {shown}");
+        assert!(shown.contains("mine.toml"), "{shown}");
+    }
 }

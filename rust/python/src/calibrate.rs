@@ -21,9 +21,9 @@ pub fn calibrate(
     target: &str,
     percentile: Option<f64>,
     formula: &str,
-    activation_bits: u32,
-    weight_bits: u32,
-    per_channel: bool,
+    activation_bits: Option<u32>,
+    weight_bits: Option<u32>,
+    per_channel: Option<bool>,
     threads: usize,
     version: &str,
 ) -> PyResult<String> {

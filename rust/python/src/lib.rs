@@ -3,8 +3,10 @@
 mod array;
 mod calibrate;
 mod compare;
+mod conformance;
 mod encoding;
 mod error;
+mod placement;
 mod session;
 mod spec;
 
@@ -24,7 +26,11 @@ mod _native {
     #[pymodule_export]
     use super::compare::PyComparison;
     #[pymodule_export]
+    use super::conformance::conformance;
+    #[pymodule_export]
     use super::encoding::{PyEncoding, dequantize, fake_quantize, quantize};
+    #[pymodule_export]
+    use super::placement::{check, placement};
     #[pymodule_export]
     use super::run_cli;
     #[pymodule_export]

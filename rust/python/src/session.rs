@@ -9,7 +9,7 @@ use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::graph::{Dim, Graph};
 use nputwin::spec::{Execution, Spec};
 use nputwin::tensor::Tensor;
-use nputwin::{Error, onnx};
+use nputwin::{Error, model as model_file};
 use numpy::PyUntypedArray;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
@@ -68,10 +68,10 @@ pub fn read_model(model: &Bound<'_, PyAny>) -> PyResult<Graph> {
     let py = model.py();
     if let Ok(bytes) = model.cast::<PyBytes>() {
         let bytes = bytes.as_bytes();
-        return py.detach(|| onnx::decode(bytes, "model bytes", None)).or_raise(py);
+        return py.detach(|| model_file::decode(bytes, "model bytes", None)).or_raise(py);
     }
     let path: PathBuf = model.extract()?;
-    py.detach(|| onnx::read(&path)).or_raise(py)
+    py.detach(|| model_file::read(&path)).or_raise(py)
 }
 
 /// Encodings from a path, or from the text of a file.
@@ -112,6 +112,11 @@ pub fn borrowed(feeds: &Feeds) -> Vec<(&str, &Tensor)> {
 }
 
 impl PySession {
+    /// A session that is there already, and the graph that it was made of.
+    pub fn of(session: Session, graph: Graph, options: Options) -> Self {
+        PySession { session, graph, options, notes: Vec::new(), coded: OnceLock::new() }
+    }
+
     fn port<'py>(py: Python<'py>, port: PortInfo) -> PyResult<Bound<'py, PyDict>> {
         let out = PyDict::new(py);
         out.set_item("name", &port.name)?;
@@ -203,7 +208,7 @@ impl PySession {
         };
         let options = Options { threads, strict, ..Options::default() };
         let session = Session::new(graph.clone(), spec, options).or_raise(py)?;
-        Ok(PySession { session, graph, options, notes, coded: OnceLock::new() })
+        Ok(PySession { notes, ..PySession::of(session, graph, options) })
     }
 
     /// Inputs as dictionaries with name, dtype, shape and encoding.

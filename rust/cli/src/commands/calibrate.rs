@@ -10,7 +10,9 @@ use clap::ValueEnum;
 use nputwin::encoding::Formula;
 use nputwin::encoding::file::{Entry, Section, Version, WriteOptions};
 use nputwin::exec::calibrate::{CalibrateOptions, Method, calibrate};
+use nputwin::exec::check::check;
 use nputwin::exec::{Options, Session};
+use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::spec::{Execution, Spec};
 use nputwin::{Error, Result};
 use serde_json::json;
@@ -36,18 +38,18 @@ pub struct Args {
     /// How a range becomes scale and zero point
     #[arg(long, value_enum, default_value = "aimet-onnx")]
     formula: FormulaName,
-    /// Target whose placement rules say which tensors have an encoding
+    /// Target whose placement rules say which tensors have an encoding, and which grid
     #[arg(long, short = 't', default_value = "htp_v75")]
     target: String,
-    /// Bits of activations
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    act_bits: u32,
-    /// Bits of weights
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    weight_bits: u32,
-    /// One scale per output channel of a weight
-    #[arg(long)]
-    per_channel: bool,
+    /// Bits of activations, instead of the target's
+    #[arg(long, value_name = "N")]
+    act_bits: Option<u32>,
+    /// Bits of weights, instead of the target's
+    #[arg(long, value_name = "N")]
+    weight_bits: Option<u32>,
+    /// One scale per output channel of every weight, or of none, instead of what the target says
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    per_channel: Option<bool>,
     /// Version of the encodings format
     #[arg(long, default_value = "1.0.0", value_name = "VERSION")]
     version: String,
@@ -101,7 +103,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     let version = Version::parse(&args.version)?;
     let spec = Spec::load(&args.target)?;
     let model = args.model.open()?;
-    let float = Spec { execution: Execution::Float, ..spec.clone() };
+    let float = Spec { execution: Execution::Float, float: None, ..spec.clone() };
     let mut bare = model.graph.clone();
     bare.inputs.iter_mut().for_each(|p| p.quantized = false);
     let ports = Session::new(bare, float, Options { threads: 1, ..Options::default() })?.inputs();
@@ -143,6 +145,13 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
         samples.len(),
         args.output.display()
     );
+    let mut graph = model.graph.clone();
+    graph.tensors.iter_mut().for_each(|info| (info.encoding, info.codes) = (None, None));
+    apply(&mut graph, &file, ApplyOptions::default())?;
+    let findings = check(&graph, &spec);
+    for finding in &findings {
+        let _ = writeln!(text, "note: {} [{}]: {}", finding.place, finding.code, finding.message);
+    }
     let json = json!({
         "output": args.output.display().to_string(),
         "version": version.text(),
@@ -150,6 +159,10 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
         "samples": samples.len(),
         "activations": activations,
         "parameters": params,
+        "findings": findings
+            .iter()
+            .map(|f| json!({ "code": f.code, "place": f.place, "message": f.message, "help": f.help }))
+            .collect::<Vec<_>>(),
     });
     Ok(Outcome::ok(text, json))
 }

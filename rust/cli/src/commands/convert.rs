@@ -1,12 +1,12 @@
-//! `nputwin convert`: between versions of encodings files, and between forms of quantized models.
+//! `nputwin convert`: between versions of encodings files, between forms of quantized models, and from other formats to ONNX.
 
 use crate::args::apply_encodings;
-use crate::files::write_bytes;
+use crate::files::{create_folder, write_bytes};
 use crate::output::Outcome;
 use clap::ValueEnum;
 use nputwin::encoding::file::{EncodingsFile, Entry, NamedEntry, ParamUse, Section, Version, WriteOptions};
-use nputwin::graph::Graph;
-use nputwin::{Error, Result, onnx};
+use nputwin::graph::{Graph, TensorInfo};
+use nputwin::{Error, Result, model, onnx};
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 /// Arguments of `convert`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An .encodings file, or an ONNX model
+    /// An .encodings file, or an ONNX or TFLite model
     input: PathBuf,
-    /// File to write: .onnx for a model, anything else for encodings
-    #[arg(long, short = 'o', value_name = "FILE")]
+    /// What to write: .onnx for a quantized model, another file for encodings, a folder for a float model and its encodings
+    #[arg(long, short = 'o', value_name = "FILE|DIR")]
     output: PathBuf,
     /// Encodings for an input model
     #[arg(long, short = 'e', value_name = "FILE")]
@@ -26,10 +26,10 @@ pub struct Args {
     /// Model of an encodings file: places the axes that versions 0.6.1 and 1.0.0 leave to it
     #[arg(long, short = 'm', value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Version of the encodings that are written; that of the input, or 1.0.0, where not given
+    /// Version of the encodings that are written; that of the input, 1.0.0 for ONNX and 2.0.0 for other models, where not given
     #[arg(long, value_name = "VERSION")]
     to_version: Option<String>,
-    /// Form of the model that is written
+    /// Form of the quantized model that is written; QDQ for one that was not ONNX, where not given
     #[arg(long, value_enum)]
     to: Option<ModelForm>,
     /// Write what the format can hold and say what is lost
@@ -46,13 +46,29 @@ pub enum ModelForm {
     Qlinear,
 }
 
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
+fn is_onnx(path: &Path) -> bool {
+    has_extension(path, "onnx")
+}
+
 fn is_model(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+    is_onnx(path) || has_extension(path, "tflite")
+}
+
+/// Whether a path names a folder: one that exists, or a name that ends like a folder's.
+fn is_folder(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().to_string_lossy().ends_with(std::path::is_separator)
 }
 
 /// Runs it.
 pub fn execute(args: Args) -> Result<Outcome> {
-    match (is_model(&args.input), is_model(&args.output)) {
+    if is_folder(&args.output) {
+        return model_to_folder(&args);
+    }
+    match (is_model(&args.input), is_onnx(&args.output)) {
         (true, true) => model_to_model(&args),
         (true, false) => model_to_encodings(&args),
         (false, false) => encodings_to_encodings(&args),
@@ -61,10 +77,16 @@ pub fn execute(args: Args) -> Result<Outcome> {
     }
 }
 
-fn write_encodings(args: &Args, file: &EncodingsFile, fallback: Version, remarks: &[String]) -> Result<Outcome> {
+fn write_encodings(
+    args: &Args,
+    output: &Path,
+    file: &EncodingsFile,
+    fallback: Version,
+    remarks: &[String],
+) -> Result<Outcome> {
     let version = args.to_version.as_deref().map(Version::parse).transpose()?.unwrap_or(fallback);
     let written = file.write(version, &WriteOptions { lossy: args.lossy }).map_err(|e| e.help("or pass --lossy"))?;
-    write_bytes(&args.output, written.text.as_bytes())?;
+    write_bytes(output, written.text.as_bytes())?;
     let mut text = String::new();
     for remark in remarks {
         let _ = writeln!(text, "note: {remark}");
@@ -74,9 +96,9 @@ fn write_encodings(args: &Args, file: &EncodingsFile, fallback: Version, remarks
         let _ = writeln!(text, "note: {tensor}{}", note.message);
     }
     let count = file.entries().len();
-    let _ = writeln!(text, "{count} entries as version {version} in {}", args.output.display());
+    let _ = writeln!(text, "{count} entries as version {version} in {}", output.display());
     let json = json!({
-        "output": args.output.display().to_string(),
+        "output": output.display().to_string(),
         "version": version.text(),
         "entries": count,
         "notes": written.notes.iter().map(|n| json!({ "tensor": n.tensor, "message": n.message })).collect::<Vec<_>>(),
@@ -92,7 +114,7 @@ fn encodings_to_encodings(args: &Args) -> Result<Outcome> {
     let mut file = EncodingsFile::read(&args.input)?;
     let mut remarks = Vec::new();
     if let Some(path) = &args.model {
-        let graph = onnx::read(path)?;
+        let graph = model::read(path)?;
         let uses = parameter_uses(&graph);
         let unresolved = file.resolve_axes(|name| uses.get(name).cloned())?;
         let constants: BTreeSet<&str> =
@@ -104,7 +126,7 @@ fn encodings_to_encodings(args: &Args) -> Result<Outcome> {
         remarks.extend(strangers.map(|e| format!("{}: the model has no such tensor", e.name)));
     }
     let fallback = file.version;
-    write_encodings(args, &file, fallback, &remarks)
+    write_encodings(args, &args.output, &file, fallback, &remarks)
 }
 
 /// How the operators of a graph use its constants.
@@ -127,7 +149,7 @@ fn parameter_uses(graph: &Graph) -> HashMap<String, ParamUse> {
 }
 
 fn open_model(args: &Args) -> Result<(Graph, Vec<String>)> {
-    let mut graph = onnx::read(&args.input)?;
+    let mut graph = model::read(&args.input)?;
     let notes = match &args.encodings {
         Some(path) => apply_encodings(&mut graph, &EncodingsFile::read(path)?, args.lossy)?,
         None => Vec::new(),
@@ -141,7 +163,17 @@ fn model_to_encodings(args: &Args) -> Result<Outcome> {
             .help("end the output's name with .onnx"));
     }
     let (graph, notes) = open_model(args)?;
-    let uses = parameter_uses(&graph);
+    write_encodings(args, &args.output, &encodings_of(&graph.spelled_out()?)?, version_of(args), &notes)
+}
+
+/// The version of encodings that a model of the input's format has: 1.0.0 knows signed codes around zero only.
+fn version_of(args: &Args) -> Version {
+    if is_onnx(&args.input) { Version::V1_0_0 } else { Version::V2_0_0 }
+}
+
+/// The encodings of a graph's tensors.
+fn encodings_of(graph: &Graph) -> Result<EncodingsFile> {
+    let uses = parameter_uses(graph);
     let mut file = EncodingsFile::new(Version::V1_0_0);
     file.producer = json!({ "package": "nputwin", "version": env!("CARGO_PKG_VERSION") });
     for info in &graph.tensors {
@@ -157,11 +189,42 @@ fn model_to_encodings(args: &Args) -> Result<Outcome> {
         return Err(Error::invalid("convert_empty", "no tensor of the model is quantized")
             .help("give --encodings, or calibrate the model"));
     }
-    write_encodings(args, &file, Version::V1_0_0, &notes)
+    Ok(file)
+}
+
+/// Writes the float model and its encodings under the model's name.
+fn model_to_folder(args: &Args) -> Result<Outcome> {
+    if !is_model(&args.input) || args.to.is_some() {
+        return Err(Error::invalid("convert_form", "a folder takes a float model and its encodings, from one model"));
+    }
+    let (graph, mut notes) = open_model(args)?;
+    let graph = graph.spelled_out()?;
+    let file = encodings_of(&graph)?;
+    notes.extend(beyond_reals(&graph));
+    create_folder(&args.output)?;
+    let stem = args.input.file_stem().unwrap_or(args.input.as_os_str()).to_string_lossy();
+    let named = |extension: &str| args.output.join(format!("{stem}.{extension}"));
+    let model = named("onnx");
+    onnx::write(&graph.without_encodings()?, &model)?;
+    let mut outcome = write_encodings(args, &named("encodings"), &file, version_of(args), &notes)?;
+    let _ = writeln!(outcome.text, "float model in {}", model.display());
+    outcome.json["model"] = json!(model.display().to_string());
+    Ok(outcome)
+}
+
+/// What to say of biases that lose integers as float32 reals.
+fn beyond_reals(graph: &Graph) -> Vec<String> {
+    const LARGEST: u64 = 1 << 22;
+    let wide = |t: &&TensorInfo| t.encoding.as_ref().is_some_and(|e| e.bitwidth == 32);
+    let codes = |t: &TensorInfo| t.codes.as_ref().and_then(|c| c.to_i64().ok()).unwrap_or_default();
+    let lost = |t: &&TensorInfo| codes(t).iter().any(|c| c.unsigned_abs() >= LARGEST);
+    let lost = graph.tensors.iter().filter(wide).filter(lost);
+    lost.map(|t| format!("{}: integers of 23 bits and more are rounded in a float model; --to qdq keeps them", t.name))
+        .collect()
 }
 
 fn model_to_model(args: &Args) -> Result<Outcome> {
-    let form = args.to.ok_or_else(|| {
+    let form = args.to.or((!is_onnx(&args.input)).then_some(ModelForm::Qdq)).ok_or_else(|| {
         Error::invalid("convert_form", "which form shall the model have?").help("--to qdq or --to qlinear")
     })?;
     let (graph, notes) = open_model(args)?;

@@ -4,11 +4,9 @@ use crate::args::{ModelArgs, RunOptions};
 use crate::inputs::InputArgs;
 use crate::output::Outcome;
 use nputwin::exec::Session;
-use nputwin::ops::Explanation;
 use nputwin::tensor::{Tensor, strides};
 use nputwin::{Error, Result};
 use serde_json::json;
-use std::fmt::Write as _;
 
 /// Arguments of `explain`.
 #[derive(Debug, clap::Args)]
@@ -51,7 +49,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
         let index = flat_index(&args.index, &session, &feeds, &args.tensor)?;
         explanations.push(session.explain(&feeds, &args.tensor, index)?);
     }
-    let text = explanations.iter().map(describe).collect::<Vec<_>>().join("\n");
+    let text = explanations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     Ok(Outcome::ok(text, json!(explanations)))
 }
 
@@ -78,21 +76,4 @@ fn flat_index(text: &str, session: &Session, feeds: &[(&str, &Tensor)], name: &s
         );
     }
     Ok(numbers.iter().zip(strides(shape)).map(|(i, s)| i * s).sum())
-}
-
-fn describe(e: &Explanation) -> String {
-    let mut text = String::new();
-    let _ = writeln!(text, "{} element {} under {}", e.tensor, e.index, e.target);
-    if let Some((name, op_type)) = &e.node {
-        let _ = writeln!(text, "computed by {op_type} '{name}'");
-    }
-    let width = e.operands.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
-    for (key, value) in &e.operands {
-        let pad = " ".repeat(width - key.chars().count());
-        let _ = writeln!(text, "  {key}{pad} = {value}");
-    }
-    if let Some(trace) = &e.trace {
-        let _ = writeln!(text, "{trace}");
-    }
-    text
 }

@@ -13,6 +13,8 @@ use serde::Serialize;
 pub const SIMULATION: &str = "fake_quant";
 /// The chip of the complaint.
 pub const EMULATION: &str = "htp_v75";
+/// The same chip on float networks.
+pub const EMULATION_F16: &str = "htp_float16";
 /// The rule that the advice changes, and its two alternatives.
 pub const INPUT_RULE: &str = "quantize_input";
 /// The device quantizes the input itself.
@@ -85,7 +87,7 @@ pub struct Measured {
 pub struct Targets {
     /// The simulation.
     pub simulation: Spec,
-    /// The emulation with the input rule [`ON_DEVICE`].
+    /// The emulation with the input rule [`ON_DEVICE`], or the one that the user assumes.
     pub device: Spec,
     /// The emulation with the input rule [`ON_HOST`].
     pub host: Spec,
@@ -94,12 +96,15 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Loads the specs. The user's assumptions are for the emulation, and may not touch [`INPUT_RULE`].
+    /// Loads the specs. The user's assumptions are for the emulation; one about [`INPUT_RULE`] replaces [`ON_DEVICE`].
     pub fn load(options: &RunOptions) -> Result<Targets> {
         let spec = options.spec(EMULATION)?;
-        if spec.assumptions.contains_key(INPUT_RULE) {
-            let message = format!("the demo itself tries both alternatives of {INPUT_RULE}");
-            return Err(Error::invalid("demo_arguments", message).help(format!("leave --assume {INPUT_RULE}=… out")));
+        let on_device = spec.assumptions.get(INPUT_RULE).cloned().unwrap_or_else(|| ON_DEVICE.into());
+        if on_device == ON_HOST {
+            let message = format!("the demo runs {INPUT_RULE}={ON_HOST} beside another alternative");
+            return Err(
+                Error::invalid("demo_arguments", message).help("name an alternative in which the device quantizes")
+            );
         }
         let with = |alternative: &str| {
             let mut spec = spec.clone();
@@ -107,7 +112,7 @@ impl Targets {
             Ok::<_, Error>(spec)
         };
         let simulation = Spec::load(SIMULATION)?;
-        Ok(Targets { simulation, device: with(ON_DEVICE)?, host: with(ON_HOST)?, options: options.options() })
+        Ok(Targets { simulation, device: with(&on_device)?, host: with(ON_HOST)?, options: options.options() })
     }
 
     /// Ranges of all activations of the first `depth` layers over some inputs. Weights are quantized and activations

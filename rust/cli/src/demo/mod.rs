@@ -1,6 +1,7 @@
 //! `nputwin demo`: the complaint that simulation and device drift apart with depth, reproduced and explained.
 
 mod chart;
+mod float;
 mod measure;
 mod network;
 mod published;
@@ -66,11 +67,23 @@ pub struct Args {
     /// Use the issue's own random numbers (Python package with torch only)
     #[arg(long)]
     seed_weights: bool,
+    /// Run the device in float16 instead of integers, and compare with float32
+    #[arg(long, value_enum, default_value_t = Precision::Int8)]
+    precision: Precision,
     /// Where the chart and the numbers go
     #[arg(long, short = 'o', default_value = "demo-out", value_name = "DIR")]
     output_dir: PathBuf,
     #[command(flatten)]
     options: RunOptions,
+}
+
+/// What the device computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Precision {
+    /// 8-bit integers, against float simulation
+    Int8,
+    /// float16, against float32
+    F16,
 }
 
 /// One line of the tables.
@@ -149,6 +162,9 @@ const SEARCH_DEPTH: usize = 2;
 
 /// Runs the demo and writes `demo.json` and `demo.svg`.
 pub fn execute(args: Args, context: Context) -> Result<output::Outcome> {
+    if args.precision == Precision::F16 {
+        return float::execute(&args, &jobs(&args)?, context);
+    }
     let outcome = compute(&args, context)?;
     let json = serde_json::to_value(&outcome).map_err(|e| Error::invalid("json", e.to_string()))?;
     write_bytes(&args.output_dir.join("demo.json"), format!("{json:#}\n").as_bytes())?;

@@ -1,7 +1,9 @@
 //! The command line from outside: files, exit codes, JSON. The models are made by `tests/models/make_models.py`.
 
 mod commands;
+mod conformance;
 mod errors;
+mod placement;
 mod running;
 mod specs;
 
@@ -92,6 +94,15 @@ impl Sandbox {
             Some(name) => model(name).display().to_string(),
             None => word.to_string(),
         });
+        self.command_of(&words.collect::<Vec<_>>())
+    }
+
+    /// Runs the program in the folder with these words.
+    pub(crate) fn run_words(&self, words: &[impl AsRef<std::ffi::OsStr>]) -> Finished {
+        Finished::of(self.command_of(words).output().expect("the binary runs"))
+    }
+
+    fn command_of(&self, words: &[impl AsRef<std::ffi::OsStr>]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nputwin"));
         command.args(words).current_dir(self.dir.path());
         command

@@ -98,8 +98,12 @@ fn no_cell_of_the_coverage_is_empty() {
     let cells = sandbox.run("spec coverage --json").json();
     let cells = cells.as_array().unwrap();
     assert!(cells.len() > 500);
-    let known = ["executed", "source", "documented", "fitted", "assumed", "float", "unsupported", "no rule"];
-    for cell in cells {
+    let known =
+        ["executed", "source", "documented", "fitted", "assumed", "float", "f16", "bf16", "unsupported", "no rule"];
+    let all = sandbox.run("spec coverage --all --json float16 htp_v75").json();
+    let rows = |v: &serde_json::Value, op: &str| v.as_array().unwrap().iter().filter(|c| c["op"] == op).count();
+    assert_eq!((rows(&all, "LSTM"), rows(&all, "TopK")), (2, 8));
+    for cell in cells.iter().chain(all.as_array().unwrap()) {
         let status = cell["status"].as_str().unwrap();
         assert!(status.split('/').all(|s| known.contains(&s)), "{cell}");
     }
@@ -110,4 +114,6 @@ fn no_cell_of_the_coverage_is_empty() {
     assert_eq!(find("Conv", "u8*s8", "onnxruntime_cpu"), "executed");
     assert_eq!(find("Add", "u8", "htp_v75"), "assumed");
     assert_eq!(find("Add", "u8", "float"), "float");
+    assert_eq!(find("Add", "u8", "float16"), "f16");
+    assert_eq!(find("TopK", "u8", "htp_v75"), "documented");
 }

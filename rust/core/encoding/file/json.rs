@@ -12,9 +12,14 @@ pub(super) fn parse(bytes: &[u8], origin: &str) -> Result<Value> {
             .at(Location::File(origin.into()))
             .help("an encodings file is JSON, which has no NaN, no infinity and no key twice in one object")
     };
+    parse_strict(bytes).map_err(fail)
+}
+
+/// Parses JSON whose objects have no key twice.
+pub(crate) fn parse_strict(bytes: &[u8]) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut deserializer).map_err(fail)?;
-    deserializer.end().map_err(fail)?;
+    let value = Strict.deserialize(&mut deserializer)?;
+    deserializer.end()?;
     Ok(value)
 }
 

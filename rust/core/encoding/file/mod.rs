@@ -14,11 +14,13 @@ mod v1_0_0;
 mod v2;
 mod write;
 
+pub(crate) use json::parse_strict;
 pub use placement::{AxisEvidence, Layout, ParamUse, Unplaced};
 pub use write::{Note, WriteOptions, Written};
 
 use super::{Encoding, Granularity};
 use crate::error::{Error, Location, Result};
+use crate::num::FloatType;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fmt;
@@ -87,6 +89,15 @@ impl FloatKind {
     /// Bits of one element.
     pub fn bitwidth(self) -> u32 {
         if self == FloatKind::F32 { 32 } else { 16 }
+    }
+
+    /// The format.
+    pub fn format(self) -> FloatType {
+        match self {
+            FloatKind::F16 => FloatType::F16,
+            FloatKind::BF16 => FloatType::Bf16,
+            FloatKind::F32 => FloatType::F32,
+        }
     }
 }
 

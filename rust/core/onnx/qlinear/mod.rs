@@ -24,6 +24,7 @@ use std::collections::HashSet;
 /// `write_*` as for [`super::qdq_model`].
 pub fn qlinear_model(graph: &Graph) -> Result<Written> {
     graph.validate()?;
+    let graph = &graph.spelled_out()?;
     let mut writer = QlinearWriter::new(graph);
     writer.run()?;
     Ok(writer.base.finish())
@@ -224,9 +225,6 @@ impl<'g> QlinearWriter<'g> {
         if !node.domain.is_empty() && node.domain != MICROSOFT {
             let message = format!("the operator of domain '{}' has no form in a file", node.domain);
             return Err(Error::unsupported("write_operator", message));
-        }
-        if node.code_clamp.is_some() {
-            return Err(Error::unsupported("write_clamp", "bounds in codes have no form in an ONNX file"));
         }
         if self.on_codes(node)? || self.move_codes(node)? {
             return Ok(());

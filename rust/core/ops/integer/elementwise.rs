@@ -4,7 +4,7 @@ use super::environment::{add_attributes, add_code_input, add_encoding, add_outpu
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
 use super::table::ByteTable;
 use super::{Argument, Context, IntegerOp, Layout, Prepared, pairs};
-use crate::encoding::Granularity;
+use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
@@ -40,40 +40,7 @@ impl IntegerOp for Elementwise {
     }
 
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-        let names = arity(&facts.node.op_type).ok_or_else(|| facts.unsupported("not an elementwise operator"))?;
-        if facts.inputs.len() > names.len() && !matches!(facts.node.op_type.as_str(), "Clip" | "LookUp") {
-            return Err(facts.unsupported(format!("{} operands", facts.inputs.len())));
-        }
-        let mut env = Env::new();
-        for (i, name) in names.iter().enumerate() {
-            let encoding = encoding_of(facts, facts.input(i)?)?;
-            add_code_input(&mut env, name, encoding);
-            add_encoding(&mut env, name, encoding);
-        }
-        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
-        add_output(&mut env, encoding_of(facts, y)?, clamp);
-        let defaults: &[(&str, f32)] = match facts.node.op_type.as_str() {
-            "LeakyRelu" => &[("alpha", 0.01)],
-            "HardSigmoid" => &[("alpha", 0.2), ("beta", 0.5)],
-            "Elu" | "Celu" => &[("alpha", 1.0)],
-            "Selu" => &[("alpha", 1.673_263_2), ("gamma", 1.050_701)],
-            _ => &[],
-        };
-        add_attributes(&mut env, facts.node, defaults);
-        if facts.node.op_type == "Gelu" {
-            let tanh = facts.node.string("approximate", "none")? == "tanh";
-            env.constant("attr.approximate_tanh", Value::Bool(tanh));
-        }
-        if facts.node.op_type == "LookUp" {
-            let table = facts.constant(1)?.to_i64()?;
-            env.table("table", table.into_iter().map(|v| Value::Int(v.into())).collect());
-        }
-        if facts.node.op_type == "Clip" {
-            let (lo, hi) = clip_bounds(facts)?;
-            env.constant("attr.min", Value::F32(lo));
-            env.constant("attr.max", Value::F32(hi));
-        }
-        Ok(env)
+        environment(facts, clamp, false)
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
@@ -82,9 +49,16 @@ impl IntegerOp for Elementwise {
                 facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label()))
             );
         };
-        let env = self.environment(facts, context.clamp)?;
+        let slope = match facts.node.op_type == "PRelu" && program.reads("slope") {
+            true => Some(Slope::new(facts)?),
+            false => None,
+        };
+        let mut env = environment(facts, context.clamp, slope.is_some())?;
+        if let Some(slope) = &slope {
+            env.channel("slope", slope.values.iter().map(|&v| Value::F32(v)).collect());
+        }
         let compiled = program.compile(&env)?;
-        let operands = self.data_inputs(facts).len();
+        let operands = if slope.is_some() { 1 } else { self.data_inputs(facts).len() };
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
         let dtype = encoding_of(facts, y)?.storage_dtype();
         if operands == 1 {
@@ -97,7 +71,7 @@ impl IntegerOp for Elementwise {
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
         }
-        let names = arity(&facts.node.op_type).unwrap_or_default();
+        let names = &arity(&facts.node.op_type).unwrap_or_default()[..operands];
         let compiled = match operands {
             2 => match pairs::prepare(facts, context, compiled, names, dtype)? {
                 Ok(prepared) => return Ok(prepared),
@@ -118,7 +92,10 @@ impl IntegerOp for Elementwise {
         };
         let map = match plain {
             true => None,
-            false => Some(channel_map(facts, operands, &y.shape)?),
+            false => Some(match &slope {
+                Some(slope) => slope.map(&y.shape)?,
+                None => channel_map(facts, operands, &y.shape)?,
+            }),
         };
         let arguments = (0..operands)
             .map(|input| Argument {
@@ -130,6 +107,47 @@ impl IntegerOp for Elementwise {
             ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
     }
+}
+
+/// What programs and conditions see. A constant slope of PRelu stands apart from the operands that vary.
+fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>, constant_slope: bool) -> Result<Env> {
+    let names = arity(&facts.node.op_type).ok_or_else(|| facts.unsupported("not an elementwise operator"))?;
+    if facts.inputs.len() > names.len() && !matches!(facts.node.op_type.as_str(), "Clip" | "LookUp") {
+        return Err(facts.unsupported(format!("{} operands", facts.inputs.len())));
+    }
+    let mut env = Env::new();
+    for (i, name) in names.iter().enumerate().take(if constant_slope { 1 } else { names.len() }) {
+        let encoding = encoding_of(facts, facts.input(i)?)?;
+        add_code_input(&mut env, name, encoding);
+        add_encoding(&mut env, name, encoding);
+    }
+    let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+    add_output(&mut env, encoding_of(facts, y)?, clamp);
+    let defaults: &[(&str, f32)] = match facts.node.op_type.as_str() {
+        "LeakyRelu" => &[("alpha", 0.01)],
+        "HardSigmoid" => &[("alpha", 0.2), ("beta", 0.5)],
+        "Elu" | "Celu" => &[("alpha", 1.0)],
+        "Selu" => &[("alpha", 1.673_263_2), ("gamma", 1.050_701)],
+        _ => &[],
+    };
+    add_attributes(&mut env, facts.node, defaults);
+    if facts.node.op_type == "Gelu" {
+        let tanh = facts.node.string("approximate", "none")? == "tanh";
+        env.constant("attr.approximate_tanh", Value::Bool(tanh));
+    }
+    if facts.node.op_type == "Requantize" {
+        env.constant("x.count", Value::Int(facts.input(0)?.shape.iter().product::<usize>() as i128));
+    }
+    if facts.node.op_type == "LookUp" {
+        let table = facts.constant(1)?.to_i64()?;
+        env.table("table", table.into_iter().map(|v| Value::Int(v.into())).collect());
+    }
+    if facts.node.op_type == "Clip" {
+        let (lo, hi) = clip_bounds(facts)?;
+        env.constant("attr.min", Value::F32(lo));
+        env.constant("attr.max", Value::F32(hi));
+    }
+    Ok(env)
 }
 
 /// Real bounds of a Clip, infinite where absent.
@@ -144,6 +162,50 @@ pub fn clip_bounds(facts: &Facts<'_>) -> Result<(f32, f32)> {
         }
     };
     Ok((bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
+}
+
+/// The constant slope of a PRelu as reals: one, or one per channel.
+struct Slope {
+    values: Vec<f32>,
+    /// Axis of the output that the values run over.
+    axis: usize,
+}
+
+impl Slope {
+    fn new(facts: &Facts<'_>) -> Result<Slope> {
+        let fact = facts.input(1)?;
+        let encoding = encoding_of(facts, fact)?;
+        let Some(codes) = &fact.codes else { return Err(facts.unsupported("a slope that is not constant")) };
+        let rank = facts.input(0)?.shape.len();
+        let long: Vec<usize> = (0..fact.shape.len()).filter(|&d| fact.shape[d] != 1).collect();
+        let axis = match long[..] {
+            [] => 0,
+            [d] if fact.shape.len() <= rank => d + rank - fact.shape.len(),
+            _ => return Err(facts.unsupported(format!("a slope of shape {:?}", fact.shape))),
+        };
+        if matches!(encoding.granularity, Granularity::PerBlock { .. }) {
+            return Err(facts.unsupported("a slope with per-block scales"));
+        }
+        let real = |(i, code): (usize, i64)| {
+            let at = i % encoding.scale.len();
+            ((code - encoding.zero_point[at]) as f64 * encoding.scale[at]) as f32
+        };
+        Ok(Slope { values: codes.to_i64()?.into_iter().enumerate().map(real).collect(), axis })
+    }
+
+    fn map(&self, shape: &[usize]) -> Result<ScaleMap> {
+        let grid = Encoding::per_tensor(1.0, 0, 8, false)?;
+        if self.values.len() == 1 {
+            return ScaleMap::new(&grid, shape);
+        }
+        let spread = Encoding {
+            scale: vec![1.0; self.values.len()],
+            zero_point: vec![0; self.values.len()],
+            granularity: Granularity::PerChannel { axis: self.axis },
+            ..grid
+        };
+        ScaleMap::new(&spread, shape)
+    }
 }
 
 /// The operand repeated to the output's shape.
@@ -213,6 +275,7 @@ struct Table {
 }
 
 impl Table {
+    /// Evaluates the program for the codes `first..=last`.
     fn build(compiled: Compiled, first: i32, last: i32, dtype: DType) -> Result<Self> {
         let codes: Vec<i32> = (first..=last).collect();
         let mut out = vec![0i32; codes.len()];

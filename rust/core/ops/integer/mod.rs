@@ -15,7 +15,7 @@ mod window;
 
 use super::{Facts, Kernel};
 use crate::error::Result;
-use crate::spec::{Body, Spec};
+use crate::spec::{Action, Body, Spec};
 
 /// Order of a tensor's elements in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +77,16 @@ pub trait IntegerOp: Send + Sync {
 /// Whether an operator computes each element from the one element of its first input, and from constants.
 pub fn is_unary(op_type: &str) -> bool {
     elementwise::arity(op_type).is_some_and(|names| names.len() == 1)
+}
+
+/// Whether a node only moves codes, after its operands came into the output's encoding: by its rule's program where it has
+/// one.
+pub fn moves(op_type: &str, action: &Action) -> bool {
+    match action {
+        Action::Move => true,
+        Action::Program { .. } => movement::is_movement(op_type),
+        _ => false,
+    }
 }
 
 /// The integer form of an operator, where it has one.

@@ -42,6 +42,14 @@ pub fn is_movement(op_type: &str) -> bool {
             | "Resize"
             | "Upsample"
             | "Where"
+            | "GatherND"
+            | "Scatter"
+            | "ScatterElements"
+            | "ScatterND"
+            | "TensorScatter"
+            | "TopK"
+            | "Compress"
+            | "ReverseSequence"
     )
 }
 
@@ -52,6 +60,8 @@ impl IntegerOp for Movement {
         match facts.node.op_type.as_str() {
             "Concat" => (0..facts.inputs.len()).collect(),
             "Where" => vec![1, 2],
+            "Scatter" | "ScatterElements" | "ScatterND" => vec![0, 2],
+            "TensorScatter" => vec![0, 1],
             _ => vec![0],
         }
     }
@@ -74,6 +84,9 @@ impl IntegerOp for Movement {
         let data = self.data_inputs(facts);
         let code_facts = code_facts(facts, &data)?;
         let code_facts = Facts { inputs: &code_facts, ..*facts };
+        if facts.node.string("reduction", "none").is_ok_and(|r| matches!(r, "add" | "mul")) {
+            return Err(facts.unsupported("updates that are added or multiplied are no movement of codes"));
+        }
         if let Some(prepared) = along_channels(&code_facts, context, op, &data)? {
             return Ok(prepared);
         }
@@ -177,6 +190,7 @@ fn pad_code(facts: &Facts<'_>, spec: &Spec) -> Result<i64> {
         let mut env = Env::new();
         add_code_input(&mut env, "x", from);
         add_encoding(&mut env, "x", from);
+        env.constant("x.count", Value::Int(facts.input(0)?.shape.iter().product::<usize>() as i128));
         add_output(&mut env, to, None);
         quantizers::compile(spec, names::REQUANTIZE, &env)?.eval(0, &[code])?
     };

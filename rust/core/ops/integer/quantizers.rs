@@ -7,8 +7,8 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::num::FloatType;
 use crate::ops::closure::input;
-use crate::ops::{Fact, Kernel, RunContext};
-use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram};
+use crate::ops::{Explanation, Fact, Kernel, RunContext};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
 }
 
 struct Quantize {
+    compiled: Compiled,
     tile: TileProgram,
     map: ScaleMap,
     dtype: DType,
@@ -33,6 +34,7 @@ struct Quantize {
 }
 
 struct Dequantize {
+    compiled: Compiled,
     tile: TileProgram,
     map: ScaleMap,
 }
@@ -43,6 +45,7 @@ struct FakeQuant {
 }
 
 struct Requantize {
+    compiled: Compiled,
     tile: TileProgram,
     dtype: DType,
     table: Option<ByteTable>,
@@ -55,6 +58,7 @@ fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, sh
     let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     Ok(Quantize {
         tile: compiled.tile(),
+        compiled,
         map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?,
         dtype: encoding.storage_dtype(),
         name: name.to_string(),
@@ -66,7 +70,8 @@ fn prepare_dequantize(spec: &Spec, name: &str, encoding: &Encoding, shape: &[usi
     add_code_input(&mut env, "x", encoding);
     add_encoding(&mut env, "x", encoding);
     let compiled = compile(spec, names::DEQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
-    Ok(Dequantize { tile: compiled.tile(), map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))? })
+    let map = ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?;
+    Ok(Dequantize { tile: compiled.tile(), compiled, map })
 }
 
 /// A kernel from float32 to codes by the rule `quantize` or a variant of it.
@@ -99,32 +104,42 @@ pub fn fake_quant_kernel(
     }))
 }
 
-/// A kernel from codes of one per-tensor encoding to codes of another.
-pub fn requantize_kernel(spec: &Spec, name: &str, from: &Encoding, to: &Encoding) -> Result<Box<dyn Kernel>> {
+/// A kernel from codes of one per-tensor encoding to codes of another, by a rule on `x`, for tensors of `count` elements.
+pub fn requantize_kernel(
+    spec: &Spec,
+    rule: &str,
+    name: &str,
+    from: &Encoding,
+    to: &Encoding,
+    count: usize,
+) -> Result<Box<dyn Kernel>> {
     let mut env = Env::new();
     add_code_input(&mut env, "x", from);
     add_encoding(&mut env, "x", from);
+    env.constant("x.count", Value::Int(count as i128));
     add_output(&mut env, to, None);
-    let compiled = compile(spec, names::REQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
+    let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     if compiled.channels() > 1 {
         return Err(
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)
         );
     }
-    let mut kernel = Requantize { tile: compiled.tile(), dtype: to.storage_dtype(), table: None };
+    let mut table = None;
+    let tile = compiled.tile();
+    let dtype = to.storage_dtype();
     let codes = ByteTable::codes(from.qmin(), from.qmax());
     if let (Some(codes), Evaluator::Fast) = (codes, compiled.evaluator()) {
         let mut out = vec![0i32; codes.len()];
         let mut wide = vec![0i32; codes.len()];
         read_codes(codes.data(), 0, &mut wide)?;
-        kernel.tile.run(&[Lanes::I32(&wide)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
-        kernel.table = match kernel.dtype {
+        tile.run(&[Lanes::I32(&wide)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
+        table = match dtype {
             DType::U8 => ByteTable::new(from.qmin(), &Data::U8(out.iter().map(|&v| v as u8).collect())),
             DType::I8 => ByteTable::new(from.qmin(), &Data::I8(out.iter().map(|&v| v as i8).collect())),
             _ => None,
         };
     }
-    Ok(Box::new(kernel))
+    Ok(Box::new(Requantize { tile, compiled, dtype, table }))
 }
 
 /// Codes of a constant: those of the file, or its reals quantized by the rule for weights.
@@ -141,6 +156,30 @@ pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> 
     let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
     let mut out = kernel.run(context, &[Some(constant)])?;
     Ok(Arc::new(out.remove(0)))
+}
+
+/// The trace of one element `x`, whose channel the map gives.
+fn explain(compiled: &Compiled, map: Option<&ScaleMap>, index: usize, x: Option<Value>) -> Result<Explanation> {
+    let x = x.ok_or_else(|| Error::invalid("explain_index", format!("element {index} does not exist")))?;
+    let mut channel = 0;
+    if let Some(map) = map {
+        map.segments(index..index + 1, |_, channels| {
+            channel = match channels {
+                Channels::Uniform(c) | Channels::Cyclic { start: c } => c,
+            };
+            Ok(())
+        })?;
+    }
+    Ok(Explanation {
+        operands: vec![("x".into(), x.to_string())],
+        trace: Some(compiled.trace(channel % compiled.channels(), &[x])?),
+        ..Explanation::default()
+    })
+}
+
+/// Code `index` of a tensor in memory order.
+fn code(x: &Tensor, index: usize) -> Result<Option<Value>> {
+    Ok(x.to_i64()?.get(index).map(|&code| Value::Int(code.into())))
 }
 
 impl Quantize {
@@ -166,6 +205,11 @@ impl Kernel for Quantize {
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        let x = input(inputs, 0)?.as_f32()?.get(index).map(|&x| Value::F32(x));
+        explain(&self.compiled, Some(&self.map), index, x)
+    }
 }
 
 impl Dequantize {
@@ -188,6 +232,10 @@ impl Kernel for Dequantize {
             self.reals(codes, start, &mut Scratch::default(), chunk)
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
+    }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        explain(&self.compiled, Some(&self.map), index, code(input(inputs, 0)?, index)?)
     }
 }
 
@@ -221,17 +269,30 @@ impl Kernel for Requantize {
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
+
+    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+        explain(&self.compiled, None, index, code(input(inputs, 0)?, index)?)
+    }
 }
 
 /// Integers of a real bias by the rule `bias`: one per channel, in units of `scale_x · scale_w`.
-pub fn quantize_bias(spec: &Spec, name: &str, x: &Encoding, w: &Encoding, reals: &Tensor) -> Result<Vec<i64>> {
+///
+/// # Errors
+/// Those of the rule; `bias_value` where a real is not finite.
+pub fn quantize_bias(
+    spec: &Spec,
+    name: &str,
+    (x, w, out): (&Encoding, &Encoding, &Encoding),
+    reals: &Tensor,
+) -> Result<Vec<i64>> {
     let mut env = Env::new();
     env.input_float("b", FloatType::F32);
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
+    add_encoding(&mut env, "out", out);
     env.output(i32::MIN.into(), i32::MAX.into());
-    env.constant("y.qmin", crate::program::Value::Int(i32::MIN.into()));
-    env.constant("y.qmax", crate::program::Value::Int(i32::MAX.into()));
+    env.constant("y.qmin", Value::Int(i32::MIN.into()));
+    env.constant("y.qmax", Value::Int(i32::MAX.into()));
     let compiled = compile(spec, names::BIAS, &env).map_err(|e| e.at_tensor(name))?;
     let values = reals.as_f32().map_err(|e| e.at_tensor(name))?;
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {

@@ -94,6 +94,14 @@ impl PoolGeometry {
         }
     }
 
+    /// Channels of an output `N C 1 1` that reduces the images of a four-dimensional input.
+    fn image_channels(&self, input: &[usize]) -> Option<usize> {
+        match (&self.kind, self.output_shape.as_slice(), input) {
+            (Kind::Reduce { .. }, [n, c, 1, 1], [m, d, _, _]) if (n, c) == (m, d) => Some(*c),
+            _ => None,
+        }
+    }
+
     /// Visits the flat input indices that output `index` sums, in row-major order, and gives the divisor of a mean.
     pub fn for_each_tap(&self, index: usize, mut visit: impl FnMut(usize)) -> usize {
         match &self.kind {
@@ -161,7 +169,14 @@ impl IntegerOp for Window {
             return Err(facts.unsupported(format!("action '{}' of a pool", context.body.action.label())));
         };
         let terms = context.body.accumulator.terms;
-        let compiled = program.compile(&self.env(facts, context.clamp, terms)?)?;
+        let mut env = self.env(facts, context.clamp, terms)?;
+        let geometry = geometry(facts)?;
+        if let Some(channels) = geometry.image_channels(&facts.input(0)?.shape)
+            && program.reads("channel")
+        {
+            env.channel("channel", (0..channels).map(|c| Value::Int(c as i128)).collect());
+        }
+        let compiled = program.compile(&env)?;
         let x = encoding_of(facts, facts.input(0)?)?;
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
         let planar = planar(facts)?;
@@ -170,7 +185,7 @@ impl IntegerOp for Window {
         let pixel = y.shape.len() < 3 || y.shape[2..].iter().all(|&d| d == 1);
         let output = if pixel { Layout::RowMajor } else { layout };
         let kernel = WindowKernel {
-            geometry: geometry(facts)?,
+            geometry,
             planar,
             tile: compiled.tile(),
             compiled,
@@ -233,6 +248,9 @@ impl Window {
         };
         add_encoding(&mut env, "x", x);
         add_output(&mut env, encoding_of(facts, y)?, clamp);
+        let channels = geometry.image_channels(&facts.input(0)?.shape);
+        env.constant("images", Value::Bool(channels.is_some()));
+        env.constant("channels", Value::Int(channels.unwrap_or(0) as i128));
         env.constant("attr.count_include_pad", Value::Int(0));
         add_attributes(&mut env, facts.node, &[]);
         Ok(env)
@@ -322,7 +340,11 @@ impl WindowKernel {
                 divisors[..out.len()].iter_mut().enumerate().for_each(|(i, d)| *d = of(i));
                 lanes.push(Lanes::I32(&divisors[..out.len()]));
             }
-            self.tile.run(&lanes, Channels::Uniform(0), &mut Scratch::default(), out)
+            let cyclic = match self.compiled.channels() {
+                1 => Channels::Uniform(0),
+                c => Channels::Cyclic { start: start % c },
+            };
+            self.tile.run(&lanes, cyclic, &mut Scratch::default(), out)
         })?;
         if let Some(memory) = context.memory {
             memory.give(Data::I32(sums));
@@ -357,7 +379,11 @@ impl Kernel for WindowKernel {
             if counts_vary {
                 lanes.push(Lanes::I32(&counts[..out.len()]));
             }
-            self.tile.run(&lanes, Channels::Uniform(0), &mut Scratch::default(), out)
+            let channels = match self.compiled.channels() {
+                1 => Channels::Uniform(0),
+                c => Channels::Cyclic { start: start % c },
+            };
+            self.tile.run(&lanes, channels, &mut Scratch::default(), out)
         })?;
         Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
     }
@@ -382,7 +408,7 @@ impl Kernel for WindowKernel {
         }
         Ok(Explanation {
             operands: vec![("acc".into(), sum.to_string()), ("n".into(), count.to_string())],
-            trace: Some(self.compiled.trace(0, &values)?),
+            trace: Some(self.compiled.trace(index % self.compiled.channels(), &values)?),
             ..Explanation::default()
         })
     }

@@ -1,8 +1,9 @@
-//! `nputwin spec coverage`: how each integer operator is known, by data type and target.
+//! `nputwin spec coverage`: how each operator is known, by data type and target.
 
 use crate::output::{Outcome, Table};
 use nputwin::Result;
 use nputwin::encoding::Encoding;
+use nputwin::num::FloatType;
 use nputwin::ops::integer::{self, environment};
 use nputwin::ops::registry;
 use nputwin::program::{Env, Value as Constant};
@@ -15,6 +16,9 @@ use std::collections::BTreeSet;
 pub struct Args {
     /// Targets or TOML files; all that ship with nputwin where none is given
     targets: Vec<String>,
+    /// Operators that exist in float only, too
+    #[arg(long)]
+    all: bool,
 }
 
 /// Data types of activations.
@@ -27,8 +31,8 @@ const WEIGHTED: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
 /// How a target knows an operator on one data type.
 #[derive(Debug, Clone, PartialEq)]
 struct Cell {
-    /// `executed`, `source`, `documented`, `fitted`, `assumed`, `float`, `unsupported` or `no rule`; several, joined by
-    /// `/`, where the case depends on attributes.
+    /// `executed`, `source`, `documented`, `fitted`, `assumed`, `float` (or the format of the target's reals), `unsupported`
+    /// or `no rule`; several, joined by `/`, where the case depends on attributes.
     word: String,
     source: String,
 }
@@ -41,7 +45,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
     };
     let specs: Vec<Spec> = targets.iter().map(|t| Spec::load(t)).collect::<Result<_>>()?;
     let operators: BTreeSet<&str> = registry::all()
-        .filter(|(domain, op_type, _)| domain.is_empty() && integer::find(domain, op_type).is_some())
+        .filter(|(domain, op_type, _)| domain.is_empty() && (args.all || integer::find(domain, op_type).is_some()))
         .map(|(_, op_type, _)| op_type)
         .collect();
     let mut head = vec!["operator", "types"];
@@ -75,9 +79,12 @@ pub fn execute(args: Args) -> Result<Outcome> {
     Ok(Outcome::ok(table.render(), Value::Array(cells)))
 }
 
-/// The data types of an operator with the constants that they mean.
+/// The data types of an operator with the constants that they mean. Where it has no integer form, types do not matter.
 fn types(op_type: &str) -> Vec<(String, Result<Env>)> {
     let mut out = Vec::new();
+    if integer::find("", op_type).is_none() {
+        return vec![("real".to_string(), env(8, false, 8, false))];
+    }
     for (name, bits, signed) in ACTIVATIONS {
         match WEIGHTED.contains(&op_type) {
             true => out.extend(WEIGHTS.map(|(w, w_bits)| (format!("{name}*{w}"), env(bits, signed, w_bits, true)))),
@@ -107,18 +114,21 @@ fn env(bits: u32, signed: bool, w_bits: u32, w_signed: bool) -> Result<Env> {
 fn cell(spec: &Spec, op_type: &str, env: &Env) -> Cell {
     let fixed = |word: &str, source: &str| Cell { word: word.into(), source: source.into() };
     match spec.execution {
-        Execution::Float => return fixed("float", "the target ignores encodings"),
-        Execution::FakeQuant => return fixed("float", "float kernels between quantizers"),
+        Execution::Float => return fixed(real(spec), "the target ignores encodings"),
+        Execution::FakeQuant => return fixed(real(spec), "float kernels between quantizers"),
         Execution::Integer => {}
     }
     let Some(rule) = spec.rule(op_type).or_else(|| spec.rule(names::OTHER)) else {
         return fixed("no rule", "unspecified: running it is an error");
     };
+    if integer::find("", op_type).is_none() && rule.bodies.iter().any(|b| !matches!(b.action, Action::Float)) {
+        return fixed("unsupported", "the rule is one for integers, and nputwin has none of this operator");
+    }
     let bodies = applicable(rule, env);
     let mut words: Vec<String> = Vec::new();
     for body in &bodies {
         let word = match &body.action {
-            Action::Float => "float".to_string(),
+            Action::Float => real(spec).to_string(),
             Action::Unsupported(_) => "unsupported".to_string(),
             _ => body.evidence.status.to_string(),
         };
@@ -131,6 +141,11 @@ fn cell(spec: &Spec, op_type: &str, env: &Env) -> Cell {
     }
     let sources: Vec<&str> = bodies.iter().map(|b| b.evidence.source.as_str()).collect();
     Cell { word: words.join("/"), source: sources.join("; ") }
+}
+
+/// What float kernels of a target compute in.
+fn real(spec: &Spec) -> &'static str {
+    spec.float.as_ref().map_or("float", |f| FloatType::from(f.format).name())
 }
 
 /// The body that applies, or all that may where a condition asks for more than types.

@@ -1,9 +1,10 @@
 //! `nputwin spec doc`: the datasheet of a target in Markdown.
 
+use super::placement::{evidence_line, placement_lines};
 use super::{accumulator_words, action_lines};
 use crate::output::Outcome;
 use nputwin::Result;
-use nputwin::spec::{Body, Execution, MissingEncoding, Rule, Spec, Status, names};
+use nputwin::spec::{Body, Execution, Rule, Spec, Status, names};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -78,21 +79,13 @@ fn placement(text: &mut String, spec: &Spec) {
     if spec.execution != Execution::Integer {
         return;
     }
-    let placement = &spec.placement;
     text.push_str("\n## Placement of quantizers\n\n");
-    if !placement.supergroups.is_empty() {
-        let chains: Vec<String> = placement.supergroups.iter().map(|g| g.join(" + ")).collect();
-        let depthwise = if placement.fuse_depthwise { "" } else { " Depthwise convolutions do not fuse." };
-        let _ = writeln!(text, "- One kernel where nothing between has an encoding: {}.{depthwise}", chains.join(", "));
+    for line in placement_lines(&spec.placement) {
+        let _ = writeln!(text, "- {line}");
     }
-    if !placement.grid_preserving.is_empty() {
-        let _ = writeln!(text, "- Output in the encoding of the input: {}.", placement.grid_preserving.join(", "));
+    for (file, evidence) in &spec.placement_evidence {
+        let _ = writeln!(text, "\n{}", evidence_line(file, evidence.as_ref()));
     }
-    let missing = match placement.missing_encoding {
-        MissingEncoding::Float => "its producer and consumers run in float",
-        MissingEncoding::Error => "the model is refused",
-    };
-    let _ = writeln!(text, "- A tensor without encoding: {missing}.");
 }
 
 fn rule_text(rule: &Rule) -> String {

@@ -1,5 +1,6 @@
 //! `nputwin spec diff`.
 
+use super::placement::placement_lines;
 use super::{action_lines, rule_json};
 use crate::output::{Outcome, target_json};
 use nputwin::Result;
@@ -42,8 +43,16 @@ pub fn execute(args: Args) -> Result<Outcome> {
         other.push("execution");
     }
     if left.placement != right.placement {
-        text.push_str("placement differs (see spec show)\n");
+        text.push_str("placement\n");
+        let (l, r) = (placement_lines(&left.placement), placement_lines(&right.placement));
+        l.iter().filter(|line| !r.contains(line)).for_each(|line| text.push_str(&format!("  - {line}\n")));
+        r.iter().filter(|line| !l.contains(line)).for_each(|line| text.push_str(&format!("  + {line}\n")));
         other.push("placement");
+    }
+    let reals = |spec: &Spec| spec.float.as_ref().map_or("as ONNX says".to_string(), ToString::to_string);
+    if reals(&left) != reals(&right) {
+        let _ = writeln!(text, "reals\n  - {}\n  + {}", reals(&left), reals(&right));
+        other.push("float");
     }
     let differs = !rules.is_empty() || !other.is_empty();
     if !differs {

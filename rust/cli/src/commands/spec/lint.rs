@@ -50,6 +50,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
 
 fn check(spec: &Spec) -> Vec<Finding> {
     let mut out = Vec::new();
+    check_placement(spec, &mut out);
     for rule in spec.rules.values() {
         check_bodies(&rule.name, rule, &rule.bodies, &mut out);
         for (name, bodies) in &rule.alternatives {
@@ -68,6 +69,36 @@ fn check(spec: &Spec) -> Vec<Finding> {
         }
     }
     out
+}
+
+fn check_placement(spec: &Spec, out: &mut Vec<Finding>) {
+    let mut finding = |code, place: String, message: String| out.push(Finding { code, place, message });
+    for (file, evidence) in &spec.placement_evidence {
+        if evidence.as_ref().is_none_or(|e| e.source.trim().is_empty()) {
+            let message = "placement rules without evidence: say in `[placement.evidence]` how they are known";
+            finding("lint_placement_evidence", format!("{file} [placement]"), message.into());
+        }
+    }
+    let placement = &spec.placement;
+    for chain in placement.supergroups() {
+        if placement.supergroups().iter().filter(|other| *other == chain).count() > 1 {
+            finding(
+                "lint_placement_twice",
+                "placement.supergroups".into(),
+                format!("{} stands twice", chain.join(" + ")),
+            );
+        }
+    }
+    for (op_type, op) in &placement.ops {
+        if op.constraint.is_some() && op.output_quantized == Some(false) {
+            let message = "ends of a grid for an output without quantizer".to_string();
+            finding("lint_placement_constraint", format!("placement.ops.{op_type}"), message);
+        }
+        if op.per_channel.is_some() && op.params.get("weight").is_some_and(|w| w.quantized == Some(false)) {
+            let message = "scales per channel of a weight without quantizer".to_string();
+            finding("lint_placement_channel", format!("placement.ops.{op_type}"), message);
+        }
+    }
 }
 
 fn check_bodies(place: &str, rule: &Rule, bodies: &[Body], out: &mut Vec<Finding>) {

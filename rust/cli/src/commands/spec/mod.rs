@@ -3,8 +3,10 @@
 mod coverage;
 mod datasheet;
 mod diff;
+mod import;
 mod lint;
 mod list;
+mod placement;
 mod show;
 
 use crate::output::{Outcome, evidence_json};
@@ -19,6 +21,8 @@ pub enum Command {
     List,
     /// Show the rules of a target
     Show(show::Args),
+    /// Make a spec of the placement rules in another tool's configuration; exit code 1 where something is left out
+    Import(import::Args),
     /// Check spec files; exit code 1 where there are findings
     Lint(lint::Args),
     /// Show the rules that differ between two targets
@@ -34,6 +38,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
     match command {
         Command::List => list::execute(),
         Command::Show(args) => show::execute(args),
+        Command::Import(args) => import::execute(args),
         Command::Lint(args) => lint::execute(args),
         Command::Diff(args) => diff::execute(args),
         Command::Doc(args) => datasheet::execute(args),

@@ -1,5 +1,6 @@
 //! `nputwin spec show`.
 
+use super::placement::{evidence_line, placement_lines};
 use super::{accumulator_words, action_lines, head_json, rule_json};
 use crate::output::Outcome;
 use nputwin::Result;
@@ -25,6 +26,18 @@ pub fn execute(args: Args) -> Result<Outcome> {
     };
     let mut text = format!("{}: {}\n", spec.name, spec.title);
     let _ = writeln!(text, "origin {}, sha256 {}, weakest evidence {}", spec.origin, spec.hash, spec.status());
+    if args.rule.is_none() {
+        if let Some(float) = &spec.float {
+            let _ = writeln!(text, "\nreals\n    {float}\n    {}", evidence_line("float", float.evidence.as_ref()));
+        }
+        text.push_str("\nplacement\n");
+        for line in placement_lines(&spec.placement) {
+            let _ = writeln!(text, "    {line}");
+        }
+        for (file, evidence) in &spec.placement_evidence {
+            let _ = writeln!(text, "    {}", evidence_line(file, evidence.as_ref()));
+        }
+    }
     for rule in &rules {
         let choice = rule.choice.as_ref().map_or(String::new(), |c| format!(" (alternative {c})"));
         let _ = writeln!(text, "\n{}{choice}", rule.name);
@@ -37,6 +50,9 @@ pub fn execute(args: Args) -> Result<Outcome> {
     let mut json = head_json(&spec);
     if let Value::Object(map) = &mut json {
         map.insert("placement".into(), json!(spec.placement));
+        let of = |(file, evidence): &(String, Option<_>)| json!({ "file": file, "evidence": evidence });
+        map.insert("placement_evidence".into(), spec.placement_evidence.iter().map(of).collect());
+        map.insert("float".into(), json!(spec.float));
         map.insert("rules".into(), Value::Array(rules.into_iter().map(rule_json).collect()));
     }
     Ok(Outcome::ok(text, json))

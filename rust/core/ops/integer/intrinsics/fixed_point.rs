@@ -44,6 +44,12 @@ pub fn scale(v: i32, (m, e): (i32, i32)) -> i32 {
     shift_away(high_mul(v.wrapping_shl(left), m), e.min(0).unsigned_abs())
 }
 
+/// `v · m · 2^(e - 31)` with one rounding, half up (at -0.5: 0); exponents above 30 are the largest multiplier.
+pub fn scale_once(v: i32, (m, e): (i32, i32)) -> i32 {
+    let (m, e) = if e > 30 { (i32::MAX, 30) } else { (m, e) };
+    shr_round(i128::from(v) * i128::from(m), (31 - e) as u32, Rounding::HalfUp) as i32
+}
+
 /// `exp(a)` for `a` in `[-1/4, 0)`, Q0.31: Taylor polynomial of degree 4 around -1/8.
 fn exp_quarter(a: i32) -> i32 {
     let x = a.wrapping_add(1 << 28);

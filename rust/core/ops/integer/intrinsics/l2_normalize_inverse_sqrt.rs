@@ -1,11 +1,11 @@
 //! Division of a row by its Euclidean norm, in fixed point.
 //!
 //! The sum of squares of centred codes goes through a fixed-point inverse square root; the output encoding is scale 1/128,
-//! zero point 0. Source: tensorflow/tflite-micro@90b983c2
+//! zero point 0. The last product is rounded twice, or once. Source: tensorflow/tflite-micro@90b983c2
 //! tensorflow/lite/kernels/internal/reference/integer_ops/l2normalization.h.
 
 use super::Context;
-use super::fixed_point::{inverse_sqrt, scale};
+use super::fixed_point::{inverse_sqrt, scale, scale_once};
 use super::rows::{Rows, narrow};
 use crate::error::Result;
 use crate::ops::closure::input;
@@ -15,9 +15,18 @@ use crate::tensor::Tensor;
 struct Normalize {
     rows: Rows,
     zero_point: i64,
+    scale: fn(i32, (i32, i32)) -> i32,
 }
 
-pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+pub(super) fn prepare_twice(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, scale)
+}
+
+pub(super) fn prepare_once(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, scale_once)
+}
+
+fn prepare(facts: &Facts<'_>, scale: fn(i32, (i32, i32)) -> i32) -> Result<Box<dyn Kernel>> {
     let (x, y) = super::unary_encodings(facts)?;
     super::require_8_bits(facts, [x, y])?;
     if !y.signed || y.scale[0] != 1.0 / 128.0 || y.zero_point[0] != 0 {
@@ -28,7 +37,7 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
     }
     let shape = &facts.input(0)?.shape;
     let at = axis::normalize(facts, facts.node.int("axis", -1)?, shape.len())?;
-    Ok(Box::new(Normalize { rows: Rows::along(shape, at), zero_point: x.zero_point[0] }))
+    Ok(Box::new(Normalize { rows: Rows::along(shape, at), zero_point: x.zero_point[0], scale }))
 }
 
 impl Kernel for Normalize {
@@ -38,7 +47,7 @@ impl Kernel for Normalize {
             let centred: Vec<i32> = row.iter().map(|&c| (c - self.zero_point) as i32).collect();
             let squares = centred.iter().fold(0i32, |sum, &c| sum.wrapping_add(c.wrapping_mul(c)));
             let (m, shift) = inverse_sqrt(squares);
-            centred.iter().map(|&c| i64::from(scale(c, (m, 7 - shift)).clamp(-128, 127))).collect()
+            centred.iter().map(|&c| i64::from((self.scale)(c, (m, 7 - shift)).clamp(-128, 127))).collect()
         });
         Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, true))?])
     }

@@ -4,11 +4,15 @@
 //! bits for every thread count.
 
 mod average_pool_f32;
+mod average_pool_window_sums;
 mod fixed_point;
 mod l2_normalize_inverse_sqrt;
-mod resize_bilinear_q10;
+mod resize_bilinear;
+mod resize_bilinear_f32;
+mod resize_bilinear_q7;
 mod rows;
 mod softmax_exp_table_f32;
+mod softmax_power2_q15;
 mod softmax_q5_26;
 mod softmax_table_513;
 
@@ -22,11 +26,23 @@ type Prepare = fn(&Facts<'_>, &Context<'_>) -> Result<Box<dyn Kernel>>;
 /// Every intrinsic: its name and how it is prepared. All read input 0 and write output 0 in ONNX's order.
 const INTRINSICS: &[(&str, Prepare)] = &[
     ("average_pool_f32", average_pool_f32::prepare),
-    ("l2_normalize_inverse_sqrt", l2_normalize_inverse_sqrt::prepare),
-    ("resize_bilinear_q10", resize_bilinear_q10::prepare),
-    ("softmax_exp_table_f32", softmax_exp_table_f32::prepare),
+    ("average_pool_window_sums", average_pool_window_sums::prepare),
+    ("l2_normalize_inverse_sqrt", l2_normalize_inverse_sqrt::prepare_twice),
+    ("l2_normalize_inverse_sqrt_single_rounding", l2_normalize_inverse_sqrt::prepare_once),
+    ("resize_bilinear_f32", resize_bilinear_f32::prepare_plain),
+    ("resize_bilinear_f32_weighted", resize_bilinear_f32::prepare_weighted),
+    ("resize_bilinear_q10", resize_bilinear::prepare_q10),
+    ("resize_bilinear_q10_half_up", resize_bilinear::prepare_q10_half_up),
+    ("resize_bilinear_q11", resize_bilinear::prepare_q11),
+    ("resize_bilinear_q7", resize_bilinear_q7::prepare),
+    ("softmax_exp_table_f32", softmax_exp_table_f32::prepare_shifted),
+    ("softmax_exp_table_f32_reciprocal", softmax_exp_table_f32::prepare_reciprocal),
+    ("softmax_power2_q15", softmax_power2_q15::prepare),
+    ("softmax_power2_q15_table_16", softmax_power2_q15::prepare_sixteen),
     ("softmax_q5_26", softmax_q5_26::prepare),
+    ("softmax_q5_26_below_2_30", softmax_q5_26::prepare_below_2_30),
     ("softmax_table_513", softmax_table_513::prepare),
+    ("softmax_table_513_single_rounding", softmax_table_513::prepare_once),
     ("softmax_table_513_wrapped", softmax_table_513::prepare_wrapped),
 ];
 

@@ -23,6 +23,15 @@ struct Softmax {
 }
 
 pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    softmax(facts, f64::from(i32::MAX))
+}
+
+/// Multipliers of single rounding stay below 2^30.
+pub(super) fn prepare_below_2_30(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    softmax(facts, f64::from((1 << 30) - 1))
+}
+
+fn softmax(facts: &Facts<'_>, largest: f64) -> Result<Box<dyn Kernel>> {
     let (x, y) = super::unary_encodings(facts)?;
     super::require_8_bits(facts, [x, y])?;
     if y.scale[0] != 1.0 / 256.0 || y.zero_point[0] != y.qmin() {
@@ -30,7 +39,7 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
             facts.unsupported("an output encoding other than scale 1/256 with the zero point at the smallest code")
         );
     }
-    let real = (x.scale[0] * f64::from(1u32 << 26)).min(f64::from(i32::MAX));
+    let real = (x.scale[0] * f64::from(1u32 << 26)).min(largest);
     let (m, e) = multiplier(real);
     if !(0..=31).contains(&e) {
         return Err(facts.unsupported(format!("an input scale of {}", x.scale[0])));

@@ -1,12 +1,12 @@
 //! Softmax over 16-bit codes by two interpolated tables of 513 entries.
 //!
 //! One table holds `exp` over `[-10, 0]`, the other `1 / (1 + x)` over `[0, 1]`, both sampled so that the error of the linear
-//! interpolation is halved. The output encoding is scale 1/32768, zero point 0. A row of one element gives 32768: the plain
+//! interpolation is halved. Differences to the largest code are scaled with two roundings, or one. The output encoding is scale 1/32768, zero point 0. A row of one element gives 32768: the plain
 //! form saturates it, the wrapped form stores it in 16 bits as it is.
 //! Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/{common.h, reference/softmax.h}.
 
 use super::Context;
-use super::fixed_point::{multiplier, scale};
+use super::fixed_point::{multiplier, scale, scale_once};
 use super::rows::{Rows, narrow};
 use crate::error::Result;
 use crate::ops::closure::input;
@@ -18,6 +18,7 @@ struct Softmax {
     multiplier: (i32, i32),
     exp: Vec<i32>,
     reciprocal: Vec<i32>,
+    scale: fn(i32, (i32, i32)) -> i32,
     wraps: bool,
 }
 
@@ -50,20 +51,25 @@ fn look_up(table: &[i32], code: i64) -> i64 {
 }
 
 pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
-    softmax(facts, false)
+    softmax(facts, scale, false)
+}
+
+pub(super) fn prepare_once(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    softmax(facts, scale_once, false)
 }
 
 pub(super) fn prepare_wrapped(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
-    softmax(facts, true)
+    softmax(facts, scale, true)
 }
 
-fn softmax(facts: &Facts<'_>, wraps: bool) -> Result<Box<dyn Kernel>> {
+fn softmax(facts: &Facts<'_>, scale: fn(i32, (i32, i32)) -> i32, wraps: bool) -> Result<Box<dyn Kernel>> {
     let (x, y) = super::unary_encodings(facts)?;
     let plain = |e: &crate::encoding::Encoding| e.bitwidth == 16 && e.signed;
     if !plain(x) || !plain(y) || y.zero_point[0] != 0 || y.scale[0] != 1.0 / 32768.0 {
         return Err(facts.unsupported("encodings other than int16 with an output scale of 1/32768 and zero point 0"));
     }
     Ok(Box::new(Softmax {
+        scale,
         wraps,
         rows: Rows::of_softmax(facts)?,
         multiplier: multiplier(x.scale[0] / (10.0 / 65535.0)),
@@ -78,8 +84,8 @@ impl Softmax {
         let terms: Vec<i64> = codes
             .iter()
             .map(|&c| {
-                let scaled = i64::from(scale((c - largest) as i32, self.multiplier)) + 32767;
-                look_up(&self.exp, scaled.clamp(-32768, 32767))
+                let scaled = (self.scale)((c - largest) as i32, self.multiplier);
+                look_up(&self.exp, (i64::from(scaled) + 32767).clamp(-32768, 32767))
             })
             .collect();
         let sum = terms.iter().fold(0i32, |sum, &t| sum.wrapping_add(t as i32));

@@ -6,7 +6,7 @@ use super::weights;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::ops::{Explanation, Fact, Facts};
-use crate::program::{Compiled, Env, Evaluator, Value};
+use crate::program::{Compiled, Env, Evaluator, Program, Value};
 use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
 use crate::tensor::{DType, Tensor};
 
@@ -26,8 +26,49 @@ pub struct Mac<'a> {
     pub channels: usize,
     /// Axis of `w` that runs over output channels.
     pub channel_axis: usize,
-    /// Whether `w` has another scale than in the file, so that the file's integers of a bias are in other units.
-    pub rescaled: bool,
+    /// How the windows lie; `None` for products of matrices.
+    pub window: Option<MacWindow>,
+    /// The weights as in the file, where `w` has another encoding: the file's integers of a bias are then in other units.
+    pub file: Option<&'a Fact>,
+}
+
+/// The geometry of a convolution as far as rules depend on it. One-dimensional ones have a height of one.
+#[derive(Debug, Clone, Copy)]
+pub struct MacWindow {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Down and across.
+    pub stride: [usize; 2],
+    /// Down and across.
+    pub dilation: [usize; 2],
+    /// Groups of channels.
+    pub groups: usize,
+    /// Whether every group has one input channel and there are several groups.
+    pub depthwise: bool,
+}
+
+impl MacWindow {
+    /// Adds `kernel.h`, `stride.w` … of a window, or of a product of matrices.
+    fn add(window: Option<MacWindow>, depth: usize, env: &mut Env) {
+        let window_or_one = window.unwrap_or(MacWindow {
+            kernel: [1; 2],
+            stride: [1; 2],
+            dilation: [1; 2],
+            groups: 1,
+            depthwise: false,
+        });
+        let MacWindow { kernel, stride, dilation, groups, depthwise } = window_or_one;
+        let taps = (kernel[0] * kernel[1]).max(1);
+        for (name, [h, w]) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
+            env.constant(&format!("{name}.h"), Value::Int(h as i128));
+            env.constant(&format!("{name}.w"), Value::Int(w as i128));
+        }
+        env.constant("taps", Value::Int(taps as i128));
+        env.constant("groups", Value::Int(groups as i128));
+        env.constant("group_inputs", Value::Int((depth / taps) as i128));
+        env.constant("convolution", Value::Bool(window.is_some()));
+        env.constant("depthwise", Value::Bool(depthwise));
+    }
 }
 
 /// The frozen arithmetic of a node.
@@ -43,14 +84,18 @@ pub struct Arithmetic {
 impl<'a> Mac<'a> {
     /// The weights in the encoding in which the target multiplies them, where that is not the file's.
     pub fn reencoded(&self, facts: &Facts<'_>, spec: &Spec) -> Result<Option<Fact>> {
-        let (x, ..) = self.encodings(facts)?;
-        weights::reencode(spec, x, self.w).map_err(|e| e.at_tensor(&self.w.name))
+        let (x, _, y) = self.encodings(facts)?;
+        let mut env = Env::new();
+        add_encoding(&mut env, "out", y);
+        MacWindow::add(self.window, self.depth, &mut env);
+        let (axis, channels) = (self.channel_axis, self.channels);
+        weights::reencode(spec, x, self.w, axis, channels, env).map_err(|e| e.at_tensor(&self.w.name))
     }
 
     /// The same node with other weights.
     pub fn with_weights(self, weights: Option<&'a Fact>) -> Self {
         match weights {
-            Some(w) => Mac { w, rescaled: true, ..self },
+            Some(w) => Mac { w, file: Some(self.w), ..self },
             None => self,
         }
     }
@@ -79,9 +124,12 @@ impl<'a> Mac<'a> {
         let mut env = Env::new();
         add_encoding(&mut env, "x", x);
         add_encoding(&mut env, "w", w);
+        add_encoding(&mut env, "file", encoding_of(facts, self.file.unwrap_or(self.w))?);
+        MacWindow::add(self.window, self.depth, &mut env);
         add_output(&mut env, y, clamp);
         add_attributes(&mut env, facts.node, &[]);
         env.constant("K", Value::Int(self.depth as i128));
+        env.constant("channels", Value::Int(self.channels as i128));
         env.constant("w.dynamic", Value::Bool(self.w.constant.is_none() && self.w.codes.is_none()));
         let bits = match self.bias {
             None => 0,
@@ -95,38 +143,44 @@ impl<'a> Mac<'a> {
         Ok(env)
     }
 
-    /// Whether the integers of the bias count in units of the accumulator: signed, around zero, at scale `x · w`. A target
-    /// that adds whatever integers it finds says `verbatim_bias`.
-    fn in_accumulator_units(&self, facts: &Facts<'_>, bias: &Fact, accumulator: Accumulator) -> Result<bool> {
+    /// Whether the file's integers of the bias are used: those that count in units of the accumulator (signed, around zero,
+    /// at scale `x · w`), and whatever integers there are where the target says `verbatim_bias`.
+    fn takes_integers(&self, facts: &Facts<'_>, bias: &Fact, accumulator: Accumulator) -> Result<bool> {
         let wide = matches!(bias.codes.as_ref().map(|c| c.dtype()), Some(DType::I32 | DType::I64));
-        let Some(encoding) = bias.encoding.as_deref() else { return Ok(wide && !self.rescaled) };
+        let rescaled = self.file.is_some();
+        let Some(encoding) = bias.encoding.as_deref() else { return Ok(wide && !rescaled) };
+        let centred = encoding.zero_point.iter().all(|&z| z == 0);
+        if accumulator.verbatim_bias && !accumulator.bias {
+            return Ok(wide && centred);
+        }
         let (x, w, _) = self.encodings(facts)?;
         let near = |c: usize| {
             let expected = x.scale[0] * w.scale[c % w.scale.len()];
             (encoding.scale[c % encoding.scale.len()] / expected - 1.0).abs() < 1e-3
         };
-        let centred = encoding.zero_point.iter().all(|&z| z == 0);
         let agrees = accumulator.verbatim_bias || (centred && (0..self.channels).all(near));
-        Ok(wide && agrees && !self.rescaled)
+        Ok(wide && agrees && !rescaled)
     }
 
-    /// Integers of the bias: those of the file, or its reals by the target's rule. Empty without bias.
-    fn bias_codes(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Vec<i64>> {
-        let Some(bias) = self.bias else { return Ok(Vec::new()) };
+    /// Integers of the bias: those of the file, or its reals by the target's rule; and whether they are the file's. Empty
+    /// without bias.
+    fn bias_codes(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<(Vec<i64>, bool)> {
+        let Some(bias) = self.bias else { return Ok((Vec::new(), false)) };
+        let takes_integers = self.takes_integers(facts, bias, context.body.accumulator)?;
         let values = match (&bias.codes, &bias.constant) {
-            (Some(codes), _) if self.in_accumulator_units(facts, bias, context.body.accumulator)? => codes.to_i64()?,
+            (Some(codes), _) if takes_integers => codes.to_i64()?,
             (_, Some(reals)) => {
-                let (x, w, _) = self.encodings(facts)?;
+                let encodings = self.encodings(facts)?;
                 let spread =
                     Tensor::f32(&[self.channels], vec![*reals.as_f32()?.first().unwrap_or(&0.0); self.channels]);
                 let reals = if reals.len() == 1 { &spread } else { &**reals };
-                quantizers::quantize_bias(context.spec, &bias.name, x, w, reals)?
+                quantizers::quantize_bias(context.spec, &bias.name, encodings, reals)?
             }
             (_, None) => return Err(facts.unsupported(format!("bias '{}' is not constant", bias.name))),
         };
         match values.len() {
-            1 => Ok(vec![values[0]; self.channels]),
-            n if n == self.channels => Ok(values),
+            1 => Ok((vec![values[0]; self.channels], takes_integers)),
+            n if n == self.channels => Ok((values, takes_integers)),
             n => Err(facts.unsupported(format!("a bias of {n} elements for {} channels", self.channels))),
         }
     }
@@ -142,7 +196,8 @@ impl<'a> Mac<'a> {
         }
         let (x, w, _) = self.encodings(facts)?;
         let mut env = self.environment(facts, context.clamp)?;
-        let bias = self.bias_codes(facts, context)?;
+        let (bias, verbatim) = self.bias_codes(facts, context)?;
+        self.add_sums(program, &mut env)?;
         let reach = |e: &Encoding| e.zero_point.iter().map(|&z| (e.qmax() - z).max(z - e.qmin())).max().unwrap_or(0);
         let mut bound = self.depth as i128 * i128::from(reach(x)) * i128::from(reach(w));
         if accumulator.bias {
@@ -150,6 +205,13 @@ impl<'a> Mac<'a> {
         } else {
             let values = if bias.is_empty() { vec![0; self.channels] } else { bias.clone() };
             env.channel("b", values.iter().map(|&b| Value::Int(b.into())).collect());
+            if program.reads("b.scale") {
+                let scales = self.bias_scales(facts, verbatim)?;
+                env.channel("b.scale", scales.into_iter().map(Value::F64).collect());
+            }
+        }
+        if program.reads("channel") {
+            env.channel("channel", (0..self.channels).map(|c| Value::Int(c as i128)).collect());
         }
         let half = 1i128 << (accumulator.width - 1);
         match bound < half {
@@ -158,6 +220,32 @@ impl<'a> Mac<'a> {
         };
         let compiled = program.compile(&env)?;
         Ok(Arithmetic { compiled, bias: if accumulator.bias { bias } else { Vec::new() }, accumulator })
+    }
+}
+
+impl Mac<'_> {
+    /// Scale of the bias' integers, one per channel: the file's where they are the file's, else that of the accumulator.
+    fn bias_scales(&self, facts: &Facts<'_>, verbatim: bool) -> Result<Vec<f64>> {
+        let (x, w, _) = self.encodings(facts)?;
+        let file = self.bias.and_then(|b| b.encoding.as_deref()).filter(|_| verbatim);
+        let scale = |c: usize| match file {
+            Some(encoding) => encoding.scale[c % encoding.scale.len()],
+            None => x.scale[0] * w.scale[c % w.scale.len()],
+        };
+        Ok((0..self.channels).map(scale).collect())
+    }
+
+    /// Adds what a program may know of constant weights, one value per channel: `w.sum`, the sum of the centred codes that
+    /// are multiplied, and `file.reach`, the largest distance of the file's codes from their zero point.
+    fn add_sums(&self, program: &Program, env: &mut Env) -> Result<()> {
+        if !program.reads("w.sum") && !program.reads("file.reach") {
+            return Ok(());
+        }
+        let of = |fact: &Fact| weights::channel_statistics(fact, self.channel_axis, self.channels);
+        let (Some(used), Some(file)) = (of(self.w)?, of(self.file.unwrap_or(self.w))?) else { return Ok(()) };
+        env.channel("w.sum", used.iter().map(|s| Value::Int(s.sum.into())).collect());
+        env.channel("file.reach", file.iter().map(|s| Value::Int(s.reach.into())).collect());
+        Ok(())
     }
 }
 

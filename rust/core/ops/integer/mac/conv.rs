@@ -1,7 +1,7 @@
 //! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
 
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
-use super::arithmetic::{Arithmetic, Mac};
+use super::arithmetic::{Arithmetic, Mac, MacWindow};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
@@ -10,7 +10,7 @@ use crate::kernels::{Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, c
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::{Env, Value};
+use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -22,17 +22,10 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
     let (x, w) = (facts.input(0)?, facts.input(1)?);
     let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
     let depth = w.shape[1..].iter().product();
-    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, rescaled: false })
-}
-
-/// What conditions of a rule may read: the operands, and whether the convolution is depthwise.
-fn environment(facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-    let mut env = mac(facts)?.environment(facts, clamp)?;
-    let groups = facts.node.int("group", 1)?;
-    let w = &facts.input(1)?.shape;
-    let depthwise = groups > 1 && w.get(1) == Some(&1) && w[0] as i64 == groups;
-    env.constant("depthwise", Value::Bool(depthwise));
-    Ok(env)
+    let ConvShape { kernel, stride, dilation, groups, .. } = shape(facts)?;
+    let depthwise = groups > 1 && w.shape.get(1) == Some(&1) && w.shape[0] == groups;
+    let window = Some(MacWindow { kernel, stride, dilation, groups, depthwise });
+    Ok(Mac { x, w, bias: facts.optional(2), y, depth, channels: w.shape[0], channel_axis: 0, window, file: None })
 }
 
 /// The geometry; one-dimensional convolutions get a height of one.
@@ -60,7 +53,7 @@ impl IntegerOp for Conv {
     }
 
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
-        environment(facts, clamp)
+        mac(facts)?.environment(facts, clamp)
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {

@@ -27,7 +27,8 @@ fn mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
         depth: w.shape[0] / groups * taps,
         channels: w.shape[1] * groups,
         channel_axis: 1,
-        rescaled: false,
+        window: None,
+        file: None,
     })
 }
 

@@ -49,7 +49,8 @@ fn gemm_mac<'a>(facts: &Facts<'a>) -> Result<(Mac<'a>, bool)> {
         depth: x.shape[1],
         channels: w.shape[channel_axis],
         channel_axis,
-        rescaled: false,
+        window: None,
+        file: None,
     };
     Ok((mac, transposed))
 }
@@ -68,7 +69,8 @@ fn matmul_mac<'a>(facts: &Facts<'a>) -> Result<Mac<'a>> {
         depth: w.shape[channel_axis - 1],
         channels: w.shape[channel_axis],
         channel_axis,
-        rescaled: false,
+        window: None,
+        file: None,
     })
 }
 

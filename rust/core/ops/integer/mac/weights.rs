@@ -3,8 +3,8 @@
 use super::super::environment::add_encoding;
 use super::super::lanes::{CHUNK, ScaleMap, read_codes};
 use super::super::quantizers;
-use crate::encoding::Encoding;
-use crate::error::{Error, Result};
+use crate::encoding::{Encoding, Granularity};
+use crate::error::{Error, Kind, Result};
 use crate::ops::Fact;
 use crate::program::{Channels, Env, Lanes, Scratch, Value};
 use crate::spec::{Action, Spec, names};
@@ -12,21 +12,33 @@ use crate::tensor::{Data, Tensor};
 use std::sync::Arc;
 
 /// The fact of constant weights as the kernel multiplies them: signed 8-bit codes around zero. `None` where the spec leaves
-/// the file's codes alone, or where the weights are not constant.
+/// the file's codes alone, or where the weights are not constant. `env` holds what the rules know besides the encodings;
+/// `axis` runs over the `channels` outputs, each of which the rules see alone.
 ///
 /// # Errors
 /// Those of the rules; `weights_scale` where the new scale is not a positive number.
-pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
+pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usize, env: Env) -> Result<Option<Fact>> {
     let (Some(codes), Some(from)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
     let Some(rule) = spec.rule(names::WEIGHTS) else { return Ok(None) };
-    let map = ScaleMap::new(from, &w.shape)?;
+    let map = channel_map(from, w, axis, channels)?;
     let mut wide = vec![0i32; codes.len()];
     read_codes(codes.data(), 0, &mut wide)?;
-    let mut env = environment(x, from, &largest(&map, from, &wide)?);
-    if matches!(rule.resolve(&env)?.action, Action::Move) {
-        return Ok(None);
+    let reach: Vec<i64> = statistics(&map, from, &wide, channels)?.iter().map(|s| s.reach).collect();
+    let mut env = environment(env, x, from, &reach);
+    match &rule.resolve(&env)?.action {
+        Action::Move => return Ok(None),
+        Action::Unsupported(reason) => {
+            let error = Error::new(Kind::UnsupportedByTarget, "weights_encoding", reason.clone());
+            return Err(error.at_tensor(&w.name));
+        }
+        _ => {}
     }
-    let scale = scales(spec, &env, from.scale.len())?;
+    let mut scale = scales(spec, &env, channels)?;
+    let mut granularity = Granularity::PerChannel { axis };
+    if from.granularity == Granularity::PerTensor && scale.windows(2).all(|s| s[0] == s[1]) {
+        scale.truncate(1);
+        granularity = Granularity::PerTensor;
+    }
     env.input_int("w", from.qmin().into(), from.qmax().into());
     let compiled = quantizers::compile(spec, names::WEIGHTS, &env)?;
     let (tile, mut scratch) = (compiled.tile(), Scratch::default());
@@ -43,7 +55,7 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
         signed: true,
         symmetric: true,
         narrow_range: false,
-        granularity: from.granularity.clone(),
+        granularity,
         lpbq: None,
     };
     encoding.validate().map_err(|_| Error::invalid("weights_scale", "the rule gives a scale that is not positive"))?;
@@ -51,28 +63,62 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact) -> Result<Option<Fact>> {
     Ok(Some(Fact { constant: None, codes: Some(Arc::new(codes)), encoding: Some(Arc::new(encoding)), ..w.clone() }))
 }
 
-/// What the rules see: `x.*`, `w.*`, `w.max`, `w.centred`, and the codes of the result as `y`.
-fn environment(x: &Encoding, w: &Encoding, largest: &[i64]) -> Env {
-    let mut env = Env::new();
+/// What the rules see: what `env` holds, `x.*`, `w.*`, `w.max`, `w.reach`, `w.centred`, and the codes of the result as `y`.
+fn environment(mut env: Env, x: &Encoding, w: &Encoding, reach: &[i64]) -> Env {
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
-    env.channel("w.max", largest.iter().map(|&m| Value::Int(m.into())).collect());
+    let per_channel = |values: &[i64]| values.iter().map(|&m| Value::Int(m.into())).collect();
+    match w.granularity {
+        Granularity::PerTensor => env.channel("w.max", per_channel(&[reach.iter().copied().max().unwrap_or(0)])),
+        _ => env.channel("w.max", per_channel(reach)),
+    };
+    env.channel("w.reach", per_channel(reach));
     let centre = if w.signed { 0 } else { 1i64 << (w.bitwidth - 1) };
     env.constant("w.centred", Value::Bool(w.zero_point.iter().all(|&z| z == centre)));
     env.output(i8::MIN.into(), i8::MAX.into());
     env
 }
 
-/// The largest `|w - zero point|` of the data, per tensor or channel.
-fn largest(map: &ScaleMap, encoding: &Encoding, codes: &[i32]) -> Result<Vec<i64>> {
-    let mut out = vec![0i64; encoding.scale.len()];
-    map.segments(0..codes.len(), |range, channels| {
+/// What constant weights hold in one output channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChannelStatistics {
+    /// Sum of `w - zero point`.
+    pub sum: i64,
+    /// The largest `|w - zero point|`.
+    pub reach: i64,
+}
+
+/// The statistics of each of `channels` outputs along `axis`; `None` without constant codes.
+pub fn channel_statistics(w: &Fact, axis: usize, channels: usize) -> Result<Option<Vec<ChannelStatistics>>> {
+    let (Some(codes), Some(encoding)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
+    let map = channel_map(encoding, w, axis, channels)?;
+    let mut wide = vec![0i32; codes.len()];
+    read_codes(codes.data(), 0, &mut wide)?;
+    Ok(Some(statistics(&map, encoding, &wide, channels)?))
+}
+
+/// Which element belongs to which output channel, whatever the granularity of the encoding.
+fn channel_map(encoding: &Encoding, w: &Fact, axis: usize, channels: usize) -> Result<ScaleMap> {
+    let spread = Encoding {
+        scale: vec![1.0; channels],
+        zero_point: vec![0; channels],
+        granularity: Granularity::PerChannel { axis },
+        ..encoding.clone()
+    };
+    ScaleMap::new(&spread, &w.shape)
+}
+
+fn statistics(map: &ScaleMap, encoding: &Encoding, codes: &[i32], channels: usize) -> Result<Vec<ChannelStatistics>> {
+    let mut out = vec![ChannelStatistics::default(); channels];
+    map.segments(0..codes.len(), |range, place| {
         for (i, &code) in codes[range].iter().enumerate() {
-            let channel = match channels {
+            let channel = match place {
                 Channels::Uniform(channel) => channel,
-                Channels::Cyclic { start } => (start + i) % out.len(),
+                Channels::Cyclic { start } => (start + i) % channels,
             };
-            out[channel] = out[channel].max((i64::from(code) - encoding.zero_point[channel]).abs());
+            let centred = i64::from(code) - encoding.zero_point[channel % encoding.zero_point.len()];
+            out[channel].sum += centred;
+            out[channel].reach = out[channel].reach.max(centred.abs());
         }
         Ok(())
     })?;
@@ -91,7 +137,6 @@ fn scales(spec: &Spec, env: &Env, channels: usize) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoding::Granularity;
     use crate::tensor::DType;
 
     const SPEC: &str = r#"
@@ -128,7 +173,8 @@ evidence = { status = "assumed", source = "test" }
     fn run(x_bits: u32, w: &Fact) -> Option<(Vec<i64>, Vec<f64>)> {
         let spec = Spec::parse(SPEC, "test").unwrap();
         let x = Encoding::per_tensor(0.5, 0, x_bits, false).unwrap();
-        let out = reencode(&spec, &x, w).unwrap()?;
+        let channels = w.shape[1];
+        let out = reencode(&spec, &x, w, 1, channels, Env::new()).unwrap()?;
         let encoding = out.encoding.unwrap();
         assert_eq!((encoding.signed, encoding.bitwidth), (true, 8));
         assert!(encoding.zero_point.iter().all(|&z| z == 0));
@@ -155,5 +201,34 @@ evidence = { status = "assumed", source = "test" }
     fn centred_and_zero_weights_need_no_division() {
         assert_eq!(run(16, &fact(vec![128, 129, 3, 255], vec![0.25], vec![128])), None);
         assert_eq!(run(16, &fact(vec![9; 4], vec![0.25], vec![9])).unwrap().0, [0; 4]);
+    }
+
+    #[test]
+    fn channels_of_one_encoding_may_get_scales_of_their_own() {
+        let text = SPEC.replace("w.max", "w.reach").replace("x.bits == 16", "taps == 9");
+        let spec = Spec::parse(&text, "test").unwrap();
+        let x = Encoding::per_tensor(0.5, 0, 8, false).unwrap();
+        let w = fact(vec![10, 30, 210, 110], vec![0.25], vec![10]);
+        let mut env = Env::new();
+        env.constant("taps", Value::Int(9));
+        let out = reencode(&spec, &x, &w, 1, 2, env.clone()).unwrap().unwrap();
+        let encoding = out.encoding.unwrap();
+        assert_eq!(out.codes.unwrap().to_i64().unwrap(), [0, 25, 127, 127]);
+        assert_eq!(encoding.scale, [0.25 * 200.0 / 127.0, 0.25 * 100.0 / 127.0]);
+        assert_eq!(encoding.granularity, Granularity::PerChannel { axis: 1 });
+        let even = fact(vec![0, 0, 20, 20], vec![0.25], vec![10]);
+        let out = reencode(&spec, &x, &even, 1, 2, env).unwrap().unwrap();
+        assert_eq!(out.encoding.unwrap().granularity, Granularity::PerTensor);
+    }
+
+    #[test]
+    fn statistics_are_those_of_outputs_along_the_axis() {
+        let w = fact(vec![1, 3, 3, 7], vec![1.0, 2.0], vec![2, 3]);
+        let by = |axis| channel_statistics(&w, axis, 2).unwrap().unwrap().iter().map(|s| (s.sum, s.reach)).collect();
+        let columns: Vec<(i64, i64)> = by(1);
+        assert_eq!(columns, [(0, 1), (4, 4)]);
+        let one = fact(vec![1, 3, 3, 7], vec![1.0], vec![2]);
+        let rows: Vec<_> = channel_statistics(&one, 0, 2).unwrap().unwrap();
+        assert_eq!(rows, [ChannelStatistics { sum: 0, reach: 1 }, ChannelStatistics { sum: 6, reach: 5 }]);
     }
 }

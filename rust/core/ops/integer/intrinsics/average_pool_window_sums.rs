@@ -1,0 +1,254 @@
+//! Average pooling of uint8 codes from differences of a summed-area table.
+//!
+//! The table holds sums times 256. Beyond an edge it continues so that a window that is cut off there has the whole window's
+//! sum times its own mean, to the precision of 15-bit factors. A window's sum is rounded to 16 bits, multiplied by a 15-bit
+//! reciprocal of the window's size and rounded to a code. Windows of 3×3 with step 1 pad the image with the mean of its two
+//! outermost lines and take a ninth in 15 bits; windows of 2×2 with step 2 across repeat the outermost line. A result of
+//! one element per channel is another kernel, which chooses its range from the data.
+//! Source: XiaoMi/nnlib@df7ad3c1 hexagon/ops/src/op_avgpool_d32.c, hexagon/{src/integral_buffer.c,
+//! include/nn_integral_buffer.h, asm_src/avgpool_d32.S}.
+
+use super::Context;
+use super::rows::narrow;
+use crate::error::Result;
+use crate::ops::closure::input;
+use crate::ops::window::Window;
+use crate::ops::{Facts, Kernel, RunContext};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+/// One axis of the pool, after what has no effect was removed.
+#[derive(Debug, Clone)]
+struct Axis {
+    input: usize,
+    output: usize,
+    kernel: usize,
+    stride: usize,
+    before: usize,
+    after: usize,
+    /// Padding lines farther from the image than any window needs.
+    beyond: usize,
+    /// `-p / (kernel - p)` for line `p` of the padding, 15 bits.
+    factors: Vec<i64>,
+}
+
+enum Form {
+    /// 3×3, step 1.
+    Ninth,
+    /// 2×2, step 2 across.
+    Quarter,
+    Table {
+        mantissa: i64,
+        shift: u32,
+    },
+}
+
+struct AveragePool {
+    form: Form,
+    axes: [Axis; 2],
+    shape: Vec<usize>,
+    plane: usize,
+    /// Columns of the input's rows.
+    width: usize,
+}
+
+fn ceil_log2(v: usize) -> u32 {
+    usize::BITS - (v - 1).leading_zeros()
+}
+
+/// `1 / n` with 31 bits, nearest.
+fn reciprocal(n: usize) -> i64 {
+    match n {
+        1 => 0x7FFF_FFFF,
+        _ => ((1i64 << 32) / n as i64 + 1) >> 1,
+    }
+}
+
+impl Axis {
+    fn new(input: usize, output: usize, kernel: usize, stride: usize, before: usize, after: usize) -> Axis {
+        let mut axis = Axis { input, output, kernel, stride, before, after, beyond: 0, factors: Vec::new() };
+        if output == 1 {
+            let used = if after == 0 && stride > 1 { input.min(kernel) } else { input };
+            return Axis { input: used, kernel: used, stride: 1, before: 0, after: 0, ..axis };
+        }
+        let mut beyond = kernel as i64 - 1 - input as i64;
+        if beyond > 0 {
+            let shrink = kernel as i64 - before.max(after) as i64 - input as i64;
+            if shrink > 0 {
+                axis.kernel -= 2 * shrink as usize;
+                axis.before -= shrink as usize;
+                axis.after -= shrink as usize;
+                beyond -= 2 * shrink;
+            }
+        }
+        axis.beyond = beyond.max(0) as usize;
+        axis.factors = (1..=axis.before.max(axis.after))
+            .map(|line| {
+                let p = line.max(axis.beyond + 1);
+                let rest = axis.kernel - p;
+                if rest <= p { -0x8000 } else { -((reciprocal(rest) * p as i64 + 0x8000) >> 16) }
+            })
+            .collect();
+        axis
+    }
+
+    /// Continues sums over `0..=input` by the padding on both sides.
+    fn continued(&self, sums: &[i64]) -> Vec<i64> {
+        let scaled = |v: i64, factor: i64| (v * factor + 0x4000) >> 15;
+        let mut out = Vec::with_capacity(self.before + sums.len() + self.after);
+        for line in (1..=self.before).rev() {
+            out.push(if line <= self.beyond { 0 } else { scaled(sums[self.kernel - line], self.factors[line - 1]) });
+        }
+        out.extend_from_slice(sums);
+        let whole = sums[self.input];
+        for line in 1..=self.after {
+            let back = self.input.min(self.kernel - line);
+            out.push(whole - scaled(whole - sums[self.input - back], self.factors[line - 1]));
+        }
+        out
+    }
+}
+
+pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    let (x, y) = super::unary_encodings(facts)?;
+    super::require_8_bits(facts, [x, y])?;
+    if x.signed || !x.same_grid(y) {
+        return Err(facts.unsupported("other than uint8 codes, or different encodings of input and output"));
+    }
+    let shape = &facts.input(0)?.shape;
+    let out = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?.shape.clone();
+    let kernel = facts.node.ints("kernel_shape")?.ok_or_else(|| facts.invalid("no kernel_shape"))?;
+    let kernel: Vec<usize> = kernel.iter().map(|&k| k.max(1) as usize).collect();
+    if shape.len() != 4 || kernel.len() != 2 || out.contains(&0) {
+        return Err(facts.unsupported("pools over other than two axes"));
+    }
+    if out[2..] == [1, 1] {
+        return Err(facts.unsupported("one output per channel: the kernel chooses the output's range from the data"));
+    }
+    let window = Window::from_node(facts, &shape[2..], &kernel, facts.node.int("ceil_mode", 0)? != 0)?;
+    let padded = window.pads_begin.iter().chain(&window.pads_end).any(|&p| p > 0);
+    if window.dilations.iter().any(|&d| d != 1) || (padded && facts.node.int("count_include_pad", 0)? != 0) {
+        return Err(facts.unsupported("dilations, and padding that counts"));
+    }
+    let mut axes = Vec::new();
+    for d in 0..2 {
+        let (input, output, stride) = (shape[2 + d], out[2 + d], window.strides[d]);
+        // The runtime pads not at all, or so that every stride starts an output.
+        let whole = ((output - 1) * stride + kernel[d]).saturating_sub(input);
+        let same = [whole / 2, whole - whole / 2];
+        let pads = [window.pads_begin[d], window.pads_end[d]];
+        let fits = match pads {
+            [0, 0] => output == (input.max(kernel[d]) - kernel[d]) / stride + 1,
+            _ => pads == same && output == input.div_ceil(stride),
+        };
+        if !fits {
+            return Err(facts.unsupported(format!("pads {pads:?}: neither none nor those of SAME")));
+        }
+        axes.push((input, output, kernel[d], stride, pads[0], pads[1]));
+    }
+    let [rows, columns] = [axes[0], axes[1]].map(|(i, o, k, s, b, a)| Axis::new(i, o, k, s, b, a));
+    let area = rows.kernel * columns.kernel;
+    let shift = ceil_log2(area) + 1;
+    if shift > 15 {
+        return Err(facts.unsupported(format!("a window of {area} elements")));
+    }
+    let both = |kernel: usize| rows.kernel == kernel && columns.kernel == kernel;
+    let form = if both(3) && rows.stride == 1 && columns.stride == 1 && rows.input > 1 && columns.input > 1 {
+        Form::Ninth
+    } else if both(2) && columns.stride == 2 {
+        Form::Quarter
+    } else {
+        Form::Table { mantissa: (((16384i64 << shift) / area as i64) + 1) >> 1, shift }
+    };
+    let (plane, width) = (shape[2] * shape[3], shape[3]);
+    Ok(Box::new(AveragePool { form, axes: [rows, columns], shape: out, plane, width }))
+}
+
+fn round_up(v: i64, shift: u32) -> i64 {
+    (v + (1 << (shift - 1))) >> shift
+}
+
+impl AveragePool {
+    fn channel(&self, codes: &[i64]) -> Vec<i64> {
+        let [rows, columns] = &self.axes;
+        let at = |r: usize, c: usize| codes[r * self.width + c];
+        let mut out = Vec::with_capacity(rows.output * columns.output);
+        if let Form::Table { mantissa, shift } = self.form {
+            let table = self.table(codes);
+            let line = columns.before + columns.input + 1 + columns.after;
+            for r in 0..rows.output {
+                for c in 0..columns.output {
+                    let (top, left) = (r * rows.stride * line, c * columns.stride);
+                    let bottom = top + rows.kernel * line;
+                    let right = left + columns.kernel;
+                    let sum = table[bottom + right] - table[top + right] - (table[bottom + left] - table[top + left]);
+                    let sum = round_up(sum, shift).clamp(-32768, 32767);
+                    let mean = round_up(sum * mantissa, 15).clamp(-32768, 32767);
+                    out.push(round_up(mean, 6).clamp(0, 255));
+                }
+            }
+            return out;
+        }
+        let quarter = matches!(self.form, Form::Quarter);
+        // A line beyond the edge: the outermost one, or its mean with the one next to it.
+        let outside = |before: bool, size: usize, line: &dyn Fn(usize) -> i64| match (quarter, before) {
+            (true, true) => line(0),
+            (true, false) => line(size - 1),
+            (false, true) => (line(0) + line(1) + 1) >> 1,
+            (false, false) => (line(size - 1) + line(size - 2) + 1) >> 1,
+        };
+        let extended = |position: i64, size: usize, line: &dyn Fn(usize) -> i64| match usize::try_from(position) {
+            Err(_) => outside(true, size, line),
+            Ok(p) if p >= size => outside(false, size, line),
+            Ok(p) => line(p),
+        };
+        for r in 0..rows.output {
+            for c in 0..columns.output {
+                let mut sum = 0;
+                for i in 0..rows.kernel {
+                    for j in 0..columns.kernel {
+                        let y = (r * rows.stride + i) as i64 - rows.before as i64;
+                        let x = (c * columns.stride + j) as i64 - columns.before as i64;
+                        let column = |c: usize| extended(y, rows.input, &|r| at(r, c));
+                        sum += extended(x, columns.input, &column);
+                    }
+                }
+                out.push(if quarter { round_up(sum, 2) } else { round_up(sum * 3641, 15) });
+            }
+        }
+        out
+    }
+
+    /// The summed-area table with its continuation, row by row.
+    fn table(&self, codes: &[i64]) -> Vec<i64> {
+        let [rows, columns] = &self.axes;
+        let line = columns.before + columns.input + 1 + columns.after;
+        let mut lines = vec![vec![0; line]];
+        let mut sums = vec![0i64; columns.input + 1];
+        for r in 0..rows.input {
+            let mut across = 0;
+            for c in 0..columns.input {
+                across += codes[r * self.width + c] * 256;
+                sums[c + 1] += across;
+            }
+            lines.push(columns.continued(&sums));
+        }
+        let mut table = vec![0; line * (rows.before + rows.input + 1 + rows.after)];
+        for c in 0..line {
+            let down: Vec<i64> = lines.iter().map(|l| l[c]).collect();
+            for (r, v) in rows.continued(&down).into_iter().enumerate() {
+                table[r * line + c] = v;
+            }
+        }
+        table
+    }
+}
+
+impl Kernel for AveragePool {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let codes = input(inputs, 0)?.to_i64()?;
+        let planes: Vec<Vec<i64>> =
+            context.pool.install(|| codes.par_chunks(self.plane).map(|plane| self.channel(plane)).collect());
+        Ok(vec![Tensor::new(self.shape.clone(), narrow(&planes.concat(), 8, false))?])
+    }
+}

@@ -1,0 +1,153 @@
+//! Bilinear interpolation of codes with fixed-point weights.
+//!
+//! An output position lies between two source positions per axis; the weight of the second is an integer of 10 or 11
+//! fraction bits, and the weighted sum of four codes is rounded once. Input and output share an encoding.
+//! - `q10`: positions are integers too, multiples of `scale = (1024·in + out/2) / out`; the sum is rounded half away from
+//!   zero (at -0.5: -1) or half up (at -0.5: 0).
+//!   Source: tensorflow/tflite-micro@90b983c2 tensorflow/lite/kernels/internal/reference/resize_bilinear.h.
+//! - `q11`: positions are float32, clamped to the image; their fractions are rounded half-even to multiples of 1/2048, and
+//!   the sum half up.
+//!   Source: google/XNNPACK@75db3c09 src/indirection.c, src/s8-ibilinear/scalar.c.in.
+
+use super::Context;
+use super::rows::narrow;
+use crate::error::Result;
+use crate::num::{Rounding, shr_round};
+use crate::ops::closure::input;
+use crate::ops::{Facts, Kernel, RunContext};
+use crate::tensor::Tensor;
+
+/// Two source positions and the weight of the second, in units of the last fraction bit.
+type Tap = (usize, usize, i64);
+
+/// How output positions lie on the input.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Alignment {
+    Asymmetric,
+    Corners,
+    HalfPixel,
+}
+
+/// The taps of one axis, from the sizes of input and output.
+type Taps = fn(usize, usize, Alignment) -> Vec<Tap>;
+
+/// What a resize of images needs to know of its node.
+pub(super) struct Geometry {
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Shape of the output, `N C H W`.
+    pub shape: Vec<usize>,
+    /// How positions lie.
+    pub alignment: Alignment,
+    /// Bits of the codes.
+    pub bits: u32,
+    /// Whether the codes have a sign.
+    pub signed: bool,
+}
+
+struct Resize {
+    rows: Vec<Tap>,
+    columns: Vec<Tap>,
+    fraction_bits: u32,
+    rounding: Rounding,
+    geometry: Geometry,
+}
+
+fn taps_q10(input: usize, output: usize, alignment: Alignment) -> Vec<Tap> {
+    let (i, o) = (input as i64, output as i64);
+    let scale = match alignment == Alignment::Corners && o > 1 {
+        true => (1024 * (i - 1) + (o - 1) / 2) / (o - 1),
+        false => (1024 * i + o / 2) / o,
+    };
+    (0..o)
+        .map(|at| {
+            let position = at * scale + if alignment == Alignment::HalfPixel { scale / 2 - 512 } else { 0 };
+            let lower = (position / 1024).max(0);
+            let upper = ((position + 1023) / 1024).min(i - 1);
+            (lower.min(i - 1) as usize, upper.max(0) as usize, position - 1024 * lower)
+        })
+        .collect()
+}
+
+fn taps_q11(input: usize, output: usize, alignment: Alignment) -> Vec<Tap> {
+    let inner = usize::from(alignment == Alignment::Corners && output != 1);
+    let scale = (input - inner) as f32 / (output - inner) as f32;
+    let offset = if alignment == Alignment::HalfPixel { 0.5 * scale - 0.5 } else { 0.0 };
+    let last = input - 1;
+    (0..output)
+        .map(|at| {
+            let position = (at as f32 * scale + offset).max(0.0).min(last as f32);
+            let lower = position as usize;
+            let weight = ((position - lower as f32) * 2048.0).round_ties_even();
+            (lower, (lower + 1).min(last), weight as i64)
+        })
+        .collect()
+}
+
+pub(super) fn prepare_q10(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, taps_q10, 10, Rounding::HalfAway)
+}
+
+pub(super) fn prepare_q10_half_up(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, taps_q10, 10, Rounding::HalfUp)
+}
+
+pub(super) fn prepare_q11(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
+    prepare(facts, taps_q11, 11, Rounding::HalfUp)
+}
+
+/// The geometry of a node; an error where it is anything but linear interpolation of images on one grid.
+pub(super) fn geometry(facts: &Facts<'_>) -> Result<Geometry> {
+    let (x, y) = super::unary_encodings(facts)?;
+    if !x.same_grid(y) {
+        return Err(facts.unsupported("different encodings of input and output"));
+    }
+    let shape = &facts.input(0)?.shape;
+    let out = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?.shape.clone();
+    if shape.len() != 4 || shape[..2] != out[..2] || facts.node.string("mode", "nearest")? != "linear" {
+        return Err(facts.unsupported("anything but linear interpolation of the last two of four axes"));
+    }
+    if shape[2..].contains(&0) || out[2..].contains(&0) {
+        return Err(facts.unsupported("an image without pixels"));
+    }
+    let default = if facts.opset < 11 { "asymmetric" } else { "half_pixel" };
+    let alignment = match facts.node.string("coordinate_transformation_mode", default)? {
+        "align_corners" => Alignment::Corners,
+        "half_pixel" => Alignment::HalfPixel,
+        "asymmetric" => Alignment::Asymmetric,
+        other => return Err(facts.unsupported(format!("coordinate_transformation_mode {other}"))),
+    };
+    Ok(Geometry { input: [shape[2], shape[3]], shape: out, alignment, bits: y.bitwidth, signed: y.signed })
+}
+
+fn prepare(facts: &Facts<'_>, taps: Taps, fraction_bits: u32, rounding: Rounding) -> Result<Box<dyn Kernel>> {
+    let geometry = geometry(facts)?;
+    Ok(Box::new(Resize {
+        rows: taps(geometry.input[0], geometry.shape[2], geometry.alignment),
+        columns: taps(geometry.input[1], geometry.shape[3], geometry.alignment),
+        fraction_bits,
+        rounding,
+        geometry,
+    }))
+}
+
+impl Kernel for Resize {
+    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let codes = input(inputs, 0)?.to_i64()?;
+        let [height, width] = self.geometry.input;
+        let one = 1 << self.fraction_bits;
+        let mut out = Vec::with_capacity(self.geometry.shape.iter().product());
+        for plane in codes.chunks_exact((height * width).max(1)) {
+            for &(top, bottom, fy) in &self.rows {
+                for &(left, right, fx) in &self.columns {
+                    let at = |r: usize, c: usize| plane[r * width + c];
+                    let upper = at(top, left) * (one - fx) + at(top, right) * fx;
+                    let lower = at(bottom, left) * (one - fx) + at(bottom, right) * fx;
+                    let sum = upper * (one - fy) + lower * fy;
+                    out.push(shr_round(sum.into(), 2 * self.fraction_bits, self.rounding) as i64);
+                }
+            }
+        }
+        Ok(vec![Tensor::new(self.geometry.shape.clone(), narrow(&out, self.geometry.bits, self.geometry.signed))?])
+    }
+}

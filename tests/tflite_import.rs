@@ -1,0 +1,132 @@
+//! Small TFLite files: what the graph of each one is.
+
+#[path = "support/tflite.rs"]
+mod support;
+
+use nputwin::exec::{Options as SessionOptions, Session};
+use nputwin::graph::{Clamp, Dim};
+use nputwin::spec::Spec;
+use nputwin::tensor::{Data, Tensor as Values};
+use nputwin::tflite;
+use support::{FLOAT32, INT4, INT8, Operator, Options, Tensor, convolution};
+
+#[test]
+fn a_convolution_has_onnx_order_and_the_codes_of_the_file() {
+    let graph = tflite::decode(&convolution().bytes(), "test").unwrap();
+    let [node] = graph.nodes.as_slice() else { panic!("{:?}", graph.nodes) };
+    assert_eq!((node.op_type.as_str(), node.clamp), ("Conv", Some(Clamp { lo: 0.0, hi: 6.0 })));
+    let named = |name: &str| &graph.tensors[graph.find(name).unwrap()];
+    assert_eq!(named("w").codes.as_ref().unwrap().shape(), [3, 2, 1, 1]);
+    assert_eq!(named("w").codes.as_ref().unwrap().data(), &Data::I8(vec![1, 2, 3, 4, 5, -1]));
+    assert_eq!(named("b").codes.as_ref().unwrap().data(), &Data::I32(vec![7, -8, 9]));
+    assert!(named("x").channels_last && named("y").channels_last && !named("w").channels_last);
+    assert_eq!(named("x").shape, Some([1, 2, 4, 5].map(Dim::Fixed).to_vec()));
+    assert_eq!(named("x").outer_shape(), Some([1, 4, 5, 2].map(Dim::Fixed).to_vec()));
+    assert!(graph.inputs[0].quantized && graph.outputs[0].quantized);
+}
+
+#[test]
+fn codes_go_in_and_come_out_in_the_order_of_the_file() {
+    let graph = tflite::decode(&convolution().bytes(), "test").unwrap();
+    let session = Session::new(graph, Spec::load("tflite_micro").unwrap(), SessionOptions::default()).unwrap();
+    assert_eq!(session.inputs()[0].shape, Some([1, 4, 5, 2].map(Dim::Fixed).to_vec()));
+    let codes: Vec<i8> = (0..40).map(|i| i - 20).collect();
+    let x = Values::new(vec![1, 4, 5, 2], Data::I8(codes.clone())).unwrap();
+    let result = session.run_with(&[("x", &x)], true, &mut || Ok(())).unwrap();
+    let y = &result.outputs[0].1;
+    assert_eq!(y.shape(), [1, 4, 5, 3]);
+    // Scales are powers of two: x·w/y is 1/4, 1/2 and 1, and a 6 is the code 12. The target rounds after each halving: the first
+    // time halves go up, then away from zero, which is the same within the clamp.
+    let half = |v: i64| (v + 1) >> 1;
+    let w = [[1, 2], [3, 4], [5, -1]];
+    let expected = codes.chunks(2).flat_map(|p| {
+        let sums: Vec<i64> =
+            w.iter().zip([7, -8, 9]).map(|(w, b)| i64::from(p[0]) * w[0] + i64::from(p[1]) * w[1] + b).collect();
+        [half(half(sums[0])), half(sums[1]), sums[2]].map(|v| v.clamp(0, 12))
+    });
+    assert_eq!(y.to_i64().unwrap(), expected.collect::<Vec<_>>());
+    let captured = result.captured.iter().find(|c| c.name == "y").unwrap();
+    assert_eq!(captured.codes.as_ref(), Some(y));
+    // Element 4 is channel 1 of the second pixel.
+    let explained = session.explain(&[("x", &x)], "y", 4).unwrap();
+    let acc = explained.operands.iter().find(|(name, _)| name == "acc").unwrap();
+    assert_eq!(acc.1, (i64::from(codes[2]) * 3 + i64::from(codes[3]) * 4 - 8).to_string());
+}
+
+#[test]
+fn four_bits_are_unpacked_low_half_first() {
+    let mut model = convolution();
+    model.tensors[1].dtype = INT4;
+    model.buffers[1] = vec![0x21, 0xe3, 0x8f];
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    let w = &graph.tensors[graph.find("w").unwrap()];
+    assert_eq!(w.codes.as_ref().unwrap().to_i64().unwrap(), [1, 2, 3, -2, -1, -8]);
+    assert_eq!(w.encoding.as_ref().unwrap().bitwidth, 4);
+}
+
+#[test]
+fn open_dimensions_stay_open() {
+    let mut model = convolution();
+    model.tensors[0].signature = vec![-1, 4, 5, 2];
+    model.tensors[3].signature = vec![-1, 4, 5, 3];
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    let session = Session::new(graph, Spec::load("tflite_micro").unwrap(), SessionOptions::default()).unwrap();
+    let x = Values::new(vec![3, 4, 5, 2], Data::I8(vec![1; 120])).unwrap();
+    assert_eq!(session.run(&[("x", &x)]).unwrap().outputs[0].1.shape(), [3, 4, 5, 3]);
+}
+
+/// Puts QUANTIZE before the convolution and DEQUANTIZE behind it.
+#[test]
+fn quantizers_at_the_ports_are_encodings_of_the_ports() {
+    let mut model = convolution();
+    let real = |name: &str, shape: &[i32]| Tensor {
+        name: name.into(),
+        shape: shape.to_vec(),
+        dtype: FLOAT32,
+        ..Tensor::default()
+    };
+    model.tensors.extend([real("real_x", &[1, 4, 5, 2]), real("real_y", &[1, 4, 5, 3])]);
+    model.codes.extend([114, 6]);
+    let single = |code, from, to| Operator { code, inputs: vec![from], outputs: vec![to], options: Options::default() };
+    model.operators.insert(0, single(1, 4, 0));
+    model.operators.push(single(2, 3, 5));
+    (model.inputs, model.outputs) = (vec![4], vec![5]);
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    assert_eq!(graph.nodes.len(), 1);
+    assert_eq!(graph.find("x"), graph.find("real_x"));
+    assert_eq!(graph.find("y"), graph.find("real_y"));
+    let port = |p: &nputwin::graph::Port| (p.name.clone(), p.quantized);
+    assert_eq!(graph.inputs.iter().map(port).collect::<Vec<_>>(), [("real_x".to_string(), false)]);
+    assert_eq!(graph.outputs.iter().map(port).collect::<Vec<_>>(), [("real_y".to_string(), false)]);
+    assert!(graph.tensors[graph.inputs[0].tensor].encoding.is_some());
+}
+
+#[test]
+fn an_operator_without_an_order_turns_with_its_neighbours_and_a_reshape_turns_back() {
+    let mut model = convolution();
+    // y → RELU → r → RESHAPE → z, with the shape in the options' stead as a constant.
+    model.buffers.push([1i32, 60].iter().flat_map(|v| v.to_le_bytes()).collect());
+    let like = |model: &support::Model, name: &str, shape: &[i32]| Tensor {
+        name: name.into(),
+        shape: shape.to_vec(),
+        ..model.tensors[3].clone()
+    };
+    let (r, z) = (like(&model, "r", &[1, 4, 5, 3]), like(&model, "z", &[1, 60]));
+    let shape = Tensor { name: "shape".into(), shape: vec![2], dtype: support::INT32, buffer: 3, ..Tensor::default() };
+    model.tensors.extend([r, z, shape]);
+    model.codes.extend([19, 22]);
+    model.operators.push(Operator { code: 1, inputs: vec![3], outputs: vec![4], ..Operator::default() });
+    model.operators.push(Operator { code: 2, inputs: vec![4, 6], outputs: vec![5], ..Operator::default() });
+    model.outputs = vec![5];
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    let steps: Vec<_> = graph.nodes.iter().map(|n| n.op_type.as_str()).collect();
+    assert_eq!(steps, ["Conv", "Relu", "Transpose", "Reshape"]);
+    assert!(graph.tensors[graph.find("r").unwrap()].channels_last);
+    // Without the convolution nothing is turned.
+    model.operators.remove(0);
+    model.inputs = vec![3];
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    let steps: Vec<_> = graph.nodes.iter().map(|n| n.op_type.as_str()).collect();
+    assert_eq!(steps, ["Relu", "Reshape"]);
+    assert_eq!(INT8, model.tensors[4].dtype);
+}
