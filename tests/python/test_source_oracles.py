@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import fresh_rng
 from one_node import Constant, Grid, one_node, run_codes
+from onnx import numpy_helper
 from oracles import ethos_u, kpu, nvdla, sophgo, tvm_q31
 
 import nputwin
@@ -265,6 +266,17 @@ def test_the_segments_of_the_kpu_change_where_they_start(carry: str) -> None:
     assert sums[4 + 9 * 7] - sums[3 + 9 * 7] == 1
     assert got[3] == 0
     assert len(set(got.tolist())) > 3
+
+
+def test_the_kpu_takes_weights_of_one_zero_point() -> None:
+    weights = Constant(np.full([2, 1, 1, 1], 130), Grid(0.1, 128), (0.1, 0.2))
+    model = one_node("Conv", [(Grid(0.1, 3), [1, 1, 1, 1]), weights], Grid(0.1, 3))
+    feeds = {"a": np.ones([1, 1, 1, 1], np.float32)}
+    nputwin.Session(model, target="kpu_k210").run(None, feeds)
+    zeros = next(t for t in model.graph.initializer if t.name == "b_z")
+    zeros.CopyFrom(numpy_helper.from_array(np.array([128, 127], np.uint8), "b_z"))
+    with pytest.raises(nputwin.TargetUnsupportedError, match="one zero point"):
+        nputwin.Session(model, target="kpu_k210").run(None, feeds)
 
 
 def test_rounding_of_the_kpu_at_negative_halves() -> None:
