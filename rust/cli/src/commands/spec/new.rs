@@ -45,6 +45,15 @@ pub fn execute(args: Args) -> Result<Outcome> {
     }
     let base =
         args.extends.as_deref().map(|target| Ok::<_, Error>((parent(target)?, Spec::load(target)?))).transpose()?;
+    let folder = output.parent().unwrap_or(Path::new(""));
+    if let Some((file, base)) = &base
+        && base.origin != *file
+        && !folder.join(file).is_file()
+    {
+        return Err(Error::invalid("spec_new_parent", format!("'{file}' is not beside {place}"))
+            .at(Location::File(place))
+            .help("`extends` is read from the folder of the file that it stands in: put both into one"));
+    }
     let title = match (args.title, &base) {
         (Some(title), _) => title,
         (None, Some((_, base))) => format!("{}, with rules of its own", base.name),
@@ -56,7 +65,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
         None => toml.push_str(FROM_NOTHING),
     }
     // What is written must load.
-    let spec = Spec::parse_beside(&toml, &place, output.parent().unwrap_or(Path::new("")))?;
+    let spec = Spec::parse_beside(&toml, &place, folder)?;
     write_bytes(&output, toml.as_bytes())?;
     let text = format!("{place}: target {}; `nputwin spec lint {place}` checks it\n", spec.name);
     Ok(Outcome::ok(text, json!({ "output": place, "name": spec.name, "sha256": spec.hash, "rules": spec.rules.len() })))
