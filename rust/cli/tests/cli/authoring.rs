@@ -37,7 +37,7 @@ fn a_spec_from_nothing_passes_and_runs() {
 fn a_child_computes_as_its_parent_until_a_rule_is_written() {
     let sandbox = Sandbox::new();
     let listed = [
-        ("htp_v75", "#   Add: A2; or A1, A11"),
+        ("htp_v75", "# Hypotheses of the parent"),
         ("tosa", "DOUBLE where nothing is stated"),
         ("cmsis_nn", "#   Softmax: intrinsic [executed]"),
         ("float", "# Rules of the parent"),
