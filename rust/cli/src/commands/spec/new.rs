@@ -3,7 +3,7 @@
 use super::import::parent;
 use crate::files::write_bytes;
 use crate::output::Outcome;
-use nputwin::spec::{Action, Body, Rule, Spec, embedded_names};
+use nputwin::spec::{Action, Body, EMBEDDED, Rule, Spec, embedded_names};
 use nputwin::{Error, Location, Result};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -46,8 +46,8 @@ pub fn execute(args: Args) -> Result<Outcome> {
     let base =
         args.extends.as_deref().map(|target| Ok::<_, Error>((parent(target)?, Spec::load(target)?))).transpose()?;
     let folder = output.parent().unwrap_or(Path::new(""));
-    if let Some((file, base)) = &base
-        && base.origin != *file
+    if let Some((file, _)) = &base
+        && !EMBEDDED.iter().any(|(shipped, _)| shipped == file)
         && !folder.join(file).is_file()
     {
         return Err(Error::invalid("spec_new_parent", format!("'{file}' is not beside {place}"))
