@@ -67,7 +67,8 @@ class Session:
     They release the interpreter lock, and Ctrl-C stops them. A session may be used by several threads at once.
 
     Args:
-        model: Path of an ONNX or TFLite file, its bytes, or an `onnx.ModelProto`. External data is found beside a path only.
+        model: Path of an ONNX or TFLite file, its bytes, or an `onnx.ModelProto`. External data is found beside a path
+            only.
         target: Name of a shipped target (see `targets()`) or path of a spec file.
         encodings: Path of an `.encodings` file (0.6.1, 1.0.0, 2.0.0 or 2.1.0), or its contents as a dictionary; needed
             where the model itself has no quantization.
