@@ -12,11 +12,13 @@ fn reals(codes: &[i64]) -> Vec<f32> {
     codes.iter().map(|c| (c - 100) as f32 / 4.0).collect()
 }
 
+/// Shape and codes of a quantized input, or indices.
+type Input = (Vec<usize>, Result<Vec<i64>, Data>);
+
 struct Case {
     op_type: &'static str,
     attributes: Vec<(&'static str, Attribute)>,
-    /// Shape and codes of a quantized input, or indices.
-    inputs: Vec<(Vec<usize>, Result<Vec<i64>, Data>)>,
+    inputs: Vec<Input>,
     expected: Vec<i64>,
     outputs: usize,
 }

@@ -168,7 +168,8 @@ def run_table(table: Table, output_dir: Path, options: Sequence[str], say: Calla
         for depth, arrays in zip(table.depths, seed_networks(table), strict=True):
             say(f"{table.title}: {depth} layers calibrated")
             path = Path(folder) / f"{depth}.npz"
-            np.savez(path, **arrays)  # type: ignore[arg-type]
+            named: dict[str, Any] = dict(arrays)  # numpy's stubs disagree about `allow_pickle` among the keywords
+            np.savez(path, **named)
             paths.append(str(path))
         say(f"{table.title}: running {len(paths)} networks")
         outcome = _run_demo(["--json", *options, "--output-dir", str(output_dir), "--weights", *paths])

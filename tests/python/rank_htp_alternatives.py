@@ -90,7 +90,7 @@ def prepare_tables(folder: Path) -> Iterator[tuple[demo.Table, list[str]]]:
         networks = zip(table.depths, demo.seed_networks(table), strict=True)
         for depth, arrays in tqdm(networks, table.title, total=len(table.depths), disable=None):
             path = folder / f"{table.key}_{depth}.npz"
-            np.savez(path, **arrays)  # type: ignore[arg-type]
+            np.savez(path, **arrays)
             paths.append(str(path))
         yield table, paths
 
