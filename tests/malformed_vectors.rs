@@ -100,6 +100,7 @@ fn cases_that_lie_fail_with_texts_of_their_own() {
         ("/inputs/0/scale", json!([]), "in0"),
         ("/inputs/1/scale", json!(["1", "1", "1"]), "3 scales"),
         ("/inputs/1/axis", json!(7), "axis 7"),
+        ("/outputs/0/axis", json!(99), "axis 99"),
         ("/inputs/0/zero_point/0", json!(300), "zero point 300"),
         ("/attributes/group", json!(3), "group"),
         ("/attributes/strides", json!([0, 1]), "stride"),

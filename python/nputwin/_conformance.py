@@ -184,6 +184,8 @@ def conformance(
     """
     if against_target and target is None:
         raise invalid("conformance_target", "against_target needs a target")
+    if runtimes and implementation is not None:
+        raise invalid("conformance_runtimes", "an implementation runs in place of the runtimes: give one of the two")
     chosen = [folders] if isinstance(folders, str | os.PathLike) else folders
     text = _native.conformance(
         [os.fspath(folder) for folder in chosen],

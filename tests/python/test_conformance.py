@@ -135,6 +135,7 @@ def test_wrong_requests_are_errors(tmp_path: Path) -> None:
         ({"runtimes": ["abacus"]}, "runtime_unknown"),
         ({"only": "no such case"}, "vector_none"),
         ({"target": "htp_v57"}, "target_unknown"),
+        ({"runtimes": ["tile"], "implementation": lambda case, arrays: arrays["in0"]}, "conformance_runtimes"),
     ]:
         with pytest.raises(nputwin.InvalidError) as caught:
             nputwin.conformance(VECTORS, **arguments)

@@ -53,10 +53,6 @@ FOUR_DIGITS = {
 
 #: Numbers that differ from the case's, and why.
 OTHER_READING = {
-    **dict.fromkeys(
-        [f"test_castlike_{a}_to_{b}" for a in ("FLOAT", "FLOAT16") for b in ("INT4", "UINT4")],
-        "a constant of four bits is held in eight, and CastLike follows that: a limit of nputwin",
-    ),
     "test_resize_downsample_scales_linear_align_corners": "divides by the size before it is rounded; runtimes do not",
     "test_resize_downsample_scales_cubic_align_corners": "divides by the size before it is rounded; runtimes do not",
 }

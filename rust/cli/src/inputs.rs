@@ -75,7 +75,7 @@ impl InputArgs {
         }
         let (items, wanted) = match &self.input_list {
             Some(list) => read_list(list, ports)?,
-            None if self.inputs.is_empty() => {
+            None if self.inputs.is_empty() && !ports.is_empty() => {
                 let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
                 return Err(Error::invalid("input_none", "no values for the model's inputs")
                     .help(format!("give --input or --input-list; inputs: {}", names.join(", "))));

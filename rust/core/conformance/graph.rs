@@ -206,6 +206,10 @@ fn encoding(operand: &Operand) -> Result<Option<Encoding>> {
         "int64" => (true, if operand.role.starts_with("in") { 48 } else { 32 }),
         other => return Err(Error::unsupported("vector_dtype", format!("operand of type {other}"))),
     };
+    if let Some(axis) = operand.axis.filter(|&axis| axis >= operand.shape.len()) {
+        let message = format!("axis {axis} of shape {:?}", operand.shape);
+        return Err(Error::invalid("vector_operand", message).at_tensor(&operand.role));
+    }
     let Some(scales) = operand.scale.as_ref().filter(|s| !s.is_empty()) else { return Ok(None) };
     let scale: Vec<f64> = scales
         .iter()

@@ -4,6 +4,7 @@ use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::{attributes, tensor};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, Node, Port, TensorId, TensorInfo};
+use crate::tensor::DType;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -92,6 +93,7 @@ impl Import<'_> {
                 .map(|name| self.read_by(name))
                 .collect::<Result<_>>()
                 .map_err(|e| e.at_node(&node.name, &node.op_type))?;
+            self.check_type_of_cast(&node)?;
             self.graph.nodes.push(node);
         }
         for value in proto.value_info {
@@ -104,6 +106,18 @@ impl Import<'_> {
         self.resolve_copies();
         self.graph.remove_unused_tensors();
         Ok(())
+    }
+
+    /// Fails for a CastLike to the type of a 4-bit constant, whose elements a graph holds in 8 bits.
+    fn check_type_of_cast(&self, node: &Node) -> Result<()> {
+        let like = node.inputs.get(1).copied().flatten().and_then(|t| self.graph.tensors[t].dtype);
+        match (node.op_type.as_str(), like) {
+            ("CastLike", Some(DType::I4 | DType::U4)) => {
+                Err(Error::unsupported("node_unsupported", "the cast is not between supported types")
+                    .at_node(&node.name, &node.op_type))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn add(&mut self, info: TensorInfo) -> Result<TensorId> {

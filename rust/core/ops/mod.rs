@@ -185,7 +185,7 @@ pub struct Explanation {
     pub target: String,
     /// Tensor.
     pub tensor: String,
-    /// Flat index in ONNX's order.
+    /// Flat index, in the order of the file's shape.
     pub index: usize,
     /// Name and operator of the node.
     pub node: Option<(String, String)>,

@@ -33,6 +33,13 @@ pub struct ResizePlan {
     pub nearest: bool,
 }
 
+impl ResizePlan {
+    /// Whether each scale is the ratio of the sizes, so that the sizes say all about positions.
+    pub fn follows_sizes(&self) -> bool {
+        self.axes.iter().flatten().all(|a| a.scale == a.output as f32 / a.input as f32)
+    }
+}
+
 /// Scales and sizes, of which one is given.
 type Targets = (Option<Vec<f32>>, Option<Vec<usize>>);
 
@@ -345,4 +352,19 @@ fn interpolate<T: Real>(
         }
     }
     T::wrap(current.into_iter().map(T::from_f64).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_that_are_no_ratio_of_sizes_are_told_apart() {
+        let plan = |scale| {
+            let axis =
+                Axis { input: 3, output: 4, scale, coordinates: Coordinates::Asymmetric, filter: Filter::Linear };
+            ResizePlan { axes: vec![None, Some(axis)], output: vec![1, 4], extrapolation: 0.0, nearest: false }
+        };
+        assert!(plan(4.0 / 3.0).follows_sizes() && !plan(1.5).follows_sizes());
+    }
 }

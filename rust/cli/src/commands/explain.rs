@@ -19,7 +19,7 @@ pub struct Args {
     /// Tensor
     #[arg(long)]
     tensor: String,
-    /// Element: a flat index or coordinates, in ONNX's order
+    /// Element: a flat index or coordinates, in the order of the model's file
     #[arg(long, value_name = "I|N,C,H,W", default_value = "0")]
     index: String,
     /// Which inference of an input list

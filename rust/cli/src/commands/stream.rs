@@ -14,6 +14,9 @@ use std::sync::{Mutex, PoisonError};
 /// The file that marks a finished inference.
 const RESULT: &str = "result.json";
 
+/// Computes a sample into a folder, and gives what its entry says.
+pub type Compute<'a> = &'a (dyn Fn(usize, &str) -> Result<Map<String, Value>> + Sync);
+
 /// Runs `compute(sample, folder)` for every sample that is not finished, on `workers` threads, and gives the entries of all
 /// of them in order. `identity` says what the outputs depend on besides the inputs. The error is that of the first sample
 /// that has one, among those that were begun.
@@ -22,7 +25,7 @@ pub fn run_all(
     directory: &Path,
     identity: &Value,
     workers: usize,
-    compute: &(dyn Fn(usize, &str) -> Result<Map<String, Value>> + Sync),
+    compute: Compute<'_>,
     done: &(dyn Fn() + Sync),
 ) -> Result<Vec<Value>> {
     let next = AtomicUsize::new(0);
@@ -49,13 +52,7 @@ pub fn run_all(
     entries.into_iter().map_while(|entry| entry).collect()
 }
 
-fn one(
-    samples: &Samples,
-    directory: &Path,
-    identity: &Value,
-    sample: usize,
-    compute: &(dyn Fn(usize, &str) -> Result<Map<String, Value>> + Sync),
-) -> Result<Value> {
+fn one(samples: &Samples, directory: &Path, identity: &Value, sample: usize, compute: Compute<'_>) -> Result<Value> {
     let folder = format!("Result_{sample}");
     let marker = directory.join(&folder).join(RESULT);
     let provenance = samples.provenance(sample)?;

@@ -181,3 +181,28 @@ fn a_new_run_replaces_old_outputs() {
     sandbox.run("run @residual.onnx -t float -i again.npy -o other").succeeds();
     assert_eq!(second, sandbox.read("other/y.npy"));
 }
+
+#[test]
+fn a_model_without_inputs_runs_once() {
+    use nputwin::graph::{Dim, Graph, Node, Port, TensorInfo};
+    use nputwin::tensor::{DType, Tensor};
+    let sandbox = Sandbox::new();
+    let mut graph = Graph { name: "g".into(), ..Graph::default() };
+    graph.opsets.insert(String::new(), 17);
+    let shape = Some(vec![Dim::Fixed(2)]);
+    let real = |name: &str| TensorInfo { name: name.into(), dtype: Some(DType::F32), ..TensorInfo::default() };
+    let constant = Some(std::sync::Arc::new(Tensor::f32(&[2], vec![-1.0, 2.0])));
+    let c = graph.add_tensor(TensorInfo { constant, ..real("c") });
+    let y = graph.add_tensor(TensorInfo { shape, ..real("y") });
+    graph.nodes.push(Node {
+        name: "n".into(),
+        op_type: "Relu".into(),
+        inputs: vec![Some(c)],
+        outputs: vec![Some(y)],
+        ..Node::default()
+    });
+    graph.outputs.push(Port { name: "y".into(), tensor: y, quantized: false });
+    nputwin::onnx::write(&graph, sandbox.path("m.onnx")).unwrap();
+    sandbox.run("run m.onnx -t float -o out").succeeds();
+    assert_eq!(sandbox.read("out/y.npy")[128..], [0f32.to_le_bytes(), 2f32.to_le_bytes()].concat());
+}

@@ -14,6 +14,7 @@ use super::rows::narrow;
 use crate::error::Result;
 use crate::num::{Rounding, shr_round};
 use crate::ops::closure::input;
+use crate::ops::resize::Resize as ResizeOp;
 use crate::ops::{Facts, Kernel, RunContext};
 use crate::tensor::Tensor;
 
@@ -96,12 +97,22 @@ pub(super) fn prepare_q11(facts: &Facts<'_>, _context: &Context<'_>) -> Result<B
     prepare(facts, taps_q11, 11, Rounding::HalfUp)
 }
 
+/// Fails for scales that are not the ratios of the sizes, from which alone these kernels take positions.
+pub(super) fn require_sizes(facts: &Facts<'_>) -> Result<()> {
+    let op = if facts.node.op_type == "Upsample" { ResizeOp::Upsample } else { ResizeOp::Resize };
+    match op.plan(facts)?.follows_sizes() {
+        true => Ok(()),
+        false => Err(facts.unsupported("scales other than the ratios of the sizes")),
+    }
+}
+
 /// The geometry of a node; an error where it is anything but linear interpolation of images on one grid.
 pub(super) fn geometry(facts: &Facts<'_>) -> Result<Geometry> {
     let (x, y) = super::unary_encodings(facts)?;
     if !x.same_grid(y) {
         return Err(facts.unsupported("different encodings of input and output"));
     }
+    require_sizes(facts)?;
     let shape = &facts.input(0)?.shape;
     let out = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?.shape.clone();
     if shape.len() != 4 || shape[..2] != out[..2] || facts.node.string("mode", "nearest")? != "linear" {

@@ -6,6 +6,7 @@
 //! Source: XiaoMi/nnlib@df7ad3c1 hexagon/ops/src/op_resizebilinear_d32.c, hexagon/asm_src/resizebilinear_d32_h.S.
 
 use super::Context;
+use super::resize_bilinear::require_sizes;
 use super::rows::narrow;
 use crate::error::Result;
 use crate::ops::closure::input;
@@ -50,6 +51,7 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
     if x.signed || !x.same_grid(y) {
         return Err(facts.unsupported("other than uint8 codes, or different encodings of input and output"));
     }
+    require_sizes(facts)?;
     let shape = &facts.input(0)?.shape;
     let out = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?.shape.clone();
     if shape.len() != 4 || shape[..2] != out[..2] || facts.node.string("mode", "nearest")? != "linear" {
