@@ -117,10 +117,12 @@ fmt: $(STAMPS)/setup  ## Format all sources
 	$(VENV)/bin/ruff check --fix python tests
 
 .PHONY: bench
-bench: cli  ## Latency of the networks in MODELS (default: ../shared/models/*.onnx)
-	@for model in $(or $(MODELS),$(wildcard ../shared/models/*.onnx)); do
-		target/release/nputwin bench "$$model" --target onnxruntime_cpu
-	done
+bench: develop  ## Latency, preparation and memory beside onnxruntime and LiteRT; arguments in BENCH
+	@$(PY) benches/compare.py $(BENCH)
+
+.PHONY: instructions
+instructions: cli  ## Instructions per inference under callgrind, beside those that are recorded
+	@$(PY) benches/instructions.py $(or $(MODELS),$(wildcard ../shared/models/*.onnx)) --check benches/instructions.json
 
 .PHONY: clean
 clean:  ## Remove build results and the virtual environment that make created

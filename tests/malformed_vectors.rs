@@ -107,6 +107,9 @@ fn cases_that_lie_fail_with_texts_of_their_own() {
         ("/attributes/kernel_shape", json!([3, 3]), "kernel_shape"),
         ("/attributes/dilations", json!([{ "a": 1 }]), "dilations"),
         ("/attributes/speed", json!(1), "speed"),
+        ("/attributes/group", json!(u64::MAX), "18446744073709551615"),
+        ("/activation", json!({ "type": "Relu" }), "neither qmin nor qmax"),
+        ("/activation", json!({ "type": "Relu", "by": "magic" }), "'magic'"),
         ("/inputs", json!([]), "no input"),
         ("/outputs", json!([]), "0 outputs"),
     ];

@@ -95,8 +95,11 @@ impl Random {
     }
 }
 
+/// Inputs and attributes of a node.
+type Sound = (Vec<Option<Tensor>>, Vec<(&'static str, Attribute)>);
+
 /// Inputs and attributes that an operator of many parts takes; `f` and `i` make tensors of reals and of small indices.
-fn sound(name: &str, random: &mut Random) -> Option<(Vec<Option<Tensor>>, Vec<(&'static str, Attribute)>)> {
+fn sound(name: &str, random: &mut Random) -> Option<Sound> {
     let float = |shape: &[usize], random: &mut Random| {
         let count = element_count(shape).unwrap();
         Some(Tensor::f32(shape, (0..count).map(|_| random.below(9) as f32 * 0.3 - 1.2).collect()))

@@ -130,3 +130,68 @@ fn an_operator_without_an_order_turns_with_its_neighbours_and_a_reshape_turns_ba
     assert_eq!(steps, ["Relu", "Reshape"]);
     assert_eq!(INT8, model.tensors[4].dtype);
 }
+
+#[test]
+fn a_constant_image_turns_with_the_results_that_it_meets() {
+    let mut model = convolution();
+    // r = RELU(c) of a constant c, and z = ADD(y, r).
+    model.buffers.push((0..60).collect());
+    let like = |model: &support::Model, name: &str, buffer: u32| Tensor {
+        name: name.into(),
+        buffer,
+        ..model.tensors[3].clone()
+    };
+    let added = [like(&model, "c", 3), like(&model, "r", 0), like(&model, "z", 0)];
+    model.tensors.extend(added);
+    model.codes.extend([19, 0]);
+    model.operators.push(Operator { code: 1, inputs: vec![4], outputs: vec![5], ..Operator::default() });
+    model.operators.push(Operator { code: 2, inputs: vec![3, 5], outputs: vec![6], ..Operator::default() });
+    model.outputs = vec![6];
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    let codes = graph.tensors[graph.find("c").unwrap()].codes.clone().unwrap();
+    assert_eq!(codes.shape(), [1, 3, 4, 5]);
+    // Channel 1 of the first two pixels.
+    assert_eq!(codes.to_i64().unwrap()[20..22], [1, 4]);
+}
+
+#[test]
+fn a_transposed_convolution_pads_as_the_convolution_that_it_transposes() {
+    let pads = |padding: i8, out: i32, size: i32| {
+        let real = |name: &str, shape: &[i32], buffer: u32| Tensor {
+            name: name.into(),
+            shape: shape.to_vec(),
+            dtype: FLOAT32,
+            buffer,
+            ..Tensor::default()
+        };
+        let model = support::Model {
+            codes: vec![67],
+            buffers: vec![
+                vec![],
+                [1, out, 1, 1].iter().flat_map(|v: &i32| v.to_le_bytes()).collect(),
+                [1f32, 2.0, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ],
+            tensors: vec![
+                Tensor { dtype: support::INT32, ..real("shape", &[4], 1) },
+                real("w", &[1, 3, 1, 1], 2),
+                real("x", &[1, size, 1, 1], 0),
+                real("y", &[1, out, 1, 1], 0),
+            ],
+            operators: vec![Operator {
+                code: 0,
+                inputs: vec![0, 1, 2],
+                outputs: vec![3],
+                options: Options { number: 49, bytes: vec![(0, padding)], ints: vec![(1, 1), (2, 1)] },
+            }],
+            inputs: vec![2],
+            outputs: vec![3],
+            ..convolution()
+        };
+        let graph = tflite::decode(&model.bytes(), "test").unwrap();
+        graph.nodes[0].ints("pads").unwrap().unwrap().to_vec()
+    };
+    assert_eq!(pads(0, 4, 4), [1, 0, 1, 0]);
+    assert_eq!(pads(1, 6, 4), [0, 0, 0, 0]);
+    // VALID has no padding: a result that is too short loses its end.
+    assert_eq!(pads(1, 4, 4), [0, 0, 2, 0]);
+}

@@ -57,6 +57,11 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// Hexadecimal SHA-256 of bytes at hand.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// A tensor's name as a file name: every byte outside `[A-Za-z0-9._-]` becomes `_`, and so does a leading dot.
 pub fn file_stem(name: &str) -> String {
     let mut stem: String =

@@ -99,6 +99,9 @@ pub struct Activation {
     /// Largest code.
     #[serde(default)]
     pub qmax: Option<i64>,
+    /// `output_range` where no code of the output lies beyond the bounds, so that there is nothing to clamp.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 impl Case {

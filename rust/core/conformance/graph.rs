@@ -1,11 +1,11 @@
 //! A case as a graph of one node.
 
-use super::case::{Case, Operand};
+use super::case::{Activation, Case, Operand};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Graph, Node, PARAMETER_PREFIX, Port, TensorInfo};
 use crate::spec::Spec;
-use crate::tensor::{DType, Data, Tensor};
+use crate::tensor::{DType, Data, Tensor, element_count};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -54,6 +54,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     if case.kernel_variant.as_deref().is_some_and(|v| v.contains("int32 bias")) && !has_bias(case) {
         // The runtime's type of bias decides the kernel even where there is none: a bias of zeros states it.
         let channels = case.outputs.first().and_then(|o| o.shape.get(1)).copied().unwrap_or_default();
+        element_count(&[channels])?;
         let zeros = Tensor::new(vec![channels], Data::I32(vec![0; channels]))?;
         inputs.push(Some(graph.add_tensor(TensorInfo {
             name: "b".into(),
@@ -112,7 +113,8 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             let value = match node.attributes.remove(bound) {
                 Some(Attribute::Float(v)) => Some(v),
                 Some(Attribute::Int(v)) => Some(v as f32),
-                _ => None,
+                Some(_) => return Err(fault(&format!("attribute {bound} is no number"))),
+                None => None,
             };
             let id = value.map(|v| {
                 let constant = Some(Arc::new(Tensor::f32(&[], vec![v])));
@@ -123,7 +125,8 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     }
     if case.op == "Resize" {
         // Sizes of the spatial axes become the input that ONNX has for them.
-        if let Some(Attribute::Ints(spatial)) = node.attributes.remove("sizes") {
+        if let Some(sizes) = node.attributes.remove("sizes") {
+            let Attribute::Ints(spatial) = sizes else { return Err(fault("attribute sizes is no list of integers")) };
             let outer = case.inputs[0].shape.get(..2).ok_or_else(|| fault("the input has no spatial axes"))?;
             let mut sizes: Vec<i64> = outer.iter().map(|&d| d as i64).collect();
             sizes.extend(spatial);
@@ -133,15 +136,32 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             node.inputs.extend([None, None, Some(id)]);
         }
     }
-    if let (Some(activation), Some(encoding)) = (&case.activation, &y_encoding) {
-        let (lo, hi) = (activation.qmin.unwrap_or(encoding.qmin()), activation.qmax.unwrap_or(encoding.qmax()));
-        if (lo, hi) != (encoding.qmin(), encoding.qmax()) {
-            node.code_clamp = Some((lo, hi));
-        }
+    if let Some(activation) = &case.activation {
+        node.code_clamp = code_clamp(activation, y_encoding.as_ref())?;
     }
     graph.nodes.push(node);
     graph.outputs.push(Port { name: "out".into(), tensor: y, quantized: y_encoding.is_some() });
     Ok((graph, feeds))
+}
+
+/// The bounds of a fused activation, where they are narrower than the output's grid.
+fn code_clamp(activation: &Activation, output: Option<&Encoding>) -> Result<Option<(i64, i64)>> {
+    let fault = |text: &str| Err(Error::invalid("vector_activation", text));
+    let is_fused = activation.kind.as_deref().is_some_and(|kind| kind != "none");
+    match (activation.qmin, activation.qmax, output) {
+        (None, None, _) => match activation.by.as_deref() {
+            Some("output_range") => Ok(None),
+            Some(other) => fault(&format!("the activation is applied by '{other}': 'output_range' is understood")),
+            None if is_fused => fault("the activation has neither qmin nor qmax"),
+            None => Ok(None),
+        },
+        (_, _, None) => fault("the activation has bounds in codes, and the output holds reals"),
+        (lo, hi, Some(encoding)) => {
+            let whole = (encoding.qmin(), encoding.qmax());
+            let bounds = (lo.unwrap_or(whole.0), hi.unwrap_or(whole.1));
+            Ok(Some(bounds).filter(|b| *b != whole))
+        }
+    }
 }
 
 /// Float32 values as codes -1, 0 and 1 whose scales are their magnitudes: an encoding that stands for exactly them.
@@ -241,6 +261,7 @@ fn attribute(key: &str, value: &serde_json::Value) -> Result<Attribute> {
     let fault = || Error::unsupported("vector_attribute", format!("attribute {key} = {value}"));
     Ok(match value {
         serde_json::Value::Number(n) if n.is_i64() => Attribute::Int(n.as_i64().ok_or_else(fault)?),
+        serde_json::Value::Number(n) if n.is_u64() => return Err(fault()),
         serde_json::Value::Number(n) => Attribute::Float(n.as_f64().ok_or_else(fault)? as f32),
         serde_json::Value::String(s) => Attribute::String(s.clone()),
         serde_json::Value::Array(v) => {

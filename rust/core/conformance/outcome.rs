@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Options, Session};
 use crate::ops::Explanation;
 use crate::spec::Evidence;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 use serde::Serialize;
 
 /// How a case ended on one runtime.
@@ -78,7 +78,12 @@ pub fn compare(found: &Tensor, expected: &Tensor) -> Outcome {
         return Outcome::failed(&Error::invalid("output_form", text));
     }
     let (a, b) = (found.to_f64(), expected.to_f64());
-    let same = |i: usize| a[i].to_bits() == b[i].to_bits() || (a[i].is_nan() && b[i].is_nan());
+    let same = |i: usize| match (found.data(), expected.data()) {
+        // Float64 holds 53 bits of them.
+        (Data::I64(a), Data::I64(b)) => a[i] == b[i],
+        (Data::U64(a), Data::U64(b)) => a[i] == b[i],
+        _ => a[i].to_bits() == b[i].to_bits() || (a[i].is_nan() && b[i].is_nan()),
+    };
     let different: Vec<usize> = (0..a.len()).filter(|&i| !same(i)).collect();
     let Some(&index) = different.first() else { return Outcome::Equal };
     let mut rest = index;
@@ -168,5 +173,19 @@ impl std::fmt::Display for Account {
             writeln!(f, "  rule {rule}: {}, {}", evidence.status, evidence.source)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_integers_are_compared_beyond_what_float64_holds() {
+        let one = |v: i64| Tensor::i64(&[1], vec![v]);
+        assert_eq!(compare(&one(1 << 53), &one(1 << 53)), Outcome::Equal);
+        assert!(!compare(&one((1 << 53) + 1), &one(1 << 53)).is_equal());
+        let one = |v: u64| Tensor::new(vec![1], Data::U64(vec![v])).unwrap();
+        assert!(!compare(&one(u64::MAX), &one(u64::MAX - 1)).is_equal());
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::TensorInfo;
+use crate::kernels::{Engine, transpose};
 use crate::map_data;
 use crate::ops::integer::Layout;
 use crate::ops::{Kernel, RunContext};
@@ -54,50 +55,33 @@ pub fn graph_index(info: &TensorInfo, shape: &[usize], index: usize) -> usize {
 
 /// A tensor of rank 3 or 4 in another layout; its shape follows the order in memory.
 pub fn convert(tensor: &Tensor, to: Layout) -> Result<Tensor> {
-    let shape = tensor.shape();
+    let (sizes, shape) = transposition(tensor.shape(), to)?;
+    let data = map_data!(tensor.data(), v => {
+        let mut out = v.clone();
+        transpose(Engine::single(), sizes, v, &mut out);
+        out
+    });
+    Tensor::new(shape, data)
+}
+
+/// The batched matrix transposition that brings a tensor of `shape` to a layout, and the shape of the result.
+fn transposition(shape: &[usize], to: Layout) -> Result<([usize; 3], Vec<usize>)> {
+    let [batch, first, .., last] = shape else {
+        return Err(Error::invalid("layout_rank", format!("a tensor of shape {shape:?} has no channels-last form")));
+    };
     if !(3..=4).contains(&shape.len()) {
         return Err(Error::invalid("layout_rank", format!("a tensor of shape {shape:?} has no channels-last form")));
     }
-    let batch = shape[0];
-    let (rows, columns, new_shape) = match to {
+    Ok(match to {
         Layout::ChannelsLast => {
-            let spatial: usize = shape[2..].iter().product();
-            let mut new_shape = vec![batch];
-            new_shape.extend(&shape[2..]);
-            new_shape.push(shape[1]);
-            (shape[1], spatial, new_shape)
+            let spatial = &shape[2..];
+            ([*batch, *first, spatial.iter().product()], [&[*batch], spatial, &[*first]].concat())
         }
         Layout::RowMajor => {
-            let channels = shape[shape.len() - 1];
-            let spatial: usize = shape[1..shape.len() - 1].iter().product();
-            let mut new_shape = vec![batch, channels];
-            new_shape.extend(&shape[1..shape.len() - 1]);
-            (spatial, channels, new_shape)
+            let spatial = &shape[1..shape.len() - 1];
+            ([*batch, spatial.iter().product(), *last], [&[*batch, *last], spatial].concat())
         }
-    };
-    let data = map_data!(tensor.data(), v => transpose_batched(v, rows, columns));
-    Tensor::new(new_shape, data)
-}
-
-/// Transposes each `rows × columns` matrix of `data`, in blocks that fit L1.
-fn transpose_batched<T: Copy>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
-    const BLOCK: usize = 32;
-    let mut out = data.to_vec();
-    if rows * columns == 0 {
-        return out;
-    }
-    for (from, to) in data.chunks_exact(rows * columns).zip(out.chunks_exact_mut(rows * columns)) {
-        for r0 in (0..rows).step_by(BLOCK) {
-            for c0 in (0..columns).step_by(BLOCK) {
-                for c in c0..(c0 + BLOCK).min(columns) {
-                    for r in r0..(r0 + BLOCK).min(rows) {
-                        to[c * rows + r] = from[r * columns + c];
-                    }
-                }
-            }
-        }
-    }
-    out
+    })
 }
 
 /// Where an element of a tensor of `shape` (ONNX order) lies in the channels-last form.
@@ -121,9 +105,25 @@ impl LayoutKernel {
 }
 
 impl Kernel for LayoutKernel {
-    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = inputs.first().copied().flatten().ok_or_else(|| Error::invalid("input_missing", "no argument"))?;
-        Ok(vec![convert(x, self.to)?])
+        let (sizes, shape) = transposition(x.shape(), self.to)?;
+        macro_rules! codes {
+            ($v:expr, $variant:ident) => {{
+                let mut out = context.buffer($v.len());
+                transpose(context.engine(), sizes, $v, &mut out);
+                Data::$variant(out)
+            }};
+        }
+        let data = match x.data() {
+            Data::U8(v) => codes!(v, U8),
+            Data::I8(v) => codes!(v, I8),
+            Data::U16(v) => codes!(v, U16),
+            Data::I16(v) => codes!(v, I16),
+            Data::F32(v) => codes!(v, F32),
+            _ => return Ok(vec![convert(x, self.to)?]),
+        };
+        Ok(vec![Tensor::new(shape, data)?])
     }
 }
 

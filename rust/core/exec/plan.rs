@@ -1,9 +1,10 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
+use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
 use super::narrow::{self, NarrowKernel, narrowed};
 use super::placement::{Note, Placed};
-use super::step::{NodeReport, Source, Step};
+use super::step::{NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::{Clamp, Node, TensorId, qdq};
@@ -529,10 +530,14 @@ impl<'a> Planner<'a> {
                 _ => Form::Codes,
             }
         };
+        let exists = |t: TensorId, i: usize, layout: Layout| {
+            let own = matches!(form(i), Form::CodesAs(_)) && self.values.contains_key(&(t, Form::Codes, layout));
+            own || self.values.contains_key(&(t, form(i), layout))
+        };
         let layouts: Vec<Layout> = (0..node.inputs.len())
             .map(|i| match node.inputs[i] {
-                Some(t) if self.values.contains_key(&(t, form(i), Layout::RowMajor)) => Layout::RowMajor,
-                Some(t) if self.values.contains_key(&(t, form(i), Layout::ChannelsLast)) => Layout::ChannelsLast,
+                Some(t) if exists(t, i, Layout::RowMajor) => Layout::RowMajor,
+                Some(t) if exists(t, i, Layout::ChannelsLast) => Layout::ChannelsLast,
                 _ => Layout::RowMajor,
             })
             .collect();
@@ -611,6 +616,21 @@ impl<'a> Planner<'a> {
 
     fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<()> {
         let node = facts.node;
+        let table = float_table(self.spec, &self.context, self.placed.clamps[n].as_ref(), facts, op);
+        if let (Some(table), Some(x), Some(y)) = (table, node.inputs.first().copied().flatten(), node.outputs[0]) {
+            let channels_last = self.values.contains_key(&(x, Form::Codes, Layout::ChannelsLast));
+            let layout = if channels_last { Layout::ChannelsLast } else { Layout::RowMajor };
+            let source = self.value(x, Form::Codes, layout)?;
+            self.used(names::DEQUANTIZE);
+            self.used(names::QUANTIZE);
+            self.producers.insert(y, self.steps.len());
+            let slot = self.step(&node.op_type, Box::new(table), vec![Some(source)], y);
+            self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
+            if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
+                self.report(node, "float", None);
+            }
+            return Ok(());
+        }
         let mut inputs = Vec::new();
         // Kernels may pack constants while they are prepared: they must see what the codes stand for.
         let mut known = facts.inputs.to_vec();
@@ -657,32 +677,8 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self, inputs: Vec<(usize, Fact)>, outputs: Vec<Source>, keep: &BTreeSet<TensorId>) -> Result<Plan> {
-        let mut last_read = vec![None; self.slots];
-        for (s, step) in self.steps.iter().enumerate() {
-            for source in step.inputs.iter().flatten() {
-                if let Source::Slot(slot) = source {
-                    last_read[*slot] = Some(s);
-                }
-            }
-            for slot in step.outputs.iter().flatten() {
-                last_read[*slot] = last_read[*slot].or(Some(s));
-            }
-        }
-        for source in &outputs {
-            if let Source::Slot(slot) = source {
-                last_read[*slot] = None;
-            }
-        }
-        for (&(t, _, _), source) in &self.values {
-            if let (true, Source::Slot(slot)) = (keep.contains(&t), source) {
-                last_read[*slot] = None;
-            }
-        }
-        for (slot, last) in last_read.into_iter().enumerate() {
-            if let Some(step) = last {
-                self.steps[step].frees.push(slot);
-            }
-        }
+        let kept = self.values.iter().filter(|((t, _, _), _)| keep.contains(t)).map(|(_, source)| source);
+        free_after_last_read(&mut self.steps, self.slots, outputs.iter().chain(kept));
         Ok(Plan {
             steps: self.steps,
             slots: self.slots,

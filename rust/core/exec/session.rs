@@ -8,12 +8,13 @@ use super::step::{NodeReport, Source, Step};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
-use crate::kernels::{Isa, Simd};
+use crate::kernels::{Isa, Simd, Team};
 use crate::ops::integer::Layout;
-use crate::ops::{Explanation, RunContext};
+use crate::ops::{Explanation, Memory, RunContext};
 use crate::program::{Evaluator, Executor, Vectors};
 use crate::spec::{Evidence, Spec, Status};
 use crate::tensor::{DType, Tensor};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -107,6 +108,9 @@ pub struct Session {
     options: Options,
     simd: Simd,
     pool: rayon::ThreadPool,
+    team: Team,
+    /// Memory of the runs that are not under way.
+    memories: Mutex<Vec<Memory>>,
     plans: Mutex<HashMap<PlanKey, Arc<Plan>>>,
 }
 
@@ -128,7 +132,9 @@ impl Session {
         admit(&placed.graph, &spec)?;
         let simd = Simd::wanted(options.isa)?;
         let spec = spec.with_executor(options.executor(simd));
-        Ok(Session { placed, spec, options, simd, pool, plans: Mutex::new(HashMap::new()) })
+        let team = Team::new(pool.current_num_threads());
+        let (memories, plans) = (Mutex::default(), Mutex::default());
+        Ok(Session { placed, spec, options, simd, pool, team, memories, plans })
     }
 
     /// The target.
@@ -142,7 +148,7 @@ impl Session {
     }
 
     fn context(&self) -> RunContext<'_> {
-        RunContext { pool: &self.pool, simd: self.simd }
+        RunContext { pool: &self.pool, team: Some(&self.team), memory: None, simd: self.simd }
     }
 
     /// Threads that the session uses.
@@ -216,7 +222,7 @@ impl Session {
         Ok(plan.facts.iter().flatten().map(|f| (f.name.clone(), (f.dtype, f.shape.clone()))).collect())
     }
 
-    fn bind(&self, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+    fn bind<'f>(&self, feeds: &[(&str, &'f Tensor)]) -> Result<Vec<&'f Tensor>> {
         let ports = self.inputs();
         for (name, _) in feeds {
             if !ports.iter().any(|p| p.name == *name) {
@@ -247,7 +253,7 @@ impl Session {
                         .at(Location::Tensor { name: port.name.clone(), index: Some(i) }));
                 }
             }
-            out.push((*tensor).clone());
+            out.push(*tensor);
         }
         Ok(out)
     }
@@ -266,10 +272,22 @@ impl Session {
     ) -> Result<RunResult> {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), capture)?;
-        let slots = self.execute(&plan, inputs, between, &mut |_, _| ())?;
-        let outputs = self.graph().outputs.iter().zip(&plan.outputs);
-        let outputs = outputs.map(|(p, s)| Ok((p.name.clone(), fetch(&slots, s)?.clone()))).collect::<Result<_>>()?;
+        let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
+        let mut slots = self.execute(&plan, &inputs, &memory, between, &mut |_, _| ())?;
         let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (i, (port, source)) in self.graph().outputs.iter().zip(&plan.outputs).enumerate() {
+            let again = |s: &Source| matches!((s, source), (Source::Slot(a), Source::Slot(b)) if a == b);
+            let value = match source {
+                Source::Slot(slot) if !plan.outputs[i + 1..].iter().any(again) => {
+                    slots[*slot].take().map(Cow::into_owned).ok_or_else(slot_empty)?
+                }
+                _ => fetch(&slots, source)?.clone(),
+            };
+            outputs.push((port.name.clone(), value));
+        }
+        slots.into_iter().for_each(|slot| give_back(&memory, slot));
+        self.memories.lock().expect("no panic while locked").push(memory);
         Ok(RunResult { outputs, captured })
     }
 
@@ -278,24 +296,28 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), false)?;
         let mut out = Vec::new();
-        self.execute(&plan, inputs, &mut || Ok(()), &mut |label, time| {
+        let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
+        let slots = self.execute(&plan, &inputs, &memory, &mut || Ok(()), &mut |label, time| {
             out.push(Profile { label: label.to_string(), time });
         })?;
+        slots.into_iter().for_each(|slot| give_back(&memory, slot));
+        self.memories.lock().expect("no panic while locked").push(memory);
         Ok(out)
     }
 
-    fn execute(
+    fn execute<'f>(
         &self,
         plan: &Plan,
-        inputs: Vec<Tensor>,
+        inputs: &[&'f Tensor],
+        memory: &Memory,
         between: &mut dyn FnMut() -> Result<()>,
         timed: &mut dyn FnMut(&str, Duration),
-    ) -> Result<Vec<Option<Tensor>>> {
-        let mut slots: Vec<Option<Tensor>> = vec![None; plan.slots];
+    ) -> Result<Vec<Slot<'f>>> {
+        let mut slots: Vec<Slot<'f>> = vec![None; plan.slots];
         for ((slot, _), tensor) in plan.inputs.iter().zip(inputs) {
-            slots[*slot] = Some(tensor);
+            slots[*slot] = Some(Cow::Borrowed(tensor));
         }
-        let context = self.context();
+        let context = RunContext { memory: Some(memory), ..self.context() };
         for step in &plan.steps {
             between()?;
             let started = Instant::now();
@@ -307,18 +329,18 @@ impl Session {
             })?;
             for (slot, tensor) in step.outputs.iter().zip(outputs) {
                 if let Some(slot) = slot {
-                    slots[*slot] = Some(tensor);
+                    slots[*slot] = Some(Cow::Owned(tensor));
                 }
             }
             for slot in &step.frees {
-                slots[*slot] = None;
+                give_back(memory, slots[*slot].take());
             }
             timed(&step.label, started.elapsed());
         }
         Ok(slots)
     }
 
-    fn captured(&self, plan: &Plan, slots: &[Option<Tensor>]) -> Result<Vec<Captured>> {
+    fn captured(&self, plan: &Plan, slots: &[Slot<'_>]) -> Result<Vec<Captured>> {
         let graph = self.graph();
         let order = graph
             .inputs
@@ -379,11 +401,11 @@ impl Session {
     pub fn explain(&self, feeds: &[(&str, &Tensor)], tensor: &str, index: usize) -> Result<Explanation> {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
-        let given = inputs.clone();
-        let mut slots = self.execute(&plan, inputs, &mut || Ok(()), &mut |_, _| ())?;
+        let memory = Memory::default();
+        let mut slots = self.execute(&plan, &inputs, &memory, &mut || Ok(()), &mut |_, _| ())?;
         // Inputs in reals are freed once they are codes.
-        for ((slot, _), tensor) in plan.inputs.iter().zip(given) {
-            slots[*slot].get_or_insert(tensor);
+        for ((slot, _), tensor) in plan.inputs.iter().zip(&inputs) {
+            slots[*slot].get_or_insert(Cow::Borrowed(tensor));
         }
         let graph = self.graph();
         let t = graph.find(tensor).ok_or_else(|| {
@@ -452,13 +474,24 @@ fn refuse_assumptions(plan: &Plan) -> Result<()> {
     }
 }
 
-fn fetch<'a>(slots: &'a [Option<Tensor>], source: &'a Source) -> Result<&'a Tensor> {
+/// A value of a run: computed, or one of the feeds.
+type Slot<'f> = Option<Cow<'f, Tensor>>;
+
+fn give_back(memory: &Memory, slot: Slot<'_>) {
+    if let Some(Cow::Owned(tensor)) = slot {
+        memory.give(tensor.into_data());
+    }
+}
+
+fn fetch<'a>(slots: &'a [Slot<'_>], source: &'a Source) -> Result<&'a Tensor> {
     match source {
         Source::Constant(tensor) => Ok(tensor),
-        Source::Slot(slot) => slots[*slot].as_ref().ok_or_else(|| {
-            Error::invalid("slot_empty", "a value was freed before its last reader; please report this")
-        }),
+        Source::Slot(slot) => slots[*slot].as_deref().ok_or_else(slot_empty),
     }
+}
+
+fn slot_empty() -> Error {
+    Error::invalid("slot_empty", "a value was freed before its last reader; please report this")
 }
 
 fn check_shape(

@@ -44,3 +44,28 @@ pub struct NodeReport {
     /// Evidence of that rule.
     pub evidence: Option<Evidence>,
 }
+
+/// Lets every step free the slots that no later one reads; those of `kept` sources stay.
+pub fn free_after_last_read<'s>(steps: &mut [Step], slots: usize, kept: impl Iterator<Item = &'s Source>) {
+    let mut last_read = vec![None; slots];
+    for (s, step) in steps.iter().enumerate() {
+        for source in step.inputs.iter().flatten() {
+            if let Source::Slot(slot) = source {
+                last_read[*slot] = Some(s);
+            }
+        }
+        for slot in step.outputs.iter().flatten() {
+            last_read[*slot] = last_read[*slot].or(Some(s));
+        }
+    }
+    for source in kept {
+        if let Source::Slot(slot) = source {
+            last_read[*slot] = None;
+        }
+    }
+    for (slot, last) in last_read.into_iter().enumerate() {
+        if let Some(step) = last {
+            steps[step].frees.push(slot);
+        }
+    }
+}

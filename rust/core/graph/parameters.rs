@@ -156,28 +156,46 @@ pub fn check_shape(encoding: &Encoding, shape: &[usize]) -> Result<()> {
 /// and then rounded to f32 otherwise.
 pub fn dequantize(codes: &Tensor, encoding: &Encoding) -> Result<Tensor> {
     check_shape(encoding, codes.shape())?;
-    let values = codes.to_i64()?;
     let single = encoding.scale.iter().all(|&s| f64::from(s as f32) == s);
-    let real = |code: i64, s: usize| {
-        let centred = code.saturating_sub(encoding.zero_point[s]);
-        if single { centred as f32 * encoding.scale[s] as f32 } else { (centred as f64 * encoding.scale[s]) as f32 }
+    let real = |code: i64, zero_point: i64, scale: f64| {
+        let centred = code.saturating_sub(zero_point);
+        if single { centred as f32 * scale as f32 } else { (centred as f64 * scale) as f32 }
     };
     let inner = |axis: usize| codes.shape()[axis + 1..].iter().product::<usize>().max(1);
-    let out = match encoding.granularity {
-        Granularity::PerTensor => values.iter().map(|&c| real(c, 0)).collect(),
+    // Elements in a row that share a scale, and the scale of a row.
+    let (run, scale_of): (usize, Box<dyn Fn(usize) -> usize>) = match encoding.granularity {
+        Granularity::PerTensor => (codes.len().max(1), Box::new(|_| 0)),
         Granularity::PerChannel { axis } => {
-            let (inner, channels) = (inner(axis), encoding.scale.len());
-            values.iter().enumerate().map(|(i, &c)| real(c, i / inner % channels)).collect()
+            let channels = encoding.scale.len();
+            (inner(axis), Box::new(move |row| row % channels))
         }
         Granularity::PerBlock { axis, block_size } => {
             let (inner, length) = (inner(axis), codes.shape()[axis]);
-            let scale = |i: usize| {
+            let scale = move |i: usize| {
                 let (outer, along) = (i / inner / length, i / inner % length);
                 (outer * (length / block_size) + along / block_size) * inner + i % inner
             };
-            values.iter().enumerate().map(|(i, &c)| real(c, scale(i))).collect()
+            (1, Box::new(scale))
         }
     };
+    let mut out = Vec::with_capacity(codes.len());
+    macro_rules! fill {
+        ($v:expr) => {
+            for (row, codes) in $v.chunks(run).enumerate() {
+                let s = scale_of(row);
+                let (zero_point, scale) = (encoding.zero_point[s], encoding.scale[s]);
+                out.extend(codes.iter().map(|&c| real(i64::from(c), zero_point, scale)));
+            }
+        };
+    }
+    match codes.data() {
+        Data::U8(v) => fill!(v),
+        Data::I8(v) => fill!(v),
+        Data::U16(v) => fill!(v),
+        Data::I16(v) => fill!(v),
+        Data::I32(v) => fill!(v),
+        _ => fill!(codes.to_i64()?),
+    }
     Tensor::new(codes.shape().to_vec(), Data::F32(out))
 }
 

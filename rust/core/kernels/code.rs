@@ -24,6 +24,8 @@ pub trait Code8: Code {
     const SIGNED: bool;
     /// The bytes of a slice of codes.
     fn bytes(codes: &[Self]) -> &[u8];
+    /// The bytes of a slice of codes, for writing.
+    fn bytes_mut(codes: &mut [Self]) -> &mut [u8];
 }
 
 mod sealed {
@@ -59,6 +61,9 @@ impl Code8 for u8 {
     fn bytes(codes: &[u8]) -> &[u8] {
         codes
     }
+    fn bytes_mut(codes: &mut [u8]) -> &mut [u8] {
+        codes
+    }
 }
 
 impl Code8 for i8 {
@@ -66,6 +71,10 @@ impl Code8 for i8 {
     fn bytes(codes: &[i8]) -> &[u8] {
         // SAFETY: i8 and u8 have the same size and alignment, and every bit pattern is valid in both.
         unsafe { std::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) }
+    }
+    fn bytes_mut(codes: &mut [i8]) -> &mut [u8] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(codes.as_mut_ptr().cast(), codes.len()) }
     }
 }
 

@@ -46,9 +46,11 @@ impl ConvWeights {
         let groups: Vec<PackedWeights> = (0..shape.groups)
             .map(|g| {
                 let channels = g * group_out..(g + 1) * group_out;
-                PackedWeights::in_runs(window::runs(shape), group_out, &zero_points[channels], |k, n| {
-                    let (tap, channel) = (k / group_in, k % group_in);
-                    weights[((g * group_out + n) * group_in + channel) * taps + tap]
+                PackedWeights::in_runs(window::runs(shape), group_out, &zero_points[channels], |n, packed: &mut [W]| {
+                    let own = &weights[(g * group_out + n) * shape.depth()..][..shape.depth()];
+                    for (tap, packed) in packed.chunks_exact_mut(group_in).enumerate() {
+                        packed.iter_mut().zip(own[tap..].iter().step_by(taps)).for_each(|(to, &w)| *to = w);
+                    }
                 })
             })
             .collect();

@@ -3,6 +3,7 @@
 //! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA`
 //! (`scalar`, `avx2`, `avx_vnni`, `avx512_vnni`) caps it, for measurements and for bisecting a suspected fault.
 
+use super::team::Team;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::OnceLock;
@@ -112,19 +113,31 @@ impl Simd {
 /// Threads and instruction set of a computation. Results depend on neither.
 #[derive(Clone, Copy)]
 pub struct Engine<'a> {
-    pool: Option<&'a rayon::ThreadPool>,
+    threads: Threads<'a>,
     simd: Simd,
+}
+
+#[derive(Clone, Copy)]
+enum Threads<'a> {
+    One,
+    Pool(&'a rayon::ThreadPool),
+    Team(&'a Team),
 }
 
 impl<'a> Engine<'a> {
     /// Runs on the threads of `pool` with the best instruction set.
     pub fn new(pool: &'a rayon::ThreadPool) -> Self {
-        Engine { pool: Some(pool), simd: Simd::best() }
+        Engine { threads: Threads::Pool(pool), simd: Simd::best() }
+    }
+
+    /// Runs on the threads of `team` with the best instruction set.
+    pub fn of_team(team: &'a Team) -> Self {
+        Engine { threads: Threads::Team(team), simd: Simd::best() }
     }
 
     /// Runs on the calling thread with the best instruction set.
     pub fn single() -> Self {
-        Engine { pool: None, simd: Simd::best() }
+        Engine { threads: Threads::One, simd: Simd::best() }
     }
 
     /// The same with another instruction set.
@@ -140,7 +153,11 @@ impl<'a> Engine<'a> {
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.pool.map_or(1, rayon::ThreadPool::current_num_threads)
+        match self.threads {
+            Threads::One => 1,
+            Threads::Pool(pool) => pool.current_num_threads(),
+            Threads::Team(team) => team.threads(),
+        }
     }
 
     /// Units of work per task when `units` of them are shared out in multiples of `grain`: about four tasks per
@@ -161,9 +178,19 @@ impl<'a> Engine<'a> {
         body: impl Fn(usize, &mut [T]) + Sync + Send,
     ) {
         let chunk = chunk.max(1);
-        match self.pool {
-            Some(pool) if self.threads() > 1 && data.len() > chunk => {
+        match self.threads {
+            Threads::Pool(pool) if self.threads() > 1 && data.len() > chunk => {
                 pool.install(|| data.par_chunks_mut(chunk).enumerate().for_each(|(i, c)| body(i, c)));
+            }
+            Threads::Team(team) if self.threads() > 1 && data.len() > chunk => {
+                let (start, len) = (Start(data.as_mut_ptr()), data.len());
+                team.run(len.div_ceil(chunk), &|i| {
+                    // SAFETY: every task is run once, and the chunks of different tasks do not overlap; `data` is borrowed
+                    // until all tasks have ended.
+                    let part =
+                        unsafe { std::slice::from_raw_parts_mut(start.at(i * chunk), chunk.min(len - i * chunk)) };
+                    body(i, part);
+                });
             }
             _ => data.chunks_mut(chunk).enumerate().for_each(|(i, c)| body(i, c)),
         }
@@ -171,12 +198,23 @@ impl<'a> Engine<'a> {
 
     /// The values of `body(0..count)`, in order.
     pub(crate) fn map<R: Send>(&self, count: usize, body: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-        match self.pool {
-            Some(pool) if self.threads() > 1 && count > 1 => {
-                pool.install(|| (0..count).into_par_iter().map(&body).collect())
-            }
-            _ => (0..count).map(body).collect(),
-        }
+        let mut values: Vec<Option<R>> = Vec::new();
+        values.resize_with(count, || None);
+        self.for_each_chunk(&mut values, 1, |i, value| value[0] = Some(body(i)));
+        values.into_iter().map(|v| v.expect("every value is computed")).collect()
+    }
+}
+
+/// The first element of a slice that tasks cut into parts.
+struct Start<T>(*mut T);
+
+// SAFETY: only tasks that take disjoint parts of the slice use the pointer, and elements may be sent to other threads.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+impl<T> Start<T> {
+    /// Element `i`.
+    fn at(&self, i: usize) -> *mut T {
+        self.0.wrapping_add(i)
     }
 }
 
@@ -229,16 +267,18 @@ mod tests {
     fn chunks_cover_everything_once_for_any_number_of_threads() {
         for threads in [1, 2, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let engine = Engine::new(&pool);
-            let mut data = vec![0usize; 1003];
-            let chunk = engine.share(1003, 8);
-            engine.for_each_chunk(&mut data, chunk, |i, part| {
-                for (j, v) in part.iter_mut().enumerate() {
-                    *v += i * chunk + j + 1;
-                }
-            });
-            assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
-            assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
+            let team = Team::new(threads);
+            for engine in [Engine::new(&pool), Engine::of_team(&team)] {
+                let mut data = vec![0usize; 1003];
+                let chunk = engine.share(1003, 8);
+                engine.for_each_chunk(&mut data, chunk, |i, part| {
+                    for (j, v) in part.iter_mut().enumerate() {
+                        *v += i * chunk + j + 1;
+                    }
+                });
+                assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
+                assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
+            }
         }
     }
 }

@@ -32,15 +32,17 @@ impl PackedWeights {
     ///
     /// Unsigned codes are stored as `w - 128`, which leaves a factor of `128 - zero_point`.
     pub fn new<W: Code8>(k: usize, n: usize, zero_points: &[i32], weight: impl Fn(usize, usize) -> W) -> Self {
-        Self::in_runs([1, k], n, zero_points, weight)
+        Self::in_runs([1, k], n, zero_points, |column, rows: &mut [W]| {
+            rows.iter_mut().enumerate().for_each(|(row, w)| *w = weight(row, column));
+        })
     }
 
-    /// Packs `weight(k, n)` with `k` in `runs` runs of `run` each.
+    /// Packs `k` in `runs` runs of `run` each; `column(n, weights)` writes the weights of a column in the order of `k`.
     pub(crate) fn in_runs<W: Code8>(
         [runs, run]: [usize; 2],
         n: usize,
         zero_points: &[i32],
-        weight: impl Fn(usize, usize) -> W,
+        column: impl Fn(usize, &mut [W]),
     ) -> Self {
         assert!(matches!(zero_points.len(), 0 | 1) || zero_points.len() == n, "one zero point per column, or one");
         let offset = if W::SIGNED { 0 } else { 128 };
@@ -53,14 +55,18 @@ impl PackedWeights {
         let groups = runs * per_run;
         let mut lines = vec![Line([0; 64]); groups * n.div_ceil(PANEL)];
         let mut raw_sums = vec![0i32; n];
-        for (column, sum) in raw_sums.iter_mut().enumerate() {
-            let base = column / PANEL * groups;
-            let slot = column % PANEL * 4;
-            for r in 0..runs {
-                for i in 0..run {
-                    let w = weight(r * run + i, column).to_i32() - offset;
-                    lines[base + r * per_run + i / 4].0[slot + i % 4] = w as i8;
-                    *sum = sum.wrapping_add(w);
+        let mut weights = vec![W::default(); k];
+        for (c, sum) in raw_sums.iter_mut().enumerate() {
+            column(c, &mut weights);
+            let lines = lines[c / PANEL * groups..].chunks_exact_mut(per_run.max(1));
+            let slot = c % PANEL * 4;
+            for (lines, weights) in lines.zip(weights.chunks_exact(run.max(1))) {
+                for (line, quad) in lines.iter_mut().zip(weights.chunks(4)) {
+                    for (to, w) in line.0[slot..slot + 4].iter_mut().zip(quad) {
+                        let w = w.to_i32() - offset;
+                        *to = w as i8;
+                        *sum = sum.wrapping_add(w);
+                    }
                 }
             }
         }

@@ -1,33 +1,20 @@
 //! Windows over NHWC codes: maxima, sums and counts.
 
 use super::code::Code;
-use super::isa::{Engine, multiversion};
+use super::isa::{Engine, Simd, multiversion};
 use super::shape::PoolShape;
 use super::wide::Accumulator;
 
 /// Largest code of each window; padding does not take part. Panics where lengths disagree or
 /// [`PoolShape::validate`] fails.
 pub fn max_pool<T: Code>(engine: Engine<'_>, shape: &PoolShape, x: &[T], out: &mut [T]) {
-    fold(
-        engine,
-        shape,
-        x,
-        out,
-        |engine, acc, x, first| {
-            if first { acc.copy_from_slice(x) } else { maximum(engine.simd(), acc, x) }
-        },
-    );
+    fold(engine, shape, x, out, maxima);
 }
 
 /// Sum of the codes of each window; padding does not take part, and [`window_counts`] says how many did. Sums are
 /// modulo the width of `A`.
 pub fn window_sum<A: Accumulator, T: Code>(engine: Engine<'_>, shape: &PoolShape, x: &[T], out: &mut [A]) {
-    fold(engine, shape, x, out, |engine, acc, x, first| {
-        if first {
-            acc.fill(A::default());
-        }
-        add(engine.simd(), acc, x);
-    });
+    fold(engine, shape, x, out, sums);
 }
 
 /// Elements of each window, one number per output row and column of an image: those that meet the input, or with
@@ -40,49 +27,66 @@ pub fn window_counts(shape: &PoolShape, include_pad: bool) -> Vec<usize> {
     (0..height * width).map(|i| count(0, i / width) * count(1, i % width)).collect()
 }
 
-/// Folds the pixels of each window into the channels of its output: `step(engine, acc, pixel, is_first)`, in the order
-/// (ky, kx).
+/// Calls `line(simd, shape, image's x, y, out)` for each line of outputs.
 pub(crate) fn fold<T: Copy + Sync, A: Copy + Send>(
     engine: Engine<'_>,
     shape: &PoolShape,
     x: &[T],
     out: &mut [A],
-    step: impl Fn(Engine<'_>, &mut [A], &[T], bool) + Sync,
+    line: impl Fn(Simd, &PoolShape, &[T], usize, &mut [A]) + Sync + Send,
 ) {
     assert!(shape.validate().is_ok(), "a valid shape");
     assert!(x.len() == shape.input_len() && out.len() == shape.output_len(), "tensors and their shapes");
-    let channels = shape.channels;
     let [height, width] = shape.output;
-    engine.for_each_chunk(out, width * channels, |line, out| {
-        let (image, y) = (line / height, line % height);
-        for (x_at, acc) in out.chunks_exact_mut(channels).enumerate() {
-            let mut first = true;
-            for ky in shape.span(0, y) {
-                let iy = y * shape.stride[0] + ky * shape.dilation[0] - shape.pads[0];
-                for kx in shape.span(1, x_at) {
-                    let ix = x_at * shape.stride[1] + kx * shape.dilation[1] - shape.pads[1];
-                    let pixel = (image * shape.input[0] + iy) * shape.input[1] + ix;
-                    step(engine, acc, &x[pixel * channels..][..channels], first);
-                    first = false;
-                }
-            }
-        }
+    let image = shape.input[0] * shape.input[1] * shape.channels;
+    engine.for_each_chunk(out, width * shape.channels, |i, out| {
+        line(engine.simd(), shape, &x[i / height * image..][..image], i % height, out);
     });
 }
 
-multiversion! {
-    fn maximum<T: Code>(simd: Simd, acc: &mut [T], x: &[T]) {
-        for (a, &x) in acc.iter_mut().zip(x) {
-            *a = (*a).max(x);
+/// Calls `step(acc, pixel, is_first)` for the pixels of the windows of one line of outputs, in the order (ky, kx).
+#[inline(always)]
+pub(crate) fn fold_line<T: Copy, A: Copy>(
+    shape: &PoolShape,
+    x: &[T],
+    y: usize,
+    out: &mut [A],
+    step: impl Fn(&mut [A], &[T], bool),
+) {
+    let channels = shape.channels;
+    for (x_at, acc) in out.chunks_exact_mut(channels).enumerate() {
+        let mut first = true;
+        for ky in shape.span(0, y) {
+            let iy = y * shape.stride[0] + ky * shape.dilation[0] - shape.pads[0];
+            for kx in shape.span(1, x_at) {
+                let ix = x_at * shape.stride[1] + kx * shape.dilation[1] - shape.pads[1];
+                step(acc, &x[(iy * shape.input[1] + ix) * channels..][..channels], first);
+                first = false;
+            }
         }
     }
 }
 
 multiversion! {
-    fn add<A: Accumulator, T: Code>(simd: Simd, acc: &mut [A], x: &[T]) {
-        for (a, x) in acc.iter_mut().zip(x) {
-            *a = a.mac(x.to_i32(), 1);
-        }
+    fn maxima<T: Code>(simd: Simd, shape: &PoolShape, x: &[T], y: usize, out: &mut [T]) {
+        fold_line(shape, x, y, out, |acc, x, first| {
+            if first {
+                acc.copy_from_slice(x);
+            } else {
+                acc.iter_mut().zip(x).for_each(|(a, &x)| *a = (*a).max(x));
+            }
+        });
+    }
+}
+
+multiversion! {
+    fn sums<A: Accumulator, T: Code>(simd: Simd, shape: &PoolShape, x: &[T], y: usize, out: &mut [A]) {
+        fold_line(shape, x, y, out, |acc, x, first| {
+            if first {
+                acc.fill(A::default());
+            }
+            acc.iter_mut().zip(x).for_each(|(a, x)| *a = a.mac(x.to_i32(), 1));
+        });
     }
 }
 

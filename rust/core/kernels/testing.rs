@@ -2,6 +2,7 @@
 
 use super::code::Code;
 use super::isa::{Engine, Isa, Simd};
+use super::team::Team;
 
 /// A small generator of reproducible numbers.
 pub struct Random(u64);
@@ -44,9 +45,9 @@ impl Random {
 /// Calls `body` with engines of every instruction set of this machine, on 1, 2 and 7 threads.
 pub fn on_every_engine(mut body: impl FnMut(Engine<'_>)) {
     for threads in [1, 2, 7] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let team = Team::new(threads);
         for isa in Isa::available() {
-            body(Engine::new(&pool).with(Simd::new(isa).unwrap()));
+            body(Engine::of_team(&team).with(Simd::new(isa).unwrap()));
         }
     }
 }

@@ -145,7 +145,7 @@ mod tests {
             let infinity = if format == FloatType::F16 { 0x7c00 } else { 0x7f80 };
             for bits in 0..infinity - 1 {
                 let (lo, hi) = (value(format, bits), value(format, bits + 1));
-                let (middle, even) = ((lo + hi) / 2.0, if bits % 2 == 0 { lo } else { hi });
+                let (middle, even) = (lo / 2.0 + hi / 2.0, if bits % 2 == 0 { lo } else { hi });
                 let round = |x| Narrow::ieee(format).round(x);
                 assert_eq!(round(middle), even, "{format} {bits:04x}");
                 assert_eq!(round(f32::from_bits(middle.to_bits() - 1)), lo, "{format} {bits:04x}");

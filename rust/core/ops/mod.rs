@@ -38,6 +38,7 @@ pub mod lp_normalization;
 pub mod lp_pool;
 pub mod lrn;
 pub mod matmul;
+mod memory;
 pub mod normalization;
 pub mod one_hot;
 pub mod pad;
@@ -65,8 +66,9 @@ pub mod window;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
-use crate::kernels::{Engine, Simd};
+use crate::kernels::{Engine, Simd, Team};
 use crate::tensor::{DType, Tensor};
+pub use memory::{Kept, Memory};
 use std::sync::Arc;
 
 /// What is known of a tensor when a node is prepared.
@@ -133,9 +135,14 @@ impl<'a> Facts<'a> {
 pub type Inferred = (DType, Vec<usize>);
 
 /// What a kernel may use while it runs.
+#[derive(Clone, Copy)]
 pub struct RunContext<'a> {
     /// Threads to use. Results never depend on their number.
     pub pool: &'a rayon::ThreadPool,
+    /// Threads that are there for kernels with many short calls; the pool's where there are none.
+    pub team: Option<&'a Team>,
+    /// Memory to take values from.
+    pub memory: Option<&'a Memory>,
     /// Instruction set to use. Results do not depend on it either.
     pub simd: Simd,
 }
@@ -143,12 +150,20 @@ pub struct RunContext<'a> {
 impl<'a> RunContext<'a> {
     /// Runs on the threads of `pool` with the best instruction set.
     pub fn new(pool: &'a rayon::ThreadPool) -> Self {
-        RunContext { pool, simd: Simd::best() }
+        RunContext { pool, team: None, memory: None, simd: Simd::best() }
     }
 
     /// What kernels run on.
     pub fn engine(&self) -> Engine<'a> {
-        Engine::new(self.pool).with(self.simd)
+        self.team.map_or(Engine::new(self.pool), Engine::of_team).with(self.simd)
+    }
+
+    /// A vector of `len` elements of any value, to be written.
+    pub fn buffer<T: Kept>(&self, len: usize) -> Vec<T> {
+        match self.memory {
+            Some(memory) => memory.take(len),
+            None => vec![T::default(); len],
+        }
     }
 }
 

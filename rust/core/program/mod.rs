@@ -25,6 +25,7 @@ mod describe;
 mod env;
 mod eval;
 mod executor;
+mod float_sum;
 mod functions;
 mod graph;
 mod interval;
@@ -44,6 +45,7 @@ mod tests;
 
 pub use env::Env;
 pub use executor::{Evaluator, Executor, Vectors};
+pub use float_sum::FloatSum;
 pub use functions::Functions;
 pub use normal_form::NormalForm;
 pub use syntax::Text;

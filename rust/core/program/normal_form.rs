@@ -73,21 +73,27 @@ impl Compiled {
         if self.inputs.len() != 1 || self.evaluator() != Evaluator::Fast {
             return None;
         }
-        Matcher { compiled: self, alias: aliases(&self.graph) }.program()
+        Matcher::new(self).program()
     }
 }
 
-struct Matcher<'a> {
+pub(super) struct Matcher<'a> {
     compiled: &'a Compiled,
     alias: Vec<NodeId>,
 }
 
+impl<'a> Matcher<'a> {
+    pub(super) fn new(compiled: &'a Compiled) -> Self {
+        Matcher { compiled, alias: aliases(&compiled.graph) }
+    }
+}
+
 impl Matcher<'_> {
-    fn node(&self, id: NodeId) -> &Node {
+    pub(super) fn node(&self, id: NodeId) -> &Node {
         &self.compiled.graph.nodes[id]
     }
 
-    fn arg(&self, id: NodeId, i: usize) -> NodeId {
+    pub(super) fn arg(&self, id: NodeId, i: usize) -> NodeId {
         self.alias[self.node(id).args[i]]
     }
 
@@ -117,13 +123,13 @@ impl Matcher<'_> {
             .collect()
     }
 
-    fn float(&self, id: NodeId) -> Option<f32> {
+    pub(super) fn float(&self, id: NodeId) -> Option<f32> {
         let all = self.floats(id)?;
         all.iter().all(|v| v.to_bits() == all[0].to_bits()).then(|| all[0])
     }
 
     /// An operation of two operands of which one is frozen: the other, and the frozen one.
-    fn with_constant(&self, id: NodeId) -> Option<(NodeId, NodeId)> {
+    pub(super) fn with_constant(&self, id: NodeId) -> Option<(NodeId, NodeId)> {
         let (a, b) = (self.arg(id, 0), self.arg(id, 1));
         match (self.node(a).frozen.is_some(), self.node(b).frozen.is_some()) {
             (false, true) => Some((a, b)),
@@ -151,7 +157,8 @@ impl Matcher<'_> {
         (id, None)
     }
 
-    fn program(&self) -> Option<NormalForm> {
+    /// Takes `sat(v + zero_point)` apart: `v`, the zero point and the range of the result.
+    pub(super) fn saturated_sum(&self) -> Option<(NodeId, i64, i64, i64)> {
         let result = self.alias[self.compiled.result];
         if self.node(result).ty != Type::Int || self.node(result).frozen.is_some() {
             return None;
@@ -167,6 +174,11 @@ impl Matcher<'_> {
                 if minus { v.checked_neg()? } else { v }
             }
         };
+        Some((inner, zero_point, qmin, qmax))
+    }
+
+    fn program(&self) -> Option<NormalForm> {
+        let (inner, zero_point, qmin, qmax) = self.saturated_sum()?;
         match self.node(inner).op {
             Op::ToInt(rounding) => self.float_scale(inner, rounding, zero_point, qmin, qmax),
             Op::Shr(rounding) => self
@@ -198,7 +210,7 @@ impl Matcher<'_> {
         Some(NormalForm::FloatScale { scale, clamp, rounding, zero_point, qmin, qmax })
     }
 
-    fn arg_of_cast(&self, id: NodeId) -> Option<NodeId> {
+    pub(super) fn arg_of_cast(&self, id: NodeId) -> Option<NodeId> {
         (self.node(id).op == Op::ToFloat(FloatType::F32)).then(|| self.arg(id, 0))
     }
 

@@ -253,10 +253,11 @@ impl<'s, 'f> Builder<'s, 'f> {
         })
     }
 
-    /// What an operator reads of a tensor: constants as they are in the file, activations in the order that it takes.
+    /// What an operator reads of a tensor, in the order that it takes.
     pub fn read(&mut self, site: Site<'_, '_>, t: usize) -> Result<TensorId> {
         if self.file.tensors[t].is_constant() {
-            return self.constant(t, 0, &[]);
+            let order: &[usize] = if self.reads_front(site, t) { &TO_FRONT } else { &[] };
+            return self.constant(t, 0, order);
         }
         if site.turned || !self.front[t] {
             return Ok(self.activation(t));
@@ -316,13 +317,14 @@ impl<'s, 'f> Builder<'s, 'f> {
             .ok()
             .filter(|&a| a < rank)
             .ok_or_else(|| Error::invalid("node_axis", format!("axis {axis} of a tensor of rank {rank}")))?;
-        let turned = site.turned && self.front[t];
-        Ok(if turned { [0, 2, 3, 1][place] } else { place as i64 })
+        Ok(if self.reads_front(site, t) { [0, 2, 3, 1][place] } else { place as i64 })
     }
 
-    /// Whether the operator reads the tensor with its channels in front.
+    /// Whether the operator has the tensor with its channels in front: a constant image is as the results are.
     pub fn reads_front(&self, site: Site<'_, '_>, t: usize) -> bool {
-        site.turned && self.front[t]
+        let tensor = &self.file.tensors[t];
+        let is_image = tensor.is_constant() && tensor.rank() == 4;
+        site.turned && (self.front[t] || (is_image && site.op.outputs.iter().any(|&y| self.front[y])))
     }
 
     /// Adds a node that has the operator's name.

@@ -10,3 +10,4 @@ pub mod explain;
 pub mod info;
 pub mod run;
 pub mod spec;
+mod stream;

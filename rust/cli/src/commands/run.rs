@@ -1,5 +1,6 @@
 //! `nputwin run`: runs a model and writes its outputs.
 
+use super::stream;
 use crate::Context;
 use crate::args::{ModelArgs, RunOptions};
 use crate::files::{Stems, create_folder, file_stem, write_atomic, write_bytes};
@@ -52,7 +53,17 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
             port.quantized = graph.tensors[port.tensor].encoding.is_some();
         }
     }
-    let session = args.options.session(graph, &args.target)?;
+    // The inferences of a list run side by side; a single one has all threads for itself.
+    let is_list = args.inputs.input_list.is_some();
+    let mut options = args.options;
+    let workers = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    if is_list {
+        options.threads = 1;
+    }
+    let session = options.session(graph, &args.target)?;
     let ports = session.inputs();
     let samples = args.inputs.samples(&ports)?;
     check_wanted(&samples, &session)?;
@@ -62,25 +73,38 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
         dump_all: args.dump_all,
         wanted: &samples.wanted,
     };
+    if samples.len() == 0 {
+        return Err(Error::invalid("input_none", "no inference was asked for"));
+    }
     let bar = progress::bar(context, samples.len(), "running");
-    let mut results = Vec::new();
-    let mut report = None;
-    for sample in 0..samples.len() {
+    let compute = |sample: usize, folder: Option<&str>| {
         let feeds = samples.load(sample, &ports)?;
         let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let result = session.run_with(&feeds, args.dump_all || !samples.wanted.is_empty(), &mut || Ok(()))?;
-        if report.is_none() {
-            report = Some(session.report(shapes(&ports, &feeds)?)?);
-        }
-        let folder = if samples.is_list { Some(format!("Result_{sample}")) } else { None };
-        let directory = folder.as_ref().map_or(args.output_dir.clone(), |f| args.output_dir.join(f));
-        let mut entry = writer.write(&directory, folder.as_deref(), &result)?;
-        entry.insert("inputs".into(), samples.provenance(sample)?);
-        results.push(Value::Object(entry));
-        bar.inc(1);
-    }
+        let directory = folder.map_or(args.output_dir.clone(), |f| args.output_dir.join(f));
+        writer.write(&directory, folder, &result)
+    };
+    let results = if is_list {
+        let identity = json!({
+            "tool": env!("CARGO_PKG_VERSION"),
+            "target": target_json(session.spec()),
+            "model": model.provenance["model"]["sha256"],
+            "encodings": model.provenance["encodings"]["sha256"],
+            "native": [args.inputs.native_input, args.native_output],
+            "format": writer.format.extension(),
+            "tensors": [json!(args.dump_all), json!(samples.wanted)],
+            "shapes": args.inputs.shape,
+        });
+        stream::run_all(&samples, &args.output_dir, &identity, workers, &|s, f| compute(s, Some(f)), &|| bar.inc(1))?
+    } else {
+        let mut entry = compute(0, None)?;
+        entry.insert("inputs".into(), samples.provenance(0)?);
+        vec![Value::Object(entry)]
+    };
     bar.finish_and_clear();
-    let report = report.ok_or_else(|| Error::invalid("input_none", "no inference was asked for"))?;
+    let first = samples.load(0, &ports)?;
+    let first: Vec<(&str, &Tensor)> = first.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let report = session.report(shapes(&ports, &first)?)?;
     let mut manifest = json!({
         "tool": { "name": "nputwin", "version": env!("CARGO_PKG_VERSION") },
         "target": target_json(session.spec()),

@@ -9,7 +9,7 @@ mod specs;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Elements of one input of the models: 3×6×6.
 pub(crate) const INPUT: usize = 108;
@@ -78,21 +78,34 @@ impl Sandbox {
 
     /// Runs the program in the folder; words are separated by blanks, `@name` is a model.
     pub(crate) fn run(&self, line: &str) -> Finished {
+        let output = self.command(line).output().expect("the binary runs");
+        Finished::of(output)
+    }
+
+    /// Starts the program in the folder, as [`Sandbox::run`] does, without a word from it.
+    pub(crate) fn spawn(&self, line: &str) -> Child {
+        let mut command = self.command(line);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary runs")
+    }
+
+    fn command(&self, line: &str) -> Command {
         let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
             Some(name) => model(name).display().to_string(),
             None => word.to_string(),
         });
-        self.run_words(&words.collect::<Vec<_>>())
+        self.command_of(&words.collect::<Vec<_>>())
     }
 
     /// Runs the program in the folder with these words.
     pub(crate) fn run_words(&self, words: &[impl AsRef<std::ffi::OsStr>]) -> Finished {
-        let output = Command::new(env!("CARGO_BIN_EXE_nputwin"))
-            .args(words)
-            .current_dir(self.dir.path())
-            .output()
-            .expect("the binary runs");
-        Finished::of(output)
+        Finished::of(self.command_of(words).output().expect("the binary runs"))
+    }
+
+    fn command_of(&self, words: &[impl AsRef<std::ffi::OsStr>]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nputwin"));
+        command.args(words).current_dir(self.dir.path());
+        command
     }
 
     /// A sandbox with the samples `x0.npy`, `x0.raw`, … and a list of all of them.

@@ -49,6 +49,41 @@ fn an_input_list_gives_one_folder_per_inference_and_the_same_bits() {
 }
 
 #[test]
+fn a_killed_list_is_taken_up_without_computing_or_spoiling_what_is_finished() {
+    let count = 400;
+    let sandbox = Sandbox::with_samples(count);
+    let line = "run @residual.qdq.onnx -t onnxruntime_cpu --input-list list.txt --threads 2 -o";
+    sandbox.run(&format!("{line} whole")).succeeds();
+    let mut child = sandbox.spawn(&format!("{line} killed"));
+    while !sandbox.path("killed/Result_20/result.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ends before it is killed");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!sandbox.path("killed/manifest.json").exists());
+    let written = |i: usize| {
+        let file = std::fs::metadata(sandbox.path(&format!("killed/Result_{i}/y.raw")));
+        file.and_then(|f| f.modified()).ok()
+    };
+    let is_finished = |i: &usize| sandbox.path(&format!("killed/Result_{i}/result.json")).exists();
+    let before: Vec<_> = (0..count).filter(is_finished).map(|i| (i, written(i))).collect();
+    assert!(before.len() >= 20 && before.len() < count, "{} inferences were finished", before.len());
+    sandbox.run(&format!("{line} killed")).succeeds();
+    for (i, time) in before {
+        assert_eq!(written(i), time, "inference {i} was finished");
+    }
+    for i in 0..count {
+        let file = format!("Result_{i}/y.raw");
+        assert_eq!(sandbox.read(&format!("killed/{file}")), sandbox.read(&format!("whole/{file}")), "inference {i}");
+    }
+    // What was computed under another target is not finished.
+    let float = sandbox.read("whole/Result_3/y.raw");
+    sandbox.run("run @residual.onnx -t float --input-list list.txt -o whole").succeeds();
+    assert_ne!(sandbox.read("whole/Result_3/y.raw"), float);
+}
+
+#[test]
 fn a_batch_gives_the_bits_of_single_inputs() {
     let sandbox = Sandbox::with_samples(2);
     let batch: Vec<f32> = [sample(0), sample(1)].concat();

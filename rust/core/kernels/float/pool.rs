@@ -1,47 +1,41 @@
 //! f32 windows over NHWC tensors.
 
 use super::super::isa::{Engine, multiversion};
-use super::super::pool::fold;
+use super::super::pool::{fold, fold_line};
 use super::super::shape::PoolShape;
 
 /// Largest value of each window, in the order (ky, kx); padding does not take part. A NaN in the window gives NaN.
 pub fn max_pool_f32(engine: Engine<'_>, shape: &PoolShape, x: &[f32], out: &mut [f32]) {
-    fold(
-        engine,
-        shape,
-        x,
-        out,
-        |engine, acc, x, first| {
-            if first { acc.copy_from_slice(x) } else { maximum(engine.simd(), acc, x) }
-        },
-    );
+    fold(engine, shape, x, out, maxima);
 }
 
 /// Sum of the values of each window, in the order (ky, kx) from the first value on; padding does not take part. The
 /// average is this divided by [`window_counts`](super::super::window_counts).
 pub fn window_sum_f32(engine: Engine<'_>, shape: &PoolShape, x: &[f32], out: &mut [f32]) {
-    fold(
-        engine,
-        shape,
-        x,
-        out,
-        |engine, acc, x, first| {
-            if first { acc.copy_from_slice(x) } else { add(engine.simd(), acc, x) }
-        },
-    );
+    fold(engine, shape, x, out, sums);
 }
 
 multiversion! {
-    fn maximum(simd: Simd, acc: &mut [f32], x: &[f32]) {
-        for (a, &x) in acc.iter_mut().zip(x) {
-            *a = if x > *a || x.is_nan() { x } else { *a };
-        }
+    fn maxima(simd: Simd, shape: &PoolShape, x: &[f32], y: usize, out: &mut [f32]) {
+        fold_line(shape, x, y, out, |acc, x, first| {
+            if first {
+                acc.copy_from_slice(x);
+            } else {
+                acc.iter_mut().zip(x).for_each(|(a, &x)| *a = if x > *a || x.is_nan() { x } else { *a });
+            }
+        });
     }
 }
 
 multiversion! {
-    fn add(simd: Simd, acc: &mut [f32], x: &[f32]) {
-        acc.iter_mut().zip(x).for_each(|(a, &x)| *a += x);
+    fn sums(simd: Simd, shape: &PoolShape, x: &[f32], y: usize, out: &mut [f32]) {
+        fold_line(shape, x, y, out, |acc, x, first| {
+            if first {
+                acc.copy_from_slice(x);
+            } else {
+                acc.iter_mut().zip(x).for_each(|(a, &x)| *a += x);
+            }
+        });
     }
 }
 

@@ -16,6 +16,13 @@ pub fn float_scale(acc: i32, scale: f32, lo: f32, hi: f32, zero_point: i32, qmin
     code.clamp(qmin.into(), qmax.into()) as i32
 }
 
+/// `sat(rint(fma(a, factors[0], fma(b, factors[1], constant))) + zero_point)`.
+pub fn float_sum(a: i32, b: i32, factors: [f32; 2], constant: f32, zero_point: i32, qmin: i32, qmax: i32) -> i32 {
+    let sum = libm::fmaf(a as f32, factors[0], libm::fmaf(b as f32, factors[1], constant));
+    let code = f64::from(sum).round_ties_even() as i64 + i64::from(zero_point);
+    code.clamp(qmin.into(), qmax.into()) as i32
+}
+
 /// The left shift that wraps, the doubling high product rounded half up, the right shift rounded half away from zero.
 #[allow(clippy::too_many_arguments)]
 pub fn double_rounding(acc: i32, left: u32, multiplier: i32, right: u32, zero_point: i32, qmin: i32, qmax: i32) -> i32 {

@@ -2,7 +2,8 @@
 
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
-use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::table::ByteTable;
+use super::{Argument, Context, IntegerOp, Layout, Prepared, pairs};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::map_data;
@@ -70,6 +71,14 @@ impl IntegerOp for Elementwise {
                 return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
             }
         }
+        let names = &arity(&facts.node.op_type).unwrap_or_default()[..operands];
+        let compiled = match operands {
+            2 => match pairs::prepare(facts, context, compiled, names, dtype)? {
+                Ok(prepared) => return Ok(prepared),
+                Err(compiled) => compiled,
+            },
+            _ => compiled,
+        };
         let shapes: Vec<&[usize]> =
             (0..operands).map(|i| Ok(facts.input(i)?.shape.as_slice())).collect::<Result<_>>()?;
         let plain = compiled.channels() == 1
@@ -94,7 +103,6 @@ impl IntegerOp for Elementwise {
                 layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor },
             })
             .collect();
-        let names = &arity(&facts.node.op_type).unwrap_or_default()[..operands];
         let kernel =
             ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
         Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
@@ -226,7 +234,7 @@ fn channel_map(facts: &Facts<'_>, operands: usize, shape: &[usize]) -> Result<Sc
 }
 
 /// The trace of one element, from the operands' codes.
-fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) -> Result<Explanation> {
+pub fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64)]) -> Result<Explanation> {
     let values: Vec<Value> = operands.iter().map(|(_, code)| Value::Int((*code).into())).collect();
     Ok(Explanation {
         operands: operands.iter().map(|(name, code)| (name.to_string(), code.to_string())).collect(),
@@ -245,7 +253,7 @@ fn section(lanes: Lanes<'_>, part: std::ops::Range<usize>) -> Lanes<'_> {
 }
 
 /// Code `index` of a tensor in memory order.
-fn code_at(x: &Tensor, index: usize) -> Result<i64> {
+pub fn code_at(x: &Tensor, index: usize) -> Result<i64> {
     if index >= x.len() {
         return Err(Error::invalid("explain_index", format!("element {index} of {}", x.len())));
     }
@@ -262,6 +270,8 @@ struct Table {
     compiled: Compiled,
     first: i32,
     entries: Data,
+    /// The same, where codes and entries are bytes.
+    bytes: Option<ByteTable>,
 }
 
 impl Table {
@@ -277,7 +287,8 @@ impl Table {
             DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
             _ => Data::I32(out),
         };
-        Ok(Table { compiled, first, entries })
+        let bytes = ByteTable::new(first.into(), &entries);
+        Ok(Table { compiled, first, entries, bytes })
     }
 }
 
@@ -285,6 +296,9 @@ impl Kernel for Table {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = crate::ops::closure::input(inputs, 0)?;
         let dtype = self.entries.dtype();
+        if let Some(data) = self.bytes.as_ref().and_then(|table| table.look_up(context, x.data())) {
+            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+        }
         let data = compute_codes(context, dtype, x.len(), |start, out| {
             read_codes(x.data(), start, out)?;
             let index = |code: i32| (code - self.first) as usize;

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::ops::RunContext;
 use crate::program::Channels;
 use crate::tensor::{DType, Data, strides};
-use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Elements that one task computes: a multiple of the tile executor's lanes, small enough for L1.
 pub const CHUNK: usize = 4096;
@@ -35,7 +35,7 @@ pub fn compute_codes(
 ) -> Result<Data> {
     macro_rules! narrow {
         ($variant:ident, $t:ty) => {{
-            let mut out = vec![<$t>::default(); len];
+            let mut out = context.buffer::<$t>(len);
             for_chunks(context, &mut out, |start, chunk| {
                 let mut wide = [0i32; CHUNK];
                 let wide = &mut wide[..chunk.len()];
@@ -52,7 +52,7 @@ pub fn compute_codes(
         DType::U16 => narrow!(U16, u16),
         DType::I16 => narrow!(I16, i16),
         DType::I32 => {
-            let mut out = vec![0i32; len];
+            let mut out = context.buffer::<i32>(len);
             for_chunks(context, &mut out, &fill)?;
             Data::I32(out)
         }
@@ -60,16 +60,26 @@ pub fn compute_codes(
     })
 }
 
-/// Runs `fill(start, chunk)` over chunks of `out`, on the pool where there is more than one.
+/// Runs `fill(start, chunk)` over chunks of `out`, on all threads where there is more than one chunk. The error is that of
+/// the first chunk that has one.
 pub fn for_chunks<T: Send>(
     context: &RunContext<'_>,
     out: &mut [T],
     fill: impl Fn(usize, &mut [T]) -> Result<()> + Sync,
 ) -> Result<()> {
-    if out.len() <= CHUNK || context.pool.current_num_threads() == 1 {
-        return out.chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| fill(i * CHUNK, chunk));
+    let first: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    context.engine().for_each_chunk(out, CHUNK, |i, chunk| {
+        if let Err(error) = fill(i * CHUNK, chunk) {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.as_ref().is_none_or(|(at, _)| i < *at) {
+                *first = Some((i, error));
+            }
+        }
+    });
+    match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
     }
-    context.pool.install(|| out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| fill(i * CHUNK, chunk)))
 }
 
 /// Which scale belongs to which element.

@@ -5,9 +5,12 @@ pub mod environment;
 pub mod intrinsics;
 pub mod lanes;
 mod mac;
+mod max_pool;
 mod movement;
+mod pairs;
 pub mod quantizers;
 mod row;
+pub mod table;
 mod window;
 
 use super::{Facts, Kernel};
@@ -69,6 +72,11 @@ pub trait IntegerOp: Send + Sync {
 
     /// Freezes the rule's arithmetic for these encodings and shapes.
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared>;
+}
+
+/// Whether an operator computes each element from the one element of its first input, and from constants.
+pub fn is_unary(op_type: &str) -> bool {
+    elementwise::arity(op_type).is_some_and(|names| names.len() == 1)
 }
 
 /// Whether a node only moves codes, after its operands came into the output's encoding: by its rule's program where it has

@@ -2,12 +2,13 @@
 
 use super::environment::{add_code_input, add_encoding, add_output};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes};
+use super::table::ByteTable;
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::num::FloatType;
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Kernel, RunContext};
-use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -47,6 +48,7 @@ struct Requantize {
     compiled: Compiled,
     tile: TileProgram,
     dtype: DType,
+    table: Option<ByteTable>,
 }
 
 fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Quantize> {
@@ -122,7 +124,22 @@ pub fn requantize_kernel(
             Error::unsupported("requantize_channels", "requantization between per-channel encodings").at_tensor(name)
         );
     }
-    Ok(Box::new(Requantize { tile: compiled.tile(), compiled, dtype: to.storage_dtype() }))
+    let mut table = None;
+    let tile = compiled.tile();
+    let dtype = to.storage_dtype();
+    let codes = ByteTable::codes(from.qmin(), from.qmax());
+    if let (Some(codes), Evaluator::Fast) = (codes, compiled.evaluator()) {
+        let mut out = vec![0i32; codes.len()];
+        let mut wide = vec![0i32; codes.len()];
+        read_codes(codes.data(), 0, &mut wide)?;
+        tile.run(&[Lanes::I32(&wide)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
+        table = match dtype {
+            DType::U8 => ByteTable::new(from.qmin(), &Data::U8(out.iter().map(|&v| v as u8).collect())),
+            DType::I8 => ByteTable::new(from.qmin(), &Data::I8(out.iter().map(|&v| v as i8).collect())),
+            _ => None,
+        };
+    }
+    Ok(Box::new(Requantize { tile, compiled, dtype, table }))
 }
 
 /// Codes of a constant: those of the file, or its reals quantized by the rule for weights.
@@ -241,6 +258,9 @@ impl Kernel for FakeQuant {
 impl Kernel for Requantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
+        if let Some(data) = self.table.as_ref().and_then(|table| table.look_up(context, x.data())) {
+            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+        }
         let data = compute_codes(context, self.dtype, x.len(), |start, out| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..out.len()];
@@ -280,7 +300,7 @@ pub fn quantize_bias(
             .at(Location::Tensor { name: name.into(), index: Some(i) }));
     }
     let mut out = vec![0i32; values.len()];
-    let channels = crate::program::Channels::Cyclic { start: 0 };
+    let channels = Channels::Cyclic { start: 0 };
     compiled.tile().run(&[Lanes::F32(values)], channels, &mut Scratch::default(), &mut out)?;
     Ok(out.into_iter().map(i64::from).collect())
 }

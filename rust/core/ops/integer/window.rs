@@ -2,9 +2,11 @@
 
 use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, compute_codes};
-use super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::{Argument, Context, IntegerOp, Layout, Prepared, max_pool};
 use crate::error::Result;
+use crate::kernels::{Engine, PoolShape, transpose, window_counts, window_sum};
 use crate::ops::closure::input;
+use crate::ops::pool::Pool;
 use crate::ops::window::Window as WindowShape;
 use crate::ops::{Explanation, Facts, Kernel, RunContext, axis};
 use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
@@ -177,16 +179,54 @@ impl IntegerOp for Window {
         let compiled = program.compile(&env)?;
         let x = encoding_of(facts, facts.input(0)?)?;
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
+        let planar = planar(facts)?;
+        let layout = if planar.is_some() { Layout::ChannelsLast } else { Layout::RowMajor };
+        // The channels of one pixel lie in the same order in both layouts.
+        let pixel = y.shape.len() < 3 || y.shape[2..].iter().all(|&d| d == 1);
+        let output = if pixel { Layout::RowMajor } else { layout };
         let kernel = WindowKernel {
             geometry,
+            planar,
             tile: compiled.tile(),
             compiled,
             zero_point: if terms == Terms::Centred { x.zero_point[0] } else { 0 },
             dtype: encoding_of(facts, y)?.storage_dtype(),
         };
-        let arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
-        Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })
+        Ok(Prepared { kernel: Box::new(kernel), arguments: vec![Argument { input: 0, layout }], layout: output })
     }
+}
+
+/// The window as one over channels-last images, with the divisor of each output of a plane.
+struct Planar {
+    shape: PoolShape,
+    counts: Vec<i32>,
+}
+
+/// `None` for other reductions than those over one or two spatial axes.
+fn planar(facts: &Facts<'_>) -> Result<Option<Planar>> {
+    let x = &facts.input(0)?.shape;
+    let rank = x.len();
+    let shape = match facts.node.op_type.as_str() {
+        "AveragePool" => max_pool::planar(facts, Pool { average: true, global: false })?,
+        _ => {
+            let Kind::Reduce { kept, offsets } = geometry(facts)?.kind else { return Ok(None) };
+            let spatial = x.get(2..).unwrap_or_default();
+            let whole = offsets.len() == spatial.iter().product::<usize>() && kept.len() == 2 && kept[1].0 == x[1];
+            let input = match spatial {
+                [width] => [1, *width],
+                [height, width] => [*height, *width],
+                _ => return Ok(None),
+            };
+            let shape = PoolShape::global(x[0], input, x[1]);
+            (whole && kept[0].0 == x[0] && shape.validate().is_ok()).then_some(shape)
+        }
+    };
+    let include_pad = facts.node.int("count_include_pad", 0)? != 0;
+    let fits = |s: &PoolShape| (3..=4).contains(&rank) && s.kernel[0] * s.kernel[1] < 1 << 14;
+    Ok(shape.filter(fits).map(|shape| Planar {
+        counts: window_counts(&shape, include_pad).into_iter().map(|n| n.max(1) as i32).collect(),
+        shape,
+    }))
 }
 
 impl Window {
@@ -219,6 +259,7 @@ impl Window {
 
 struct WindowKernel {
     geometry: PoolGeometry,
+    planar: Option<Planar>,
     compiled: Compiled,
     tile: TileProgram,
     zero_point: i64,
@@ -269,9 +310,62 @@ impl<'a> Codes<'a> {
     }
 }
 
+impl WindowKernel {
+    /// All outputs, from channels-last codes.
+    fn run_planar(&self, context: &RunContext<'_>, planar: &Planar, x: &Tensor) -> Result<Vec<Tensor>> {
+        let Planar { shape, counts } = planar;
+        let mut sums = context.buffer::<i32>(shape.output_len());
+        let engine = context.engine();
+        match x.data() {
+            Data::U8(v) => window_sum(engine, shape, v, &mut sums),
+            Data::I8(v) => window_sum(engine, shape, v, &mut sums),
+            Data::U16(v) => window_sum(engine, shape, v, &mut sums),
+            Data::I16(v) => window_sum(engine, shape, v, &mut sums),
+            other => return Err(super::mac::wrong_codes(other)),
+        }
+        // Elements that a window meets: padding is no part of the sums, whether it counts or not.
+        let met = window_counts(shape, false);
+        let channels = shape.channels;
+        let plane = shape.output[0] * shape.output[1];
+        for (pixel, sums) in sums.chunks_exact_mut(channels).enumerate() {
+            let offset = met[pixel % plane] as i32 * self.zero_point as i32;
+            sums.iter_mut().for_each(|s| *s -= offset);
+        }
+        let counts_vary = self.geometry.constant_count().is_none();
+        let data = compute_codes(context, self.dtype, sums.len(), |start, out| {
+            let mut lanes = vec![Lanes::I32(&sums[start..start + out.len()])];
+            let mut divisors = [0i32; CHUNK];
+            if counts_vary {
+                let of = |i: usize| counts[(start + i) / channels % plane];
+                divisors[..out.len()].iter_mut().enumerate().for_each(|(i, d)| *d = of(i));
+                lanes.push(Lanes::I32(&divisors[..out.len()]));
+            }
+            let cyclic = match self.compiled.channels() {
+                1 => Channels::Uniform(0),
+                c => Channels::Cyclic { start: start % c },
+            };
+            self.tile.run(&lanes, cyclic, &mut Scratch::default(), out)
+        })?;
+        if let Some(memory) = context.memory {
+            memory.give(Data::I32(sums));
+        }
+        let shape = match plane {
+            1 => self.geometry.output_shape().to_vec(),
+            _ => {
+                let y = self.geometry.output_shape();
+                [&y[..1], &y[2..], &y[1..2]].concat()
+            }
+        };
+        Ok(vec![Tensor::new(shape, data)?])
+    }
+}
+
 impl Kernel for WindowKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
+        if let Some(planar) = &self.planar {
+            return self.run_planar(context, planar, x);
+        }
         let codes = Codes::new(x)?;
         let counts_vary = self.geometry.constant_count().is_none();
         let data = compute_codes(context, self.dtype, self.geometry.outputs(), |start, out| {
@@ -295,7 +389,18 @@ impl Kernel for WindowKernel {
     }
 
     fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
-        let codes = Codes::new(input(inputs, 0)?)?;
+        let x = input(inputs, 0)?;
+        let mut codes = Codes::new(x)?;
+        let mut index = index;
+        if let Some(Planar { shape, .. }) = &self.planar {
+            let [height, width] = shape.input;
+            let (channels, plane) = (shape.channels, shape.output[0] * shape.output[1]);
+            let mut ordered = vec![0i64; x.len()];
+            transpose(Engine::single(), [shape.batch, height * width, channels], &x.to_i64()?, &mut ordered);
+            codes = Codes::Wide(ordered);
+            let (pixel, channel) = (index / channels, index % channels);
+            index = (pixel / plane * channels + channel) * plane + pixel % plane;
+        }
         let (sum, count) = self.sum(&codes, index);
         let mut values = vec![Value::Int(sum.into())];
         if self.geometry.constant_count().is_none() {

@@ -397,9 +397,28 @@ impl Tile<'_, '_> {
             (Class::F32, Class::F64) => self.map1(i, |v: f32| f64::from(v)),
             (Class::F64, Class::F32) => self.map1(i, |v: f64| v as f32),
             // Saturating; NaN becomes 0.
-            (Class::F32, Class::I32) => self.map1(i, |v: f32| v as i32),
+            (Class::F32, Class::I32) => self.map1(i, |v: f32| {
+                // `as`, in a form that has vectors.
+                const END: f32 = 2_147_483_648.0;
+                let bounded = v.max(-END).min(END.next_down());
+                // SAFETY: `max` and `min` leave no NaN and nothing beyond the type.
+                let int: i32 = unsafe { bounded.to_int_unchecked() };
+                if v.is_nan() {
+                    0
+                } else if v >= END {
+                    i32::MAX
+                } else {
+                    int
+                }
+            }),
             (Class::F32, Class::I64) => self.map1(i, |v: f32| v as i64),
-            (Class::F64, Class::I32) => self.map1(i, |v: f64| v as i32),
+            (Class::F64, Class::I32) => self.map1(i, |v: f64| {
+                // As above; the type's bounds are doubles.
+                let bounded = v.max(f64::from(i32::MIN)).min(f64::from(i32::MAX));
+                // SAFETY: `max` and `min` leave no NaN and nothing beyond the type.
+                let int: i32 = unsafe { bounded.to_int_unchecked() };
+                if v.is_nan() { 0 } else { int }
+            }),
             (Class::F64, Class::I64) => self.map1(i, |v: f64| v as i64),
             // Conversions to the same class are never emitted.
             _ => {}

@@ -172,6 +172,11 @@ pub struct TileProgram {
 }
 
 impl TileProgram {
+    /// Number of channels; 1 where all elements are computed alike.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
     /// Computes ints of at most 32 bits (or truth values as 0 and 1). `inputs` in declared order, each of `out.len()`
     /// elements or of one.
     pub fn run(&self, inputs: &[Lanes<'_>], channels: Channels, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {

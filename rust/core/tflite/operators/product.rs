@@ -205,9 +205,15 @@ pub fn transposed(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
     for (i, (size, kernel)) in [(x_height, height), (x_width, width)].into_iter().enumerate() {
         let out = wanted.get(i + 1).copied().and_then(|d| usize::try_from(d).ok()).filter(|&d| d > 0);
         let out = out.ok_or_else(|| Error::invalid("node_operand", format!("a result of shape {wanted:?}")))?;
-        let full = size.saturating_sub(1).saturating_mul(strides[i]).saturating_add(kernel);
-        let total = full.saturating_sub(out);
-        (begin[i], end[i], extra[i]) = (total / 2, total - total / 2, out.saturating_sub(full));
+        // The padding is that of the convolution which would read the result; what lies behind the result is dropped.
+        let steps = match o.padding() {
+            0 => out.div_ceil(strides[i]),
+            _ => out.saturating_add(strides[i]).saturating_sub(kernel) / strides[i],
+        };
+        let reach = |steps: usize| steps.saturating_sub(1).saturating_mul(strides[i]).saturating_add(kernel);
+        begin[i] = if steps == 0 { 0 } else { reach(steps).saturating_sub(out) / 2 };
+        let (full, last) = (reach(size), begin[i].saturating_add(out));
+        (end[i], extra[i]) = (full.saturating_sub(last), last.saturating_sub(full));
     }
     let w = b.constant(operands.w, 0, &[3, 0, 1, 2])?;
     let node = operands.node(b, site, "ConvTranspose", w, fused(o.fused_activation_function())?)?;

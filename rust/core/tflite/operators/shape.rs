@@ -14,11 +14,7 @@ pub fn concat(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
     let axis = b.axis(site, y, o.axis().into())?;
     let parts = (0..site.op.inputs.len()).map(|i| site.op.input(i)).collect::<Result<Vec<_>>>()?;
     uniform(b, &[parts.as_slice(), &[y]].concat())?;
-    let mut inputs = Vec::new();
-    for t in parts {
-        let front = b.tensor(t).is_constant() && b.reads_front(site, y);
-        inputs.push(Some(if front { b.constant(t, 0, &super::super::import::TO_FRONT)? } else { b.read(site, t)? }));
-    }
+    let inputs = parts.into_iter().map(|t| b.read(site, t).map(Some)).collect::<Result<Vec<_>>>()?;
     let y = b.write(site, y);
     b.node(site, "Concat", &inputs, &[y]).set_int("axis", axis).set_clamp(fused(o.fused_activation_function())?);
     Ok(())

@@ -44,6 +44,7 @@ impl SutArgs {
         let Some(command) = &self.sut else { return Ok(None) };
         let timeout = Duration::try_from_secs_f64(self.timeout).ok().filter(|t| !t.is_zero());
         let timeout = timeout.ok_or_else(|| Error::invalid("sut_timeout", format!("--timeout {}", self.timeout)))?;
+        let words = words(command)?;
         let (root, is_kept) = match &self.keep {
             Some(folder) => (folder.clone(), true),
             None => {
@@ -55,7 +56,7 @@ impl SutArgs {
         files::create_folder(&root)?;
         // Absolute: the command runs in the case's folder.
         let root = root.canonicalize().map_err(|e| Error::io(root.display(), &e))?;
-        Ok(Some(Implementation { words: words(command)?, timeout, root, is_kept, started: AtomicU64::new(0) }))
+        Ok(Some(Implementation { words, timeout, root, is_kept, started: AtomicU64::new(0) }))
     }
 }
 

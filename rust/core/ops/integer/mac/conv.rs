@@ -6,9 +6,7 @@ use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
-use crate::kernels::{
-    Accumulator, ConvShape, ConvWeights, Engine, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide,
-};
+use crate::kernels::{Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide};
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
@@ -149,7 +147,7 @@ struct ConvKernel {
 impl ConvKernel {
     fn run_wide<A: Accumulator>(
         &self,
-        engine: Engine<'_>,
+        context: &RunContext<'_>,
         x: &Data,
         weights: &WideWeights,
         init: &[A],
@@ -158,8 +156,8 @@ impl ConvKernel {
         let (shape, len) = (&self.shape, self.shape.output_len());
         macro_rules! run {
             ($v:expr, $t:ty) => {
-                with_epilogue!(epilogue, len, (e, out) => {
-                    conv2d_wide(engine, shape, $v, self.x_zero as $t, weights, init, e, &mut out)
+                with_epilogue!(context, epilogue, len, (e, out) => {
+                    conv2d_wide(context.engine(), shape, $v, self.x_zero as $t, weights, init, e, &mut out)
                 })
             };
         }
@@ -189,22 +187,22 @@ impl Kernel for ConvKernel {
             Form::Narrow { weights, init, epilogue } => match x.data() {
                 Data::U8(v) => {
                     let pad = self.x_zero as u8;
-                    with_epilogue!(epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
+                    with_epilogue!(context, epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
                 }
                 Data::I8(v) => {
                     let pad = self.x_zero as i8;
-                    with_epilogue!(epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
+                    with_epilogue!(context, epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
                 }
                 other => return Err(wrong_codes(other)),
             },
             Form::Pairs { weights, init, epilogue } => match x.data() {
-                Data::U8(v) => with_epilogue!(epilogue, len, (e, out) => {
+                Data::U8(v) => with_epilogue!(context, epilogue, len, (e, out) => {
                     conv2d_pair_saturating(engine, shape, v, self.x_zero as u8, weights, init, e, &mut out)
                 }),
                 other => return Err(wrong_codes(other)),
             },
-            Form::Wide32 { weights, init, epilogue } => self.run_wide(engine, x.data(), weights, init, epilogue)?,
-            Form::Wide64 { weights, init, epilogue } => self.run_wide(engine, x.data(), weights, init, epilogue)?,
+            Form::Wide32 { weights, init, epilogue } => self.run_wide(context, x.data(), weights, init, epilogue)?,
+            Form::Wide64 { weights, init, epilogue } => self.run_wide(context, x.data(), weights, init, epilogue)?,
         };
         let [h, w] = shape.output();
         let dims = match self.rank {

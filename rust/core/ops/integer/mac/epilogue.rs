@@ -23,13 +23,13 @@ pub enum AnyEpilogue<A: 'static> {
 
 /// Runs `$body` with `$e` bound to the epilogue and `$out` to a vector of its type; gives the vector as tensor data.
 macro_rules! with_epilogue {
-    ($any:expr, $len:expr, ($e:ident, $out:ident) => $body:expr) => {{
+    ($context:expr, $any:expr, $len:expr, ($e:ident, $out:ident) => $body:expr) => {{
         use $crate::ops::integer::mac::epilogue::AnyEpilogue;
         use $crate::tensor::Data;
         macro_rules! arm {
             ($epilogue:expr, $variant:ident, $t:ty) => {{
                 let $e = &**$epilogue;
-                let mut $out = vec![<$t>::default(); $len];
+                let mut $out = $context.buffer::<$t>($len);
                 $body;
                 Data::$variant($out)
             }};
@@ -143,18 +143,32 @@ struct TileEpilogue<O> {
     out: std::marker::PhantomData<fn() -> O>,
 }
 
+/// Buffers of the tile executor's epilogue.
+#[derive(Default)]
+struct Buffers {
+    scratch: Scratch,
+    codes: Vec<i32>,
+    narrow: Vec<i32>,
+    wide: Vec<i64>,
+}
+
 thread_local! {
-    static BUFFERS: RefCell<(Scratch, Vec<i32>)> = RefCell::new((Scratch::default(), Vec::new()));
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
 /// Accumulators that the tile executor reads.
-trait TileInput: Copy + Sync {
+trait TileInput: Copy + Sync + 'static {
     fn lanes(slice: &[Self]) -> Lanes<'_>;
+    /// The buffer for accumulators of this type.
+    fn row<'b>(narrow: &'b mut Vec<i32>, wide: &'b mut Vec<i64>) -> &'b mut Vec<Self>;
 }
 
 impl TileInput for i32 {
     fn lanes(slice: &[i32]) -> Lanes<'_> {
         Lanes::I32(slice)
+    }
+    fn row<'b>(narrow: &'b mut Vec<i32>, _: &'b mut Vec<i64>) -> &'b mut Vec<i32> {
+        narrow
     }
 }
 
@@ -162,22 +176,38 @@ impl TileInput for i64 {
     fn lanes(slice: &[i64]) -> Lanes<'_> {
         Lanes::I64(slice)
     }
+    fn row<'b>(_: &'b mut Vec<i32>, wide: &'b mut Vec<i64>) -> &'b mut Vec<i64> {
+        wide
+    }
 }
 
 impl<A: TileInput, O: Code> Epilogue<A> for TileEpilogue<O> {
     type Out = O;
     fn apply(&self, _simd: Simd, tile: AccTile<'_, A>, mut out: OutTile<'_, O>) {
-        BUFFERS.with_borrow_mut(|(scratch, codes)| {
-            codes.resize(tile.cols, 0);
-            for r in 0..tile.rows {
+        BUFFERS.with_borrow_mut(|Buffers { scratch, codes, narrow, wide }| {
+            // Rows of all channels follow each other in the order of the channels, and so do any rows where the channels
+            // do not matter: as many of them run together as make the executor's work worthwhile.
+            let joined = self.tile.channels() == 1 || (tile.channel == 0 && tile.cols == self.tile.channels());
+            let together = if joined { (TOGETHER / tile.cols.max(1)).max(1) } else { 1 };
+            let flat = A::row(narrow, wide);
+            for first in (0..tile.rows).step_by(together) {
+                let rows = first..tile.rows.min(first + together);
+                flat.clear();
+                rows.clone().for_each(|r| flat.extend_from_slice(tile.line(r)));
+                codes.resize(flat.len(), 0);
                 let channels = Channels::Cyclic { start: tile.channel };
                 self.tile
-                    .run(&[A::lanes(tile.line(r))], channels, scratch, codes)
+                    .run(&[A::lanes(flat)], channels, scratch, codes)
                     .expect("lanes and channels are those that the program was compiled for");
-                for (to, &code) in out.line(r, tile.cols).iter_mut().zip(codes.iter()) {
-                    *to = O::wrap(code.into());
+                for (r, codes) in rows.zip(codes.chunks_exact(tile.cols.max(1))) {
+                    for (to, &code) in out.line(r, tile.cols).iter_mut().zip(codes) {
+                        *to = O::wrap(code.into());
+                    }
                 }
             }
         });
     }
 }
+
+/// Accumulators that the tile executor gets in one call, where it may.
+const TOGETHER: usize = 1024;

@@ -6,9 +6,7 @@ use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
 use super::reference;
 use crate::error::Result;
-use crate::kernels::{
-    Accumulator, ConvShape, Engine, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide,
-};
+use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
@@ -229,31 +227,32 @@ impl MatrixKernel {
         }
     }
 
-    fn multiply(&self, engine: Engine<'_>, x: &Data, from: usize, rows: usize, right: &Right) -> Result<Data> {
+    fn multiply(&self, context: &RunContext<'_>, x: &Data, from: usize, rows: usize, right: &Right) -> Result<Data> {
+        let engine = context.engine();
         let range = from * self.depth..(from + rows) * self.depth;
         let len = rows * self.channels;
         Ok(match (&self.epilogue, right) {
             (Epilogues::Narrow(epilogue), Right::Narrow(packed, init)) => match x {
                 Data::U8(v) => {
-                    with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
+                    with_epilogue!(context, epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
                 }
                 Data::I8(v) => {
-                    with_epilogue!(epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
+                    with_epilogue!(context, epilogue, len, (e, out) => gemm(engine, &v[range], rows, packed, init, e, &mut out))
                 }
                 other => return Err(wrong_codes(other)),
             },
             (Epilogues::Pairs(epilogue), Right::Pairs(weights, init)) => match x {
-                Data::U8(v) => with_epilogue!(epilogue, len, (e, out) => {
+                Data::U8(v) => with_epilogue!(context, epilogue, len, (e, out) => {
                     gemm_pair_saturating(engine, &v[range], rows, self.depth, weights, init, e, &mut out)
                 }),
                 other => return Err(wrong_codes(other)),
             },
             (Epilogues::Wide32(epilogue), Right::Wide(packed, init)) => {
                 let init: Vec<i32> = init.iter().map(|&v| v as i32).collect();
-                run_wide(engine, x, range, rows, packed, &init, epilogue, len)?
+                run_wide(context, x, range, rows, packed, &init, epilogue, len)?
             }
             (Epilogues::Wide64(epilogue), Right::Wide(packed, init)) => {
-                run_wide(engine, x, range, rows, packed, init, epilogue, len)?
+                run_wide(context, x, range, rows, packed, init, epilogue, len)?
             }
             _ => return Err(wrong_codes(x)),
         })
@@ -315,12 +314,11 @@ impl MatrixKernel {
 impl Kernel for MatrixKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let engine = context.engine();
         if let Some((codes, right)) = &self.constant {
             let rows = x.len() / self.depth.max(1);
             let data = match self.arithmetic.is_reference() {
                 true => self.multiply_reference(context, x, 0, rows, codes, 0)?,
-                false => self.multiply(engine, x.data(), 0, rows, right)?,
+                false => self.multiply(context, x.data(), 0, rows, right)?,
             };
             return Ok(vec![Tensor::new(self.shape.clone(), data)?]);
         }
@@ -337,7 +335,7 @@ impl Kernel for MatrixKernel {
                 packed = Some((right, self.pack(w, right)?));
             }
             let (_, right) = packed.as_ref().expect("packed above");
-            parts.push(self.multiply(engine, x.data(), left * rows, rows, right)?);
+            parts.push(self.multiply(context, x.data(), left * rows, rows, right)?);
         }
         Ok(vec![Tensor::new(self.shape.clone(), join(parts)?)?])
     }
@@ -366,7 +364,7 @@ impl Kernel for MatrixKernel {
 
 #[allow(clippy::too_many_arguments)]
 fn run_wide<A: Accumulator>(
-    engine: Engine<'_>,
+    context: &RunContext<'_>,
     x: &Data,
     range: std::ops::Range<usize>,
     rows: usize,
@@ -377,7 +375,7 @@ fn run_wide<A: Accumulator>(
 ) -> Result<Data> {
     macro_rules! run {
         ($v:expr) => {
-            with_epilogue!(epilogue, len, (e, out) => gemm_wide(engine, &$v[range], rows, packed, init, e, &mut out))
+            with_epilogue!(context, epilogue, len, (e, out) => gemm_wide(context.engine(), &$v[range], rows, packed, init, e, &mut out))
         };
     }
     Ok(match x {

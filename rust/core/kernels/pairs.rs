@@ -1,0 +1,116 @@
+//! Elementwise functions of two 8-bit codes.
+
+use super::code::{Code, Code8};
+use super::isa::{Engine, multiversion};
+
+/// Elements per task.
+const CHUNK: usize = 1 << 14;
+
+/// `sat(rint(fma(f32(a), factors[0], fma(f32(b), factors[1], constant))) + zero_point)`; `rint` is half to even.
+#[derive(Debug, Clone, Copy)]
+pub struct FloatSum {
+    factors: [f32; 2],
+    constant: f32,
+    lo: f32,
+    hi: f32,
+    zero_point: i32,
+}
+
+impl FloatSum {
+    /// Codes are saturated to `qmin..=qmax`. `None` where a step might leave the range in which the vector form is exact.
+    pub fn new(factors: [f32; 2], constant: f32, zero_point: i32, qmin: i32, qmax: i32) -> Option<FloatSum> {
+        const LIMIT: f32 = 1_048_576.0;
+        let bounded = factors.iter().all(|f| f.abs() < LIMIT) && constant.abs() < LIMIT * 256.0;
+        let near = |v: i32| v.unsigned_abs() < 1 << 20;
+        (bounded && near(zero_point) && near(qmin) && near(qmax) && qmin <= qmax).then_some(FloatSum {
+            factors,
+            constant,
+            // Rounding moves no value past an integer, so the bounds may be applied before it.
+            lo: (qmin - zero_point) as f32,
+            hi: (qmax - zero_point) as f32,
+            zero_point,
+        })
+    }
+}
+
+/// The sum of each pair of codes. Panics where lengths disagree.
+pub fn float_sum<A: Code8, B: Code8, O: Code8>(engine: Engine<'_>, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) {
+    assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");
+    engine.for_each_chunk(out, CHUNK, |i, out| {
+        let range = i * CHUNK..i * CHUNK + out.len();
+        add(engine.simd(), sum, &a[range.clone()], &b[range], out);
+    });
+}
+
+multiversion! {
+    fn add<A: Code8, B: Code8, O: Code8>(simd: Simd, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) {
+        let FloatSum { factors: [outer, inner], constant, lo, hi, zero_point } = *sum;
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            let rest = (b.to_i32() as f32).mul_add(inner, constant);
+            let value = (a.to_i32() as f32).mul_add(outer, rest).max(lo).min(hi);
+            // SAFETY: the value lies between the bounds, which are within ±2^21; `max` leaves no NaN.
+            let rounded: i32 = unsafe { value.round_ties_even().to_int_unchecked() };
+            *o = O::wrap32(rounded + zero_point);
+        }
+    }
+}
+
+/// `out[i] = table[256·a[i] + b[i]]`; signed codes index by their bytes. Panics where lengths disagree.
+pub fn lookup_pairs<T: Code>(engine: Engine<'_>, a: &[u8], b: &[u8], table: &[T], out: &mut [T]) {
+    assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");
+    let table: &[T; 1 << 16] = table.try_into().expect("an entry for every pair");
+    engine.for_each_chunk(out, CHUNK, |i, out| {
+        let range = i * CHUNK..i * CHUNK + out.len();
+        for ((o, &a), &b) in out.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
+            *o = table[usize::from(a) << 8 | usize::from(b)];
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference;
+    use super::super::testing::{Random, on_every_engine};
+    use super::*;
+
+    fn all_pairs() -> (Vec<u8>, Vec<u8>) {
+        (0..=65_535u16).map(|p| ((p >> 8) as u8, p as u8)).unzip()
+    }
+
+    #[test]
+    fn sums_of_all_pairs_equal_their_twins_on_ties() {
+        let (a, b) = all_pairs();
+        let signed: Vec<i8> = b.iter().map(|&b| b as i8).collect();
+        // Halves and quarters make ties of many pairs; the last factors make none, and large sums.
+        for (factors, constant) in
+            [([0.5, 0.25], 0.25), ([0.5, -0.5], 127.5), ([0.031_37, 0.897_1], -3.3), ([9e5, 9e5], 0.5)]
+        {
+            for (zero_point, qmin, qmax) in [(0, 0, 255), (77, 3, 200), (-200, 0, 255)] {
+                let sum = FloatSum::new(factors, constant, zero_point, qmin, qmax).unwrap();
+                let twin = |a: i32, b: i32| reference::float_sum(a, b, factors, constant, zero_point, qmin, qmax);
+                let expected: Vec<u8> = a.iter().zip(&b).map(|(&a, &b)| twin(a.into(), b.into()) as u8).collect();
+                let mixed: Vec<u8> = a.iter().zip(&signed).map(|(&a, &b)| twin(a.into(), b.into()) as u8).collect();
+                on_every_engine(|engine| {
+                    let mut out = vec![0u8; a.len()];
+                    float_sum(engine, &sum, &a, &b, &mut out);
+                    assert!(out == expected, "{factors:?} {constant} {zero_point} {:?}", engine.simd());
+                    float_sum(engine, &sum, &a, &signed, &mut out);
+                    assert!(out == mixed, "{factors:?} {constant} {zero_point} {:?}", engine.simd());
+                });
+            }
+        }
+        assert!(FloatSum::new([f32::NAN, 1.0], 0.0, 0, 0, 255).is_none());
+        assert!(FloatSum::new([1.0, 1e30], 0.0, 0, 0, 255).is_none());
+    }
+
+    #[test]
+    fn every_pair_finds_its_entry() {
+        let (a, b) = all_pairs();
+        let table = Random::new(8).codes::<i16>(1 << 16);
+        on_every_engine(|engine| {
+            let mut out = vec![0i16; a.len()];
+            lookup_pairs(engine, &b, &a, &table, &mut out);
+            assert!(out == reference::lookup_pairs(&b, &a, &table));
+        });
+    }
+}

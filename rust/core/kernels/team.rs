@@ -1,0 +1,213 @@
+//! A team of threads that share out the tasks of one call at a time, with little delay between calls.
+//!
+//! A network of a few milliseconds has dozens of calls: workers look out for the next one for a moment before they sleep,
+//! and a call never waits for a worker that has not noticed it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// How often an idle worker looks for work before it sleeps: some tens of microseconds.
+const LOOKS: usize = 3000;
+
+/// The tasks of one call.
+struct Job<'a> {
+    body: &'a (dyn Fn(usize) + Sync),
+    count: usize,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Job<'_> {
+    /// Takes tasks until there are none left.
+    fn work(&self) {
+        loop {
+            let task = self.next.fetch_add(1, SeqCst);
+            if task >= self.count {
+                return;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
+                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            }
+        }
+    }
+}
+
+struct Shared {
+    /// The job under way, or null.
+    job: AtomicPtr<Job<'static>>,
+    /// Workers that hold, or are about to look at, the pointer.
+    inside: AtomicUsize,
+    /// Counts the jobs.
+    epoch: AtomicUsize,
+    /// Workers that sleep, or are about to.
+    sleeping: AtomicUsize,
+    bed: Mutex<()>,
+    bell: Condvar,
+    end: AtomicBool,
+}
+
+/// Threads that work together.
+pub struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held by the thread whose call is under way.
+    turn: Mutex<()>,
+}
+
+impl Team {
+    /// A team of `threads`, of which the caller of [`Team::run`] is one. Where the system has no more threads to give, the
+    /// team is smaller.
+    pub fn new(threads: usize) -> Team {
+        let shared = Arc::new(Shared {
+            job: AtomicPtr::new(std::ptr::null_mut()),
+            inside: AtomicUsize::new(0),
+            epoch: AtomicUsize::new(0),
+            sleeping: AtomicUsize::new(0),
+            bed: Mutex::new(()),
+            bell: Condvar::new(),
+            end: AtomicBool::new(false),
+        });
+        let spawn = |i: usize| {
+            let shared = shared.clone();
+            std::thread::Builder::new().name(format!("nputwin-team-{i}")).spawn(move || shared.serve()).ok()
+        };
+        let workers = (1..threads).map_while(spawn).collect();
+        Team { shared, workers, turn: Mutex::new(()) }
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `body(0..count)`, on all threads in any order, and returns when all calls have. A call from inside another, or
+    /// from a second thread meanwhile, runs on the caller alone. Panics where a call does.
+    pub fn run(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        let turn = if self.workers.is_empty() || count < 2 { None } else { self.turn.try_lock().ok() };
+        let Some(turn) = turn else { return (0..count).for_each(body) };
+        let job = Job { body, count, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        let shared = &*self.shared;
+        shared.job.store(std::ptr::from_ref(&job).cast_mut().cast(), SeqCst);
+        shared.epoch.fetch_add(1, SeqCst);
+        if shared.sleeping.load(SeqCst) > 0 {
+            drop(shared.bed.lock().unwrap_or_else(PoisonError::into_inner));
+            shared.bell.notify_all();
+        }
+        job.work();
+        // From here on no worker takes the pointer up; those that hold it are waited for.
+        shared.job.store(std::ptr::null_mut(), SeqCst);
+        let mut looks = 0;
+        while shared.inside.load(SeqCst) > 0 {
+            looks += 1;
+            if looks % 256 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        drop(turn);
+        if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Shared {
+    /// What a worker does until the team ends.
+    fn serve(&self) {
+        let mut seen = 0;
+        let mut looks = 0;
+        while !self.end.load(SeqCst) {
+            let epoch = self.epoch.load(SeqCst);
+            if epoch != seen {
+                (seen, looks) = (epoch, 0);
+                self.inside.fetch_add(1, SeqCst);
+                let job = self.job.load(SeqCst);
+                // SAFETY: `run` clears the pointer and then waits until `inside` is zero before the job ends; a pointer
+                // read after `inside` was raised is therefore that of a job that waits for this worker.
+                if let Some(job) = unsafe { job.as_ref() } {
+                    job.work();
+                }
+                self.inside.fetch_sub(1, SeqCst);
+            } else if looks < LOOKS {
+                looks += 1;
+                std::hint::spin_loop();
+            } else {
+                looks = 0;
+                let bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+                self.sleeping.fetch_add(1, SeqCst);
+                if self.epoch.load(SeqCst) == seen && !self.end.load(SeqCst) {
+                    drop(self.bell.wait(bed));
+                }
+                self.sleeping.fetch_sub(1, SeqCst);
+            }
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.end.store(true, SeqCst);
+        drop(self.shared.bed.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.bell.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its tasks, so it ends in peace.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_however_often_the_team_is_called() {
+        for threads in [1, 2, 7] {
+            let team = Team::new(threads);
+            assert_eq!(team.threads(), threads);
+            for round in 0..500 {
+                let seen: Vec<AtomicUsize> = (0..round % 23).map(|_| AtomicUsize::new(0)).collect();
+                team.run(seen.len(), &|i| {
+                    seen[i].fetch_add(1, SeqCst);
+                });
+                assert!(seen.iter().all(|s| s.load(SeqCst) == 1), "{threads} threads, round {round}");
+                if round % 100 == 0 {
+                    // Long enough for the workers to fall asleep.
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_inside_and_beside_another_run_too() {
+        let team = Team::new(3);
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        team.run(4, &|_| {
+                            team.run(3, &|_| {
+                                sum.fetch_add(1, SeqCst);
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.load(SeqCst), 4 * 50 * 12);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
+        let team = Team::new(2);
+        let panic = catch_unwind(AssertUnwindSafe(|| team.run(8, &|i| assert!(i != 5, "task five"))));
+        assert!(panic.is_err());
+        let count = AtomicUsize::new(0);
+        team.run(8, &|_| {
+            count.fetch_add(1, SeqCst);
+        });
+        assert_eq!(count.load(SeqCst), 8);
+    }
+}

@@ -1,0 +1,69 @@
+//! Functions of one code of a byte, as a table of 256 bytes.
+
+use crate::error::{Error, Result};
+use crate::kernels::{Code8, lookup8};
+use crate::ops::closure::input;
+use crate::ops::{Kernel, RunContext};
+use crate::tensor::{Data, Tensor};
+
+/// The entry of each byte of a code.
+pub struct ByteTable {
+    entries: Box<[u8; 256]>,
+    signed: bool,
+}
+
+impl ByteTable {
+    /// A table of these results, of which there is one for each of the codes from `first` on. `None` where results are not
+    /// of one byte, or where there are more than 256.
+    pub fn new(first: i64, results: &Data) -> Option<ByteTable> {
+        let (bytes, signed) = match results {
+            Data::U8(v) => (v.as_slice(), false),
+            Data::I8(v) => (i8::bytes(v), true),
+            _ => return None,
+        };
+        let mut entries = Box::new([0u8; 256]);
+        for (code, &byte) in (first..).zip(bytes) {
+            entries[usize::from(code as u8)] = byte;
+        }
+        (bytes.len() <= 256).then_some(ByteTable { entries, signed })
+    }
+
+    /// The codes `first..=last` in the type of bytes that holds them.
+    pub fn codes(first: i64, last: i64) -> Option<Tensor> {
+        let count = usize::try_from(last - first + 1).ok()?;
+        let data = match (first, last) {
+            (0.., ..=255) => Data::U8((first..=last).map(|c| c as u8).collect()),
+            (-128.., ..=127) => Data::I8((first..=last).map(|c| c as i8).collect()),
+            _ => return None,
+        };
+        Tensor::new(vec![count], data).ok()
+    }
+
+    /// The entries of all codes of a tensor; `None` where codes are not bytes.
+    pub fn look_up(&self, context: &RunContext<'_>, x: &Data) -> Option<Data> {
+        let x = match x {
+            Data::U8(v) => v.as_slice(),
+            Data::I8(v) => i8::bytes(v),
+            _ => return None,
+        };
+        Some(if self.signed {
+            let mut out = context.buffer::<i8>(x.len());
+            lookup8(context.engine(), x, &self.entries, i8::bytes_mut(&mut out));
+            Data::I8(out)
+        } else {
+            let mut out = context.buffer::<u8>(x.len());
+            lookup8(context.engine(), x, &self.entries, &mut out);
+            Data::U8(out)
+        })
+    }
+}
+
+impl Kernel for ByteTable {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = input(inputs, 0)?;
+        let data = self
+            .look_up(context, x.data())
+            .ok_or_else(|| Error::invalid("codes_dtype", format!("{} does not hold codes of one byte", x.dtype())))?;
+        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+}
