@@ -245,7 +245,7 @@ def test_encodings_that_a_chip_cannot_take(target: str, x: Grid, w: Grid, channe
 
 @pytest.mark.parametrize("target", ["tflite_micro", "litert_ref", "litert_xnnpack_x86"])
 def test_real_biases_become_integers_as_the_converter_computes_them(target: str) -> None:
-    """Times the float32 reciprocal of the scale, half away. Weights are zero; the output's step is the accumulator's."""
+    """Times the float32 reciprocal of the scale, half away. Weights are zero; the output has the sum's step."""
     rng = fresh_rng()
     x, w = grid(rng, "int8", power=False, symmetric=True), grid(rng, "int8", power=False, symmetric=True)
     step = np.float32(x.scale) * np.float32(w.scale)
