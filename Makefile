@@ -121,8 +121,8 @@ bench: develop  ## Latency, preparation and memory beside onnxruntime and LiteRT
 	@$(PY) benches/compare.py $(BENCH)
 
 .PHONY: instructions
-instructions: cli  ## Instructions per inference under callgrind, beside those that are recorded
-	@$(PY) benches/instructions.py $(or $(MODELS),$(wildcard ../shared/models/*.onnx)) --check benches/instructions.json
+instructions: cli  ## Instructions per inference under callgrind; --check or --write FILE in INSTRUCTIONS
+	@$(PY) benches/instructions.py $(or $(MODELS),$(wildcard ../shared/models/*.onnx)) $(INSTRUCTIONS)
 
 .PHONY: clean
 clean:  ## Remove build results and the virtual environment that make created
