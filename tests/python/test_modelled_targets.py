@@ -6,6 +6,7 @@ The oracles follow the published description of each step (integers and fraction
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 from math import floor, frexp
 
 import numpy as np
@@ -36,11 +37,16 @@ def exponent(v: Fraction) -> int:
     return frexp(float(v))[1]
 
 
+@cache
+def leading15(r: Fraction) -> Fraction:
+    """The 15 leading bits of r."""
+    step = Fraction(2) ** (exponent(r) - 15)
+    return floor(r / step) * step
+
+
 def rescale15(v: int, r: Fraction, rounding=half_up) -> int:
     """v times r with the 15 leading bits of r, and one shift."""
-    e = exponent(r)
-    m = floor(r * Fraction(2) ** (15 - e))
-    return rounding(v * m * Fraction(2) ** (e - 15))
+    return rounding(v * leading15(r))
 
 
 def pairs(op: str, target: str, grids: tuple[Grid, Grid, Grid], **options) -> np.ndarray:
@@ -58,19 +64,22 @@ def table(y: Grid, f) -> np.ndarray:
 def bayes_common_grid(a: Grid, b: Grid, y: Grid) -> np.ndarray:
     step = max(a.s, b.s) / 2**14
     ma, mb = half_even(a.s / step), half_even(b.s / step)
-    return table(y, lambda p, q: rescale15(p * ma + q * mb, step / y.s))
+    last = step / y.s
+    return table(y, lambda p, q: rescale15(p * ma + q * mb, last))
 
 
 def bayes_feature_and_sum(a: Grid, b: Grid, y: Grid) -> np.ndarray:
     step = max(a.s / 127, b.s / 2**25)
-    ma = half_even(a.s / step)
-    return table(y, lambda p, q: rescale15(p * ma + rescale15(q, b.s / step, floor), step / y.s))
+    ma, last = half_even(a.s / step), step / y.s
+    second = {q: rescale15(q, b.s / step, floor) for q in range(-128, 128)}
+    return table(y, lambda p, q: rescale15(p * ma + second[q], last))
 
 
 def bayes_sub(a: Grid, b: Grid, y: Grid) -> np.ndarray:
     shift = min(23, floor_log2(32767 * a.s / b.s))
     mb = floor(HALF - b.s * Fraction(2) ** shift / a.s)
-    return table(y, lambda p, q: rescale15((p << shift) + q * mb, a.s / Fraction(2) ** shift / y.s))
+    last = a.s / Fraction(2) ** shift / y.s
+    return table(y, lambda p, q: rescale15((p << shift) + q * mb, last))
 
 
 def floor_log2(v: Fraction) -> int:
@@ -98,7 +107,8 @@ def test_bayes_subtracts_with_a_shift_and_a_factor(grids):
 @pytest.mark.parametrize("grids", REALS.values(), ids=list(REALS))
 def test_bayes_multiplies(grids):
     a, b, y = grids
-    expected = table(y, lambda p, q: rescale15(p * q, a.s * b.s / y.s))
+    last = a.s * b.s / y.s
+    expected = table(y, lambda p, q: rescale15(p * q, last))
     np.testing.assert_array_equal(pairs("Mul", "horizon_bayes", grids), expected)
 
 
@@ -149,10 +159,11 @@ def test_bayes_drops_bits_before_the_multiplication_of_long_sums():
 @pytest.mark.parametrize("grids", POWERS.values(), ids=list(POWERS))
 def test_bernoulli_shifts(grids):
     a, b, y = grids
+    ra, rb, product = a.s / y.s, b.s / y.s, a.s * b.s / y.s
     expected = {
-        "Add": table(y, lambda p, q: half_up((p * a.s + q * b.s) / y.s)),
-        "Sub": table(y, lambda p, q: half_up((p * a.s - q * b.s) / y.s)),
-        "Mul": table(y, lambda p, q: half_up(p * q * a.s * b.s / y.s)),
+        "Add": table(y, lambda p, q: half_up(p * ra + q * rb)),
+        "Sub": table(y, lambda p, q: half_up(p * ra - q * rb)),
+        "Mul": table(y, lambda p, q: half_up(p * q * product)),
     }
     for op, codes in expected.items():
         np.testing.assert_array_equal(pairs(op, "horizon_bernoulli", grids), codes, err_msg=op)
@@ -166,7 +177,8 @@ def test_bernoulli_convolves(alternative):
     codes = np.stack(np.meshgrid(x.codes(), x.codes(), indexing="ij"))[None]
     ours = run_codes(model, {"a": codes}, target="horizon_bernoulli", assume={"Conv.rule": alternative})
     rounding = half_up if alternative == "half_up" else floor
-    expected = table(y, lambda p, q: rounding((3 * p - 5 * q) * x.s * w.s / y.s))
+    ratio = x.s * w.s / y.s
+    expected = table(y, lambda p, q: rounding((3 * p - 5 * q) * ratio))
     np.testing.assert_array_equal(ours[0, 0], expected)
 
 

@@ -302,3 +302,19 @@ def test_encodings_that_a_chip_cannot_take(target: str, x: Grid, w: Grid, channe
     model = one_node("Conv", [(x, [1, 1, 1, 1]), weights], Grid(8.0, 0, "int8"))
     with pytest.raises(nputwin.TargetUnsupportedError):
         nputwin.Session(model, target=target).run(None, {"a": np.zeros([1, 1, 1, 1], np.float32)})
+
+
+@pytest.mark.parametrize("target", ["tflite_micro", "litert_ref", "litert_xnnpack_x86"])
+def test_real_biases_become_integers_as_the_converter_computes_them(target: str) -> None:
+    """Times the float32 reciprocal of the scale, half away. Weights are zero; the output has the sum's step."""
+    rng = fresh_rng()
+    x, w = grid(rng, "int8", power=False, symmetric=True), grid(rng, "int8", power=False, symmetric=True)
+    step = np.float32(x.scale) * np.float32(w.scale)
+    ties = ((rng.integers(-120, 120, 3000) + 0.5) * np.float64(step)).astype(np.float32)
+    bias = np.concatenate([ties, np.nextafter(ties, np.float32(np.inf)), np.nextafter(ties, np.float32(-np.inf))])
+    weights = np.zeros((bias.size, 1, 1, 1), np.int8)
+    model = one_node("Conv", [(x, [1, 1, 1, 1]), Constant(weights, w), Constant(bias)], Grid(float(step), 0, "int8"))
+    scaled = (bias * np.float32(1.0 / float(step))).astype(np.float64)
+    expected = np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)
+    codes = np.zeros((1, 1, 1, 1), np.int8)
+    equal(run_codes(model, {"a": codes}, target=target), expected)

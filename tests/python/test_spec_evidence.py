@@ -1,7 +1,9 @@
-"""What specs cite as evidence exists: tests, cases of golden vectors, pinned sources."""
+"""What specs and their documentation say exists: tests, cases of golden vectors, pinned sources, targets."""
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+
+import nputwin
 
 SPECS = sorted((ROOT / "specs").rglob("*.toml"))
 # A commit, a release tag, a version of a package on PyPI, or a test of this repository.
@@ -77,3 +81,21 @@ def test_evidence_that_cites_nothing_is_found() -> None:
     ):
         assert list(faults_of({"status": status, "source": source}, families)), source
     assert not list(faults_of({"status": "executed", "source": "tests/conformance.rs a/Add*"}, families))
+
+
+def test_the_table_of_targets_is_complete() -> None:
+    text = (ROOT / "README.md").read_text()
+    names = {name for target in nputwin.targets() for name in (target.name, *target.aliases)}
+    assert len(names) > 30
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
+
+
+def test_the_example_of_the_format_is_a_spec(tmp_path: Path) -> None:
+    text = (ROOT / "specs/README.md").read_text()
+    example = text.split("```toml\n", 2)[1].split("```")[0]
+    path = tmp_path / "my_npu.toml"
+    path.write_text(example)
+    result = subprocess.run(
+        [sys.executable, "-m", "nputwin", "spec", "lint", str(path)], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, "0 finding" in result.stdout) == (0, True), result.stdout + result.stderr

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-ts = pytest.importorskip(
-    "tosa_serializer", reason="tosa-tools is not installed (make tosa-tools)", exc_type=ImportError
-)
-model = pytest.importorskip("tosa_reference_model", exc_type=ImportError)
+REASON = "tosa-tools is not installed (`make setup` installs it where it has a wheel)"
+ts = pytest.importorskip("tosa_serializer", reason=REASON, exc_type=ImportError)
+model = pytest.importorskip("tosa_reference_model", reason=REASON, exc_type=ImportError)
 
 TYPES = {
     "int8": ts.DType.INT8,

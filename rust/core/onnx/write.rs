@@ -189,10 +189,15 @@ impl<'g> Writer<'g> {
     }
 
     pub(super) fn codes_type(&self, t: TensorId, encoding: &Encoding) -> Result<DType> {
+        let info = &self.graph.tensors[t];
+        if info.codes.as_ref().is_some_and(|codes| codes.dtype() == DType::I64) {
+            let message = "ONNX's quantizers have no codes of 64 bits";
+            return Err(Error::unsupported("write_bitwidth", message).at_tensor(&info.name));
+        }
         parameters::type_of_codes(encoding).ok_or_else(|| {
             let sign = if encoding.signed { "signed" } else { "unsigned" };
             let message = format!("ONNX has no type for {sign} codes of {} bits", encoding.bitwidth);
-            Error::unsupported("write_bitwidth", message).at_tensor(&self.graph.tensors[t].name)
+            Error::unsupported("write_bitwidth", message).at_tensor(&info.name)
         })
     }
 
