@@ -49,8 +49,12 @@ impl Request<'_> {
         let (pairings, unclaimed) = self.pairings(&families)?;
         let wanted = |id: &str| self.only.is_none_or(|text| id.contains(text));
         let total = pairings.iter().flat_map(|(f, _)| &f.cases).filter(|c| wanted(&c.id)).count();
-        if total == 0 && !pairings.is_empty() {
-            return Err(Error::invalid("vector_none", "no case is left to run"));
+        if total == 0 {
+            let error = Error::invalid("vector_none", "no case is left to run");
+            return Err(match unclaimed.is_empty() {
+                true => error,
+                false => error.help(format!("no shipped target claims {}: name a target", unclaimed.join(", "))),
+            });
         }
         begin(total);
         let mut reports = Vec::new();

@@ -275,7 +275,7 @@ impl Spec {
     pub fn status(&self) -> Status {
         let float = self.float.iter().map(|f| f.evidence.as_ref().map_or(Status::Assumed, |e| e.status));
         let rules = self.rules.values().flat_map(|r| &r.bodies).map(|b| b.evidence.status);
-        let placement = self.placement_evidence.iter().flat_map(|(_, e)| e).map(|e| e.status);
+        let placement = self.placement_evidence.iter().map(|(_, e)| e.as_ref().map_or(Status::Assumed, |e| e.status));
         rules.chain(placement).chain(float).max().unwrap_or(Status::Executed)
     }
 }

@@ -112,8 +112,8 @@ fn junit_has_a_test_per_case_and_runtime() {
 fn a_family_that_no_target_claims_is_named() {
     let sandbox = family();
     let run = sandbox.run("conformance vectors");
-    run.succeeds();
-    assert!(run.stdout.contains("no shipped target claims: mine"), "{}", run.stdout);
+    assert_eq!(run.code, 2, "{}", run.stdout);
+    assert!(run.stderr.contains("no shipped target claims mine"), "{}", run.stderr);
 }
 
 #[cfg(unix)]

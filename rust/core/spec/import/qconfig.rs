@@ -1,10 +1,12 @@
 //! A qconfig with templates: one qconfig for everything, and templates that set data types per kind of operator. Templates
 //! lie over each other in their order.
 //!
-//!     { "reference_qconfig": { "in_dtype": "qint8", "weight_dtype": "qint8", "out_dtype": "qint8" },
-//!       "templates": [ { "ModuleNameTemplate": { "": "torch.float16" } },
-//!                      { "ConvDtypeTemplate": { "input_dtype": "qint16", "weight_dtype": "qint8" } },
-//!                      { "MatmulDtypeTemplate": { "input_dtypes": ["qint16", "qint8"] } } ] }
+//! ```json
+//! { "reference_qconfig": { "in_dtype": "qint8", "weight_dtype": "qint8", "out_dtype": "qint8" },
+//!   "templates": [ { "ModuleNameTemplate": { "": "torch.float16" } },
+//!                  { "ConvDtypeTemplate": { "input_dtype": "qint16", "weight_dtype": "qint8" } },
+//!                  { "MatmulDtypeTemplate": { "input_dtypes": ["qint16", "qint8"] } } ] }
+//! ```
 
 use super::{Finding, Imported, Source};
 use crate::error::Result;
