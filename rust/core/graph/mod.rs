@@ -14,7 +14,7 @@ mod spell_out;
 use crate::encoding::Encoding;
 use crate::num::FloatType;
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Attributes of any node whose names begin with this state a parameter of the target: `nputwin.rounding_mode`.
@@ -235,4 +235,15 @@ impl Node {
                 .at_node(&self.name, &self.op_type)),
         }
     }
+}
+
+/// The wanted name, with a number behind it where it is taken; it is taken from then on.
+pub fn fresh_name(names: &mut HashSet<String>, wanted: String) -> String {
+    let mut name = wanted.clone();
+    let mut i = 1;
+    while !names.insert(name.clone()) {
+        name = format!("{wanted}_{i}");
+        i += 1;
+    }
+    name
 }

@@ -11,7 +11,7 @@ use super::{Graph, Node, TensorId, TensorInfo, qlinear};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Tensor};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Domain of nodes that no file has.
@@ -69,7 +69,7 @@ pub(super) struct Fold<'g> {
     /// For each tensor, the nodes that read it.
     consumers: Vec<Vec<usize>>,
     is_output: Vec<bool>,
-    names: BTreeSet<String>,
+    names: HashSet<String>,
     /// Quantized forms of tensors, made in addition to them.
     forms: Vec<(TensorId, Arc<Encoding>, TensorId)>,
 }
@@ -233,13 +233,7 @@ impl<'g> Fold<'g> {
     }
 
     pub(super) fn fresh(&mut self, wanted: String) -> String {
-        let mut name = wanted.clone();
-        let mut i = 1;
-        while !self.names.insert(name.clone()) {
-            name = format!("{wanted}_{i}");
-            i += 1;
-        }
-        name
+        super::fresh_name(&mut self.names, wanted)
     }
 
     pub(super) fn new_tensor(&mut self, info: TensorInfo) -> TensorId {

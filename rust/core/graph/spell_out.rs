@@ -67,13 +67,7 @@ struct SpellOut {
 
 impl SpellOut {
     fn fresh(&mut self, wanted: String) -> String {
-        let mut name = wanted.clone();
-        let mut i = 1;
-        while !self.names.insert(name.clone()) {
-            name = format!("{wanted}_{i}");
-            i += 1;
-        }
-        name
+        super::fresh_name(&mut self.names, wanted)
     }
 
     /// The tensor with its channels last that takes over name and place of `t` outside.

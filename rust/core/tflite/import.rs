@@ -124,13 +124,7 @@ impl<'s, 'f> Builder<'s, 'f> {
 
     /// A name that no other tensor has.
     fn fresh(&mut self, wanted: String) -> String {
-        let mut name = wanted.clone();
-        let mut i = 1;
-        while !self.names.insert(name.clone()) {
-            name = format!("{wanted}_{i}");
-            i += 1;
-        }
-        name
+        crate::graph::fresh_name(&mut self.names, wanted)
     }
 
     /// The type in the float graph.

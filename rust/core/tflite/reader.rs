@@ -3,6 +3,7 @@
 use super::schema;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
+use crate::graph::parameters::code_type;
 use crate::tensor::{DType, Data, Tensor as Values, element_count};
 use half::{bf16, f16};
 use std::collections::HashSet;
@@ -301,18 +302,10 @@ fn encoding(q: &schema::QuantizationParameters<'_>, dtype: DType, shape: &[usize
     if scale.is_empty() {
         return Ok(None);
     }
-    let (bitwidth, signed) = match dtype {
-        DType::I4 => (4, true),
-        DType::U4 => (4, false),
-        DType::I8 => (8, true),
-        DType::U8 => (8, false),
-        DType::I16 => (16, true),
-        DType::U16 => (16, false),
-        // Biases: the codes may have 64 bits, the grid is the same.
-        DType::I32 | DType::I64 => (32, true),
-        // Ranges that a converter left on reals.
-        _ => return Ok(None),
-    };
+    // Biases may have codes of 64 bits; the grid is that of 32.
+    let grid = if dtype == DType::I64 { DType::I32 } else { dtype };
+    // Ranges that a converter left on reals say nothing.
+    let Some((bitwidth, signed)) = code_type(grid) else { return Ok(None) };
     match zero_point.len() {
         0 => zero_point = vec![0; scale.len()],
         1 => zero_point = vec![zero_point[0]; scale.len()],

@@ -21,6 +21,14 @@ pub struct Window {
 }
 
 impl Window {
+    /// A window whose kernel has elements.
+    fn of_kernel(kernel: [usize; 2], strides: [usize; 2], dilations: [usize; 2], padding: i8) -> Result<Window> {
+        match kernel.contains(&0) {
+            true => Err(Error::invalid("node_shape", format!("a kernel of {kernel:?} elements"))),
+            false => Ok(Window { kernel, strides, dilations, padding }),
+        }
+    }
+
     /// Sets the attributes of ONNX's node that reads the image `x`. SAME pads at the end first.
     pub fn set(&self, b: &Builder<'_, '_>, x: usize, node: &mut Node) -> Result<()> {
         let [_, height, width, _] = image_shape(b, x)?;
@@ -122,6 +130,21 @@ fn convolve(
     Ok(())
 }
 
+/// The window that the options of a convolution state.
+macro_rules! window {
+    ($options:expr, $kernel:expr) => {
+        Window::of_kernel(
+            $kernel,
+            [positive("stride_h", $options.stride_h())?, positive("stride_w", $options.stride_w())?],
+            [
+                positive("dilation_h_factor", $options.dilation_h_factor())?,
+                positive("dilation_w_factor", $options.dilation_w_factor())?,
+            ],
+            $options.padding(),
+        )?
+    };
+}
+
 /// CONV_2D; fewer input channels in the weights than in the image are groups.
 pub fn convolution(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
     site.op.operands(2..=3)?;
@@ -133,16 +156,7 @@ pub fn convolution(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
         let message = format!("weights of {depth} input channels for an image of {channels}");
         return Err(Error::invalid("node_shape", message));
     }
-    let window = Window {
-        kernel: [height, width],
-        strides: [positive("stride_h", o.stride_h())?, positive("stride_w", o.stride_w())?],
-        dilations: [
-            positive("dilation_h_factor", o.dilation_h_factor())?,
-            positive("dilation_w_factor", o.dilation_w_factor())?,
-        ],
-        padding: o.padding(),
-    };
-    check_kernel(window)?;
+    let window = window!(o, [height, width]);
     let w = b.constant(operands.w, 0, &TO_FRONT)?;
     convolve(b, site, &operands, w, channels / depth, window, o.fused_activation_function())
 }
@@ -164,25 +178,9 @@ pub fn depthwise(b: &mut Builder<'_, '_>, site: Site<'_, '_>) -> Result<()> {
         let message = format!("depth_multiplier {multiplier} for {channels} channels and {outputs} outputs");
         return Err(Error::invalid("node_options", message));
     }
-    let window = Window {
-        kernel: [height, width],
-        strides: [positive("stride_h", o.stride_h())?, positive("stride_w", o.stride_w())?],
-        dilations: [
-            positive("dilation_h_factor", o.dilation_h_factor())?,
-            positive("dilation_w_factor", o.dilation_w_factor())?,
-        ],
-        padding: o.padding(),
-    };
-    check_kernel(window)?;
+    let window = window!(o, [height, width]);
     let w = b.constant(operands.w, 0, &[3, 0, 1, 2])?;
     convolve(b, site, &operands, w, channels, window, o.fused_activation_function())
-}
-
-fn check_kernel(window: Window) -> Result<()> {
-    match window.kernel.contains(&0) {
-        true => Err(Error::invalid("node_shape", format!("a kernel of {:?} elements", window.kernel))),
-        false => Ok(()),
-    }
 }
 
 /// TRANSPOSE_CONV: operand 0 is the shape of the result, whose padding decides where the kernels lie.
