@@ -3,10 +3,9 @@
 
 use super::broadcast::Broadcast;
 use super::closure::{kernel, optional, shaped};
-use super::conv::ConvShape;
+use super::conv::{ConvShape, by_planes};
 use super::matmul::{GemmShape, MatMulShape};
 use super::parallel::fill;
-use super::window::lift;
 use super::{Facts, Kernel, floats};
 use crate::error::{Error, Result};
 use crate::num::narrow::to_f32_odd;
@@ -62,38 +61,26 @@ pub fn prepare(facts: &Facts<'_>, sums: Narrow, results: FloatType) -> Result<Op
 
 fn conv(facts: &Facts<'_>, sums: Sums) -> Result<Box<dyn Kernel>> {
     let conv = ConvShape::from_node(facts)?;
-    let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
-    let limit = || facts.unsupported("more than three spatial dimensions");
-    let window = conv.window.lifted().ok_or_else(limit)?;
-    let (input, output) = (lift(&conv.input).ok_or_else(limit)?, lift(&conv.output).ok_or_else(limit)?);
-    kernel(move |context, inputs| {
-        let (x, w) = (shaped(inputs, 0, &x_shape)?, shaped(inputs, 1, &w_shape)?);
-        let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[conv.filters])).transpose()?;
-        let dtype = x.dtype();
-        let (x, w, bias) = (floats::read(x)?, floats::read(w)?, bias.map(floats::read).transpose()?);
-        let shape = conv.output_shape();
-        let mut y = vec![0f32; element_count(&shape)?];
-        let plane: usize = output.iter().product();
-        let (in_plane, taps) = (input.iter().product::<usize>(), window.kernel.iter().product::<usize>());
-        let (depth, per_group) = (conv.channels / conv.groups, conv.filters / conv.groups);
-        fill(context.pool, &mut y, plane.max(1), |start, part| {
-            let (n, m) = (start / plane.max(1) / conv.filters, start / plane.max(1) % conv.filters);
-            let first = n * conv.channels + m / per_group * depth;
-            for (at, y) in part.iter_mut().enumerate() {
-                let mut sum = 0.0;
-                for tap in 0..taps {
-                    let Some(place) = window.source(at, tap, input, output) else { continue };
-                    for c in 0..depth {
-                        sum = sums.add(sum, x[(first + c) * in_plane + place], w[(m * depth + c) * taps + tap]);
-                    }
+    let sizes = [conv.channels, conv.filters, conv.groups];
+    by_planes(facts, sizes, [&conv.input, &conv.output], &conv.window, move |p, y| {
+        let in_plane = p.input.iter().product::<usize>();
+        for (at, y) in y.iter_mut().enumerate() {
+            let mut sum = 0.0;
+            for tap in 0..p.taps {
+                let Some(place) = p.window.source(at, tap, p.input, p.output) else { continue };
+                for c in 0..p.depth {
+                    sum = sums.add(
+                        sum,
+                        p.x[(p.first + c) * in_plane + place],
+                        p.w[(p.filter * p.depth + c) * p.taps + tap],
+                    );
                 }
-                if let Some(bias) = &bias {
-                    sum = sums.add(sum, bias[m], 1.0);
-                }
-                *y = sums.result(sum);
             }
-        });
-        Ok(vec![floats::write(&shape, y, dtype)?])
+            if let Some(bias) = p.bias {
+                sum = sums.add(sum, bias, 1.0);
+            }
+            *y = sums.result(sum);
+        }
     })
 }
 

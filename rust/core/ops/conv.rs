@@ -137,32 +137,87 @@ impl Op for Conv {
         if let Some(shape) = conv.planar() {
             return planar_kernel(facts, conv, shape);
         }
-        let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
-        let limit = || facts.unsupported("more than three spatial dimensions");
-        let window = conv.window.lifted().ok_or_else(limit)?;
-        let (input, output) = (lift(&conv.input).ok_or_else(limit)?, lift(&conv.output).ok_or_else(limit)?);
-        kernel(move |context, inputs| {
-            let (x, w) = (shaped(inputs, 0, &x_shape)?, shaped(inputs, 1, &w_shape)?);
-            let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[conv.filters])).transpose()?;
-            let dtype = x.dtype();
-            let (x, w, bias) = (floats::read(x)?, floats::read(w)?, bias.map(floats::read).transpose()?);
-            let shape = conv.output_shape();
-            let mut y = vec![0f32; element_count(&shape)?];
-            let plane: usize = output.iter().product();
-            let (in_plane, taps) = (input.iter().product::<usize>(), window.kernel.iter().product::<usize>());
-            let (depth, per_group) = (conv.channels / conv.groups, conv.filters / conv.groups);
-            fill(context.pool, &mut y, plane, |start, part| {
-                let (n, m) = (start / plane.max(1) / conv.filters, start / plane.max(1) % conv.filters);
-                part.fill(bias.as_ref().map_or(0.0, |b| b[m]));
-                for c in 0..depth {
-                    let source = &x[(n * conv.channels + m / per_group * depth + c) * in_plane..][..in_plane];
-                    let weights = &w[(m * depth + c) * taps..][..taps];
-                    accumulate(part, source, weights, &window, input, output);
-                }
-            });
-            Ok(vec![floats::write(&shape, y, dtype)?])
+        let sizes = [conv.channels, conv.filters, conv.groups];
+        by_planes(facts, sizes, [&conv.input, &conv.output], &conv.window, |p, y| {
+            y.fill(p.bias.unwrap_or(0.0));
+            for c in 0..p.depth {
+                let weights = &p.w[(p.filter * p.depth + c) * p.taps..][..p.taps];
+                accumulate(y, p.channel(c), weights, p.window, p.input, p.output);
+            }
         })
     }
+}
+
+/// What one plane of the output of a convolution, or of a transposed one, is made of; spatial dimensions are three.
+pub(super) struct Plane<'a> {
+    pub x: &'a [f32],
+    pub w: &'a [f32],
+    /// Entry of the bias, where there is one.
+    pub bias: Option<f32>,
+    /// Output channel.
+    pub filter: usize,
+    /// First of the input channels of its group, counted over all images.
+    pub first: usize,
+    /// Input channels of a group.
+    pub depth: usize,
+    /// Output channels of a group.
+    pub per_group: usize,
+    /// Elements of a channel's kernel.
+    pub taps: usize,
+    pub window: &'a Window,
+    pub input: [usize; 3],
+    pub output: [usize; 3],
+}
+
+impl<'a> Plane<'a> {
+    /// The plane of an input channel of the group.
+    pub fn channel(&self, c: usize) -> &'a [f32] {
+        let plane = self.input.iter().product::<usize>();
+        &self.x[(self.first + c) * plane..][..plane]
+    }
+}
+
+/// The kernel of a convolution of either direction that `compute` makes plane by plane. `sizes` are input channels, output
+/// channels and groups; `spatial` the dimensions of input and output.
+pub(super) fn by_planes(
+    facts: &Facts<'_>,
+    [channels, filters, groups]: [usize; 3],
+    [input, output]: [&[usize]; 2],
+    window: &Window,
+    compute: impl Fn(&Plane<'_>, &mut [f32]) + Send + Sync + 'static,
+) -> Result<Box<dyn Kernel>> {
+    let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
+    let shape = [&[x_shape[0], filters], output].concat();
+    let limit = || facts.unsupported("more than three spatial dimensions");
+    let window = window.lifted().ok_or_else(limit)?;
+    let (input, output) = (lift(input).ok_or_else(limit)?, lift(output).ok_or_else(limit)?);
+    kernel(move |context, inputs| {
+        let (x, w) = (shaped(inputs, 0, &x_shape)?, shaped(inputs, 1, &w_shape)?);
+        let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[filters])).transpose()?;
+        let dtype = x.dtype();
+        let (x, w, bias) = (floats::read(x)?, floats::read(w)?, bias.map(floats::read).transpose()?);
+        let mut y = vec![0f32; element_count(&shape)?];
+        let plane = output.iter().product::<usize>().max(1);
+        let (depth, per_group) = (channels / groups, filters / groups);
+        fill(context.pool, &mut y, plane, |start, part| {
+            let (image, filter) = (start / plane / filters, start / plane % filters);
+            let plane = Plane {
+                x: &x,
+                w: &w,
+                bias: bias.as_ref().map(|b| b[filter]),
+                filter,
+                first: image * channels + filter / per_group * depth,
+                depth,
+                per_group,
+                taps: window.kernel.iter().product(),
+                window: &window,
+                input,
+                output,
+            };
+            compute(&plane, part);
+        });
+        Ok(vec![floats::write(&shape, y, dtype)?])
+    })
 }
 
 /// Adds the convolution of one channel to one plane of the output.

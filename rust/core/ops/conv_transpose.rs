@@ -1,10 +1,8 @@
 //! ConvTranspose over one to three spatial dimensions, in float32: sums run over input channel, then taps, ascending.
 
-use super::closure::{kernel, optional, shaped};
-use super::conv::{check_bias, groups};
-use super::parallel::fill;
-use super::window::{Window, kernel_shape, lift, spatial_list, valid_range};
-use super::{Facts, Inferred, Kernel, Op, floats, signature};
+use super::conv::{by_planes, check_bias, groups};
+use super::window::{Window, kernel_shape, spatial_list, valid_range};
+use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::Result;
 use crate::tensor::element_count;
 
@@ -139,30 +137,14 @@ impl Op for ConvTranspose {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let conv = ConvTransposeShape::from_node(facts)?;
-        let (x_shape, w_shape) = (facts.input(0)?.shape.clone(), facts.input(1)?.shape.clone());
-        let limit = || facts.unsupported("more than three spatial dimensions");
-        let window = conv.window.lifted().ok_or_else(limit)?;
-        let (input, output) = (lift(&conv.input).ok_or_else(limit)?, lift(&conv.output).ok_or_else(limit)?);
-        kernel(move |context, inputs| {
-            let (x, w) = (shaped(inputs, 0, &x_shape)?, shaped(inputs, 1, &w_shape)?);
-            let bias = optional(inputs, 2).map(|_| shaped(inputs, 2, &[conv.filters])).transpose()?;
-            let dtype = x.dtype();
-            let (x, w, bias) = (floats::read(x)?, floats::read(w)?, bias.map(floats::read).transpose()?);
-            let shape = conv.output_shape();
-            let mut y = vec![0f32; element_count(&shape)?];
-            let plane: usize = output.iter().product();
-            let (in_plane, taps) = (input.iter().product::<usize>(), window.kernel.iter().product::<usize>());
-            let (depth, per_group) = (conv.channels / conv.groups, conv.filters / conv.groups);
-            fill(context.pool, &mut y, plane, |start, part| {
-                let (n, m) = (start / plane.max(1) / conv.filters, start / plane.max(1) % conv.filters);
-                part.fill(bias.as_ref().map_or(0.0, |b| b[m]));
-                for c in m / per_group * depth..(m / per_group + 1) * depth {
-                    let source = &x[(n * conv.channels + c) * in_plane..][..in_plane];
-                    let weights = &w[(c * per_group + m % per_group) * taps..][..taps];
-                    scatter(part, source, weights, &window, input, output);
-                }
-            });
-            Ok(vec![floats::write(&shape, y, dtype)?])
+        let sizes = [conv.channels, conv.filters, conv.groups];
+        by_planes(facts, sizes, [&conv.input, &conv.output], &conv.window, |p, y| {
+            y.fill(p.bias.unwrap_or(0.0));
+            let group = p.filter / p.per_group * p.depth;
+            for c in 0..p.depth {
+                let weights = &p.w[((group + c) * p.per_group + p.filter % p.per_group) * p.taps..][..p.taps];
+                scatter(y, p.channel(c), weights, p.window, p.input, p.output);
+            }
         })
     }
 }
