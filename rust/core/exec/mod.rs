@@ -4,6 +4,7 @@ mod admission;
 pub mod calibrate;
 pub mod check;
 pub mod cost;
+mod explain;
 mod float_table;
 pub mod layout;
 mod narrow;

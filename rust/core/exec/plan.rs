@@ -4,13 +4,13 @@ use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
 use super::narrow::{self, NarrowKernel, narrowed};
 use super::placement::{Note, Placed};
-use super::step::{NodeReport, Source, Step, free_after_last_read};
+use super::step::{Conversion, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::{Clamp, Node, TensorId, qdq};
 use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
-use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
+use crate::ops::{Explained, Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,9 @@ pub struct Plan {
     /// Placement notes and float fallbacks.
     pub notes: Vec<Note>,
 }
+
+/// Label of conversions between layouts.
+const LAYOUT: &str = "layout";
 
 struct Planner<'a> {
     placed: &'a Placed,
@@ -154,7 +157,7 @@ impl<'a> Planner<'a> {
                 let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
                 let turned = layout == Layout::ChannelsLast;
                 let real =
-                    if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
+                    if turned { self.step(LAYOUT, turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
                 self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));
@@ -222,6 +225,7 @@ impl<'a> Planner<'a> {
         self.steps.push(Step {
             node: self.current,
             label: format!("{label} {name}"),
+            conversion: Some(Conversion { tensor: t, turns: label == LAYOUT }),
             kernel,
             inputs,
             outputs: vec![Some(slot)],
@@ -247,7 +251,7 @@ impl<'a> Planner<'a> {
             self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
-            Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
+            Source::Slot(self.step(LAYOUT, Box::new(kernel), vec![Some(source)], t))
         } else {
             let codes = |planner: &mut Self| planner.value(t, Form::Codes, layout);
             let encoding = fact
@@ -602,6 +606,7 @@ impl<'a> Planner<'a> {
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
+            conversion: None,
             kernel: prepared.kernel,
             inputs,
             outputs,
@@ -625,6 +630,9 @@ impl<'a> Planner<'a> {
             self.used(names::QUANTIZE);
             self.producers.insert(y, self.steps.len());
             let slot = self.step(&node.op_type, Box::new(table), vec![Some(source)], y);
+            if let Some(step) = self.steps.last_mut() {
+                step.conversion = None;
+            }
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
             if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
                 self.report(node, "float", None);
@@ -649,10 +657,12 @@ impl<'a> Planner<'a> {
             }
             None => op.float(facts)?,
         };
+        let kernel = Box::new(Explained::new(kernel, facts));
         let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
+            conversion: None,
             kernel,
             inputs,
             outputs: slots.clone(),

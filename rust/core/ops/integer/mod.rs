@@ -6,16 +6,17 @@ pub mod intrinsics;
 pub mod lanes;
 mod mac;
 mod max_pool;
-mod movement;
+pub mod movement;
 mod pairs;
 pub mod quantizers;
 mod row;
 pub mod table;
-mod window;
+pub mod window;
 
 use super::{Facts, Kernel};
 use crate::error::Result;
 use crate::spec::{Action, Body, Spec};
+pub use elementwise::code_at;
 
 /// Order of a tensor's elements in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,29 @@ pub enum Layout {
     RowMajor,
     /// `N H W C` of a tensor whose ONNX order is `N C H W`.
     ChannelsLast,
+}
+
+impl Layout {
+    /// Where an element of a tensor of `shape`, both in ONNX's order, lies in this layout.
+    pub fn index(self, shape: &[usize], index: usize) -> usize {
+        if self == Layout::RowMajor {
+            return index;
+        }
+        let spatial: usize = shape[2..].iter().product();
+        let (row, s) = (index / spatial, index % spatial);
+        let (n, c) = (row / shape[1], row % shape[1]);
+        (n * spatial + s) * shape[1] + c
+    }
+
+    /// Which element in ONNX's order lies at `index` in this layout; `shape` is in ONNX's order.
+    pub fn element(self, shape: &[usize], index: usize) -> usize {
+        if self == Layout::RowMajor {
+            return index;
+        }
+        let spatial: usize = shape[2..].iter().product();
+        let (pixel, c) = (index / shape[1], index % shape[1]);
+        (pixel / spatial * shape[1] + c) * spatial + pixel % spatial
+    }
 }
 
 /// What an integer operator may know beyond the facts.

@@ -281,6 +281,6 @@ impl Arithmetic {
         }
         operands.push(("acc".into(), acc.to_string()));
         let trace = self.compiled.trace(channel % self.compiled.channels(), &[Value::Int(acc.into())])?;
-        Ok(Explanation { operands, trace: Some(trace), ..Explanation::default() })
+        Ok(Explanation { operands, trace, ..Explanation::default() })
     }
 }

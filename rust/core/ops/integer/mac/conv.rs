@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide};
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
-use crate::ops::{Explanation, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
@@ -212,7 +212,12 @@ impl Kernel for ConvKernel {
         Ok(vec![Tensor::new(dims, data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let x = input(inputs, 0)?.to_i64()?;
         let w = self.codes.to_i64()?;
         let shape = &self.shape;

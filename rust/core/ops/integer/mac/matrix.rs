@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
@@ -340,7 +340,12 @@ impl Kernel for MatrixKernel {
         Ok(vec![Tensor::new(self.shape.clone(), join(parts)?)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let x = input(inputs, 0)?.to_i64()?;
         let (n, k) = (self.channels, self.depth);
         let (row, channel) = (index / n, index % n);
