@@ -17,7 +17,7 @@ fn session(graph: &Graph, spec: Spec) -> Session {
 fn written(captured: &Captured, index: usize) -> String {
     let tensor = captured.codes.as_ref().unwrap_or(&captured.value);
     match tensor.data() {
-        Data::F32(v) => v[index].to_string(),
+        Data::F32(v) => format!("{:?}", v[index]),
         Data::Bool(v) => v[index].to_string(),
         _ => tensor.to_i64().unwrap()[index].to_string(),
     }
@@ -191,4 +191,87 @@ fn every_output_of_a_node_is_explained() {
         drop(session);
         explain_all(&b.graph, Spec::load(target).unwrap(), &feeds, 1);
     }
+}
+
+#[test]
+fn every_float_operator_says_what_it_read() {
+    let same = || act(0.03, 120);
+    let axis = |a: i64| vec![("axis", Attribute::Int(a))];
+    for target in ["float", "fake_quant", "htp_v75", "bfloat16"] {
+        for (op, attributes) in [
+            ("Sigmoid", vec![]),
+            ("Softmax", axis(1)),
+            ("LogSoftmax", axis(-1)),
+            ("LpNormalization", axis(2)),
+            ("AveragePool", vec![("kernel_shape", ints(&[2, 2])), ("pads", ints(&[1, 0, 0, 1]))]),
+            ("GlobalAveragePool", vec![]),
+            ("ReduceMean", vec![("axes", ints(&[1, 3]))]),
+            ("ReduceL2", vec![("axes", ints(&[2]))]),
+            ("ReduceSumSquare", vec![("axes", ints(&[0]))]),
+            ("LRN", vec![("size", Attribute::Int(3))]),
+            ("MeanVarianceNormalization", vec![]),
+            ("DepthToSpace", vec![("blocksize", Attribute::Int(1))]),
+            ("Identity", vec![]),
+            ("Flatten", vec![]),
+            ("ArgMax", axis(1)),
+            ("Shape", vec![]),
+        ] {
+            let listed = explain_one(target, &[1, 2, 3, 4], |b, x| b.node(op, &[x], &attributes, same()));
+            assert!(op == "Shape" || !listed.is_empty(), "{target} {op}");
+        }
+    }
+}
+
+#[test]
+fn sums_of_products_have_the_products_of_the_element() {
+    let same = || act(0.2, 120);
+    let build = |op: &'static str| {
+        move |b: &mut Builder, x: TensorId| {
+            let group = vec![("group", Attribute::Int(2)), ("pads", ints(&[1, 0, 0, 1])), ("strides", ints(&[2, 1]))];
+            let (shape, attributes) = match op {
+                "Conv" => (vec![4, 1, 2, 3], group),
+                "ConvTranspose" => (vec![2, 2, 2, 3], group),
+                _ => (vec![4, 3], vec![]),
+            };
+            let w = b.weights(&shape, &[0.01], 8, 0);
+            b.node(op, &[x, w], &attributes, same())
+        }
+    };
+    for target in ["float", "fake_quant", "onnxruntime_cpu", "onnxruntime_cpu_avx2", "htp_v75", "float16"] {
+        for op in ["Conv", "ConvTranspose", "MatMul"] {
+            let (graph, x) = one(&[1, 2, 3, 4], build(op));
+            if Session::new(graph.clone(), Spec::load(target).unwrap(), Options::default())
+                .and_then(|s| s.report(vec![vec![1, 2, 3, 4]]))
+                .is_err()
+            {
+                continue;
+            }
+            for explanation in explain_all(&graph, Spec::load(target).unwrap(), &[("x1", &x)], 1) {
+                let products = explanation.operands.iter().find(|(key, _)| key == "products").unwrap();
+                let count: usize = products.1.parse().unwrap();
+                assert!(count <= if op == "MatMul" { 4 } else { 6 }, "{target} {op}: {explanation}");
+                let sum = explanation.trace.steps.iter().find(|s| s.text.starts_with("sum of the products"));
+                if let (Some(sum), "float") = (sum, target) {
+                    let (sum, result): (f64, f64) =
+                        (sum.value.parse().unwrap(), explanation.trace.result.parse().unwrap());
+                    assert!((sum - result).abs() < 1e-5, "{op}: {explanation}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn saturation_of_pairs_is_visible() {
+    let mut b = Builder::new(3);
+    let x = b.input(&[1, 3], act(0.03, 10));
+    let w = b.weights(&[3, 2], &[0.01], 8, 0);
+    b.graph.tensors[w].codes = Some(std::sync::Arc::new(Tensor::new(vec![3, 2], Data::I8(vec![127, 1, 127, 2, 3, 4])).unwrap()));
+    let y = b.node("MatMul", &[x, w], &[], act(0.5, 0));
+    b.output(y);
+    let input = Tensor::f32(&[1, 3], vec![7.35, 7.35, 7.35]);
+    let listed = explain_all(&b.graph, Spec::load("onnxruntime_cpu_avx2").unwrap(), &[("x1", &input)], 1);
+    let struck = |e: &Explanation| e.operands.iter().find(|(key, _)| key == "saturated pairs").unwrap().1.clone();
+    assert_eq!(struck(&listed[0]), "pair 0: 255·127 + 255·127 = 64770 → 32767");
+    assert_eq!(struck(&listed[1]), "none");
 }

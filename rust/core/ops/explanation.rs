@@ -100,8 +100,10 @@ pub fn shown(tensor: &Tensor, index: usize) -> Result<String> {
         return Err(Error::invalid("explain_index", format!("element {index} of {}", tensor.len())));
     }
     Ok(match tensor.data() {
-        Data::F16(v) => v[index].to_f32_const().to_string(),
-        Data::BF16(v) => v[index].to_f32_const().to_string(),
+        Data::F16(v) => format!("{:?}", v[index]),
+        Data::BF16(v) => format!("{:?}", v[index]),
+        Data::F32(v) => format!("{:?}", v[index]),
+        Data::F64(v) => format!("{:?}", v[index]),
         data => with_data!(data, v => v[index].to_string()),
     })
 }

@@ -227,13 +227,23 @@ impl Kernel for ConvKernel {
         let (group_in, taps) = (shape.group_in(), shape.taps());
         let group = channel / shape.group_out();
         let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));
+        let weight = |c: usize, tap: usize| w[(channel * group_in + c) * taps + tap];
+        let code = |c: usize, tap: usize| {
+            let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
+            let source = shape.source(image, at, place)?;
+            Some(x[source * shape.in_channels + group * group_in + c])
+        };
+        if self.arithmetic.sums_pairs() {
+            let order = (0..taps).flat_map(|tap| (0..group_in).map(move |c| (c, tap)));
+            let met = |(c, tap)| (code(c, tap).unwrap_or(self.x_zero) as u8, weight(c, tap) as i8);
+            return self.arithmetic.explain_pairs(channel, self.x_zero, &order.map(met).collect::<Vec<_>>());
+        }
         let mut terms = Vec::new();
         for c in 0..group_in {
             for tap in 0..taps {
-                let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
-                let Some(source) = shape.source(image, at, place) else { continue };
-                let x = x[source * shape.in_channels + group * group_in + c] - self.x_zero;
-                terms.push((x, w[(channel * group_in + c) * taps + tap] - w_zero));
+                if let Some(x) = code(c, tap) {
+                    terms.push((x - self.x_zero, weight(c, tap) - w_zero));
+                }
             }
         }
         self.arithmetic.explain(channel, &terms)
