@@ -7,7 +7,9 @@ use super::step::{Source, Step};
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
 use crate::ops::integer::Layout;
+use crate::ops::explanation::shown;
 use crate::ops::{Explanation, Place};
+use crate::program::Trace;
 use crate::tensor::Tensor;
 
 /// A step and the slot of it that counts, in a layout.
@@ -32,16 +34,25 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), false)?;
         let stages = stages(&plan, t);
-        let (Some(first), Some(fact)) = (stages.first(), plan.facts[t].as_ref()) else {
-            return Err(Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor));
-        };
+        let nothing = || Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor);
+        let fact = plan.facts[t].as_ref().ok_or_else(nothing)?;
         if index >= fact.shape.iter().product() {
             return Err(
                 Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape)).at_tensor(tensor)
             );
         }
-        let node = plan.steps[first.step].node.map(|n| (graph.nodes[n].name.clone(), graph.nodes[n].op_type.clone()));
         let element = layout::graph_index(&graph.tensors[t], &fact.shape, index);
+        let by = |n: usize| (graph.nodes[n].name.clone(), graph.nodes[n].op_type.clone());
+        let Some(first) = stages.first() else {
+            let node = graph.nodes.iter().position(|n| n.outputs.contains(&Some(t)));
+            let (Some(node), Some(constant)) = (node, &fact.constant) else { return Err(nothing()) };
+            let mut trace = Trace::default();
+            let value = shown(constant, element)?;
+            trace.add("constant", "known before the run", &value);
+            let (target, tensor) = (self.spec().name.clone(), tensor.to_string());
+            let (node, trace) = (Some(by(node)), trace.end(value));
+            return Ok(Explanation { target, tensor, index, node, trace, ..Explanation::default() });
+        };
         let slots = self.execute(&plan, &inputs, None, &mut || Ok(()), &mut |_, _| ())?;
         let mut explanation: Option<Explanation> = None;
         let mut label = "";
@@ -59,7 +70,7 @@ impl Session {
         let mut explanation = explanation.unwrap_or_default();
         explanation.tensor = tensor.to_string();
         explanation.index = index;
-        explanation.node = node;
+        explanation.node = plan.steps[first.step].node.map(by);
         explanation.target = self.spec().name.clone();
         Ok(explanation)
     }
