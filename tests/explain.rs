@@ -67,11 +67,7 @@ fn one(shape: &[usize], build: impl Fn(&mut Builder, TensorId) -> TensorId) -> (
     (b.graph, reals(5, shape))
 }
 
-fn explain_one(
-    target: &str,
-    shape: &[usize],
-    build: impl Fn(&mut Builder, TensorId) -> TensorId,
-) -> Vec<Explanation> {
+fn explain_one(target: &str, shape: &[usize], build: impl Fn(&mut Builder, TensorId) -> TensorId) -> Vec<Explanation> {
     let (graph, x) = one(shape, build);
     explain_all(&graph, Spec::load(target).unwrap(), &[("x1", &x)], 1)
 }
@@ -141,7 +137,8 @@ fn what_is_picked_by_value_names_the_first_of_equal_ones() {
             ("ReduceMax", vec![("axes", ints(&[2]))]),
             ("ReduceMin", vec![("axes", ints(&[3]))]),
         ] {
-            for explanation in explain_one(target, &[1, 2, 3, 4], |b, x| b.node(op, &[x], &attributes, act(0.03, 120))) {
+            for explanation in explain_one(target, &[1, 2, 3, 4], |b, x| b.node(op, &[x], &attributes, act(0.03, 120)))
+            {
                 let from = explanation.operands.iter().find(|(key, _)| key == "from");
                 assert!(from.is_some(), "{target} {op}: {explanation}");
                 let window = explanation.trace.steps.iter().find(|s| s.text.contains("in the window")).unwrap();
@@ -266,7 +263,8 @@ fn saturation_of_pairs_is_visible() {
     let mut b = Builder::new(3);
     let x = b.input(&[1, 3], act(0.03, 10));
     let w = b.weights(&[3, 2], &[0.01], 8, 0);
-    b.graph.tensors[w].codes = Some(std::sync::Arc::new(Tensor::new(vec![3, 2], Data::I8(vec![127, 1, 127, 2, 3, 4])).unwrap()));
+    b.graph.tensors[w].codes =
+        Some(std::sync::Arc::new(Tensor::new(vec![3, 2], Data::I8(vec![127, 1, 127, 2, 3, 4])).unwrap()));
     let y = b.node("MatMul", &[x, w], &[], act(0.5, 0));
     b.output(y);
     let input = Tensor::f32(&[1, 3], vec![7.35, 7.35, 7.35]);

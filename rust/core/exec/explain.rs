@@ -6,8 +6,8 @@ use super::session::{Session, Slot, fetch};
 use super::step::{Source, Step};
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
-use crate::ops::integer::Layout;
 use crate::ops::explanation::shown;
+use crate::ops::integer::Layout;
 use crate::ops::{Explanation, Place};
 use crate::program::Trace;
 use crate::tensor::Tensor;
@@ -100,7 +100,9 @@ impl Session {
             let is_it = |key: &(TensorId, Form, Layout), value: &Source| {
                 key.0 == conversion.tensor && matches!(value, Source::Slot(s) if s == slot)
             };
-            let Some(now) = plan.values.iter().find(|(key, value)| is_it(key, value)).map(|(key, _)| key.2) else { break };
+            let Some(now) = plan.values.iter().find(|(key, value)| is_it(key, value)).map(|(key, _)| key.2) else {
+                break;
+            };
             let then = layout::other(now);
             at = then.index(&fact.shape, now.element(&fact.shape, at));
             source = writer.inputs.first().and_then(Option::as_ref);

@@ -4,7 +4,7 @@ use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
 use super::narrow::{self, NarrowKernel, narrowed};
 use super::placement::{Note, Placed};
-use super::step::{Conversion, NodeReport, Source, Step, free_after_last_read};
+use super::step::{Conversion, LAYOUT, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::{Clamp, Node, TensorId, qdq};
@@ -50,9 +50,6 @@ pub struct Plan {
     /// Placement notes and float fallbacks.
     pub notes: Vec<Note>,
 }
-
-/// Label of conversions between layouts.
-const LAYOUT: &str = "layout";
 
 struct Planner<'a> {
     placed: &'a Placed,
@@ -657,13 +654,12 @@ impl<'a> Planner<'a> {
             }
             None => op.float(facts)?,
         };
-        let kernel = Box::new(Explained::new(kernel, facts));
         let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
             conversion: None,
-            kernel,
+            kernel: Box::new(Explained::new(kernel, facts)),
             inputs,
             outputs: slots.clone(),
             frees: Vec::new(),

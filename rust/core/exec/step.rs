@@ -15,6 +15,9 @@ pub enum Source {
     Constant(Arc<Tensor>),
 }
 
+/// Label of conversions between layouts.
+pub const LAYOUT: &str = "layout";
+
 /// What a step does that computes nothing of the graph.
 #[derive(Debug, Clone, Copy)]
 pub struct Conversion {

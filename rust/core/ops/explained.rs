@@ -2,9 +2,9 @@
 //! row, or one element of each operand.
 
 use super::explanation::{coordinates, elided, met, of_arguments, result, shown};
+use super::integer::Layout;
 use super::integer::movement::{data_inputs, is_movement};
 use super::integer::window::{PoolGeometry, geometry};
-use super::integer::Layout;
 use super::products::Products;
 use super::{Explanation, Facts, Kernel, Place, RunContext, axis};
 use crate::encoding::Encoding;
@@ -308,7 +308,13 @@ impl Explained {
         Ok(explanation)
     }
 
-    fn row(&self, axes: &std::ops::Range<usize>, inputs: &[Option<&Tensor>], end: String, index: usize) -> Result<Explanation> {
+    fn row(
+        &self,
+        axes: &std::ops::Range<usize>,
+        inputs: &[Option<&Tensor>],
+        end: String,
+        index: usize,
+    ) -> Result<Explanation> {
         let x = super::closure::input(inputs, 0)?;
         let depth: usize = x.shape()[axes.clone()].iter().product();
         let inner: usize = x.shape()[axes.end..].iter().product();

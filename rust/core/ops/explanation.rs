@@ -119,9 +119,9 @@ pub fn met(argument: &[usize], output: &[usize], index: usize) -> Option<usize> 
 
 /// The element of an output that is asked for.
 pub fn result(outputs: &[Tensor], place: Place) -> Result<String> {
-    let y = outputs.get(place.output).ok_or_else(|| {
-        Error::invalid("explain_output", format!("output {} of {}", place.output, outputs.len()))
-    })?;
+    let y = outputs
+        .get(place.output)
+        .ok_or_else(|| Error::invalid("explain_output", format!("output {} of {}", place.output, outputs.len())))?;
     shown(y, place.index)
 }
 

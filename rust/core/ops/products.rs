@@ -42,7 +42,12 @@ impl Products {
             _ => return Ok(None),
         };
         let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
-        Ok(Some(Products { x: facts.input(0)?.shape.clone(), w: facts.input(1)?.shape.clone(), y: y.shape.clone(), kind }))
+        Ok(Some(Products {
+            x: facts.input(0)?.shape.clone(),
+            w: facts.input(1)?.shape.clone(),
+            y: y.shape.clone(),
+            kind,
+        }))
     }
 
     /// The output's shape.

@@ -4,8 +4,8 @@ use super::{Argument, Context, Layout, Prepared};
 use crate::error::{Error, Result};
 use crate::kernels::{PoolShape, max_pool};
 use crate::ops::closure::input;
-use crate::ops::pool::Pool;
 use crate::ops::explanation::{coordinates, elided, result, shown};
+use crate::ops::pool::Pool;
 use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::tensor::{Data, Tensor};
 
@@ -88,7 +88,8 @@ impl Kernel for Maxima {
         let x = input(inputs, 0)?;
         let PoolShape { input: [rows, columns], output: [height, width], channels, .. } = self.shape;
         let end = result(&self.run(context, inputs)?, place)?;
-        let [image, y, across, channel] = coordinates(&[self.shape.batch, height, width, channels], place.index)[..] else {
+        let [image, y, across, channel] = coordinates(&[self.shape.batch, height, width, channels], place.index)[..]
+        else {
             return Err(Error::invalid("explain_index", format!("element {} of a pool", place.index)));
         };
         let source = |axis: usize, at: usize, tap: usize| {

@@ -44,8 +44,7 @@ impl<F: PlaneFunction> Kernel for PlaneKernel<F> {
             let pixel = |i: usize| self.function.pixel(plane, &ready, [i / width, i % width], &mut ());
             (0..height * width).map(pixel).collect()
         };
-        let planes: Vec<Vec<i64>> =
-            context.pool.install(|| codes.par_chunks(self.plane.max(1)).map(channel).collect());
+        let planes: Vec<Vec<i64>> = context.pool.install(|| codes.par_chunks(self.plane.max(1)).map(channel).collect());
         Ok(vec![Tensor::new(self.shape.clone(), narrow(&planes.concat(), self.bits, self.signed))?])
     }
 

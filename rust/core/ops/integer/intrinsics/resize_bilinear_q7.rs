@@ -124,7 +124,10 @@ impl PlaneFunction for Resize {
                 let across = lower + ((delta * fx + (1 << 14)) >> 15);
                 record.note("rows and weight of the second", format_args!("{top}, {bottom}, {fy} of 128"));
                 record.note("columns and weight of the second", format_args!("{left}, {right}, {fx} of 32768"));
-                record.list("the four codes", [top, bottom].iter().flat_map(|r| [plane[r * width + left], plane[r * width + right]]));
+                record.list(
+                    "the four codes",
+                    [top, bottom].iter().flat_map(|r| [plane[r * width + left], plane[r * width + right]]),
+                );
                 record.note("left column, with 7 fraction bits", lower);
                 record.note("right minus left", delta);
                 record.note("between them, with 7 fraction bits", across);

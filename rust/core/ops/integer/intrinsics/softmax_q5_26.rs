@@ -46,12 +46,7 @@ fn softmax(facts: &Facts<'_>, largest: f64) -> Result<Box<dyn Kernel>> {
         rows: Rows::of_softmax(facts)?,
         bits: 8,
         signed: y.signed,
-        function: Softmax {
-            multiplier: m,
-            left: e as u32,
-            least: -(radius as i64),
-            bounds: (y.qmin(), y.qmax()),
-        },
+        function: Softmax { multiplier: m, left: e as u32, least: -(radius as i64), bounds: (y.qmin(), y.qmax()) },
     }))
 }
 
@@ -59,7 +54,8 @@ impl RowFunction for Softmax {
     fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64> {
         let largest = codes.iter().copied().max().unwrap_or(0);
         record.note("largest of the row", largest);
-        record.note("multiplier, in units of 2^-31, and left shift", format_args!("{}, {}", self.multiplier, self.left));
+        record
+            .note("multiplier, in units of 2^-31, and left shift", format_args!("{}, {}", self.multiplier, self.left));
         record.note("differences below this give the smallest code", self.least);
         let mut terms = Vec::with_capacity(codes.len());
         for (i, &code) in codes.iter().enumerate() {
