@@ -136,30 +136,56 @@ pub fn round_to(v: f64, format: FloatType) -> f64 {
     match format {
         FloatType::F64 => v,
         FloatType::F32 => f64::from(v as f32),
-        FloatType::F16 => f16::from_f32(odd_f32(v)).to_f64(),
-        FloatType::Bf16 => bf16::from_f32(odd_f32(v)).to_f64(),
+        FloatType::F16 | FloatType::Bf16 => HalfGrid::new(format).round(v),
     }
 }
 
 /// `v` rounded to f16, once.
 pub fn to_f16(v: f64) -> f16 {
-    f16::from_f32(odd_f32(v))
+    f16::from_f32(round_to(v, FloatType::F16) as f32)
 }
 
 /// `v` rounded to bf16, once.
 pub fn to_bf16(v: f64) -> bf16 {
-    bf16::from_f32(odd_f32(v))
+    bf16::from_f32(round_to(v, FloatType::Bf16) as f32)
 }
 
-/// f32 with inexact values rounded to odd, so that a second rounding to 22 bits or fewer sees every tie as it was.
-fn odd_f32(v: f64) -> f32 {
-    let near = v as f32;
-    let back = f64::from(near);
-    if back == v || v.is_nan() || near.to_bits() & 1 == 1 {
-        return near;
+/// Rounding of f64 to a narrow format without branches, so that loops over it have vectors.
+///
+/// With `u` the distance of neighbours in the format around `v`, `(|v| + 2^52·u) - 2^52·u` is `|v|` rounded to a multiple of
+/// `u`, to nearest even: the neighbours of the sum are `u` apart. `u` follows from the exponent of `v`, and does not fall below
+/// the smallest subnormal.
+#[derive(Debug, Clone, Copy)]
+pub struct HalfGrid {
+    /// Biased exponents of the smallest normal number and of the first power of two that the format does not have.
+    exponents: [u64; 2],
+    /// From the biased exponent of `v` to that of `2^52·u`.
+    rise: u64,
+    /// From here on values round to infinity.
+    end: f64,
+}
+
+impl HalfGrid {
+    /// The grid of `format`, of at most 24 significant bits.
+    pub fn new(format: FloatType) -> HalfGrid {
+        let precision = i64::from(format.precision());
+        let biased = |exponent: i64| (exponent + 1023) as u64;
+        HalfGrid {
+            exponents: [biased(format.lowest() + precision - 1), biased(format.highest() + 1)],
+            rise: (53 - precision) as u64,
+            end: f64::from_bits(biased(format.highest() + 1) << 52),
+        }
     }
-    let bits = near.to_bits();
-    f32::from_bits(if back.abs() > v.abs() { bits - 1 } else { bits + 1 })
+
+    /// As [`round_to`].
+    #[inline(always)]
+    pub fn round(self, v: f64) -> f64 {
+        let magnitude = v.abs();
+        let exponent = (magnitude.to_bits() >> 52).max(self.exponents[0]).min(self.exponents[1]);
+        let magic = f64::from_bits((exponent + self.rise) << 52);
+        let rounded = (magnitude + magic) - magic;
+        (if rounded >= self.end { f64::INFINITY } else { rounded }).copysign(v)
+    }
 }
 
 /// f64 sum with inexact values rounded to odd.

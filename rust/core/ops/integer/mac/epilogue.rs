@@ -43,27 +43,27 @@ macro_rules! with_epilogue {
         }
     }};
 }
-pub(super) use with_epilogue;
+pub(in crate::ops::integer) use with_epilogue;
 
 /// The epilogue of 32-bit accumulators.
 pub fn narrow(compiled: &Compiled, channels: usize, dtype: DType) -> AnyEpilogue<i32> {
-    fn pick<O: Code>(compiled: &Compiled, channels: usize) -> Box<dyn Epilogue<i32, Out = O> + Send> {
-        match compiled.normal_form().and_then(|form| vector_form::<O>(form, channels)) {
-            Some(epilogue) => epilogue,
-            None => Box::new(TileEpilogue { tile: compiled.tile(), out: std::marker::PhantomData::<fn() -> O> }),
-        }
-    }
-    match dtype {
-        DType::U8 => AnyEpilogue::U8(pick(compiled, channels)),
-        DType::I8 => AnyEpilogue::I8(pick(compiled, channels)),
-        DType::U16 => AnyEpilogue::U16(pick(compiled, channels)),
-        DType::I16 => AnyEpilogue::I16(pick(compiled, channels)),
-        _ => AnyEpilogue::I32(pick(compiled, channels)),
-    }
+    vectors(compiled, channels, dtype).unwrap_or_else(|| tiles(compiled, dtype))
 }
 
-/// The epilogue of 64-bit accumulators.
-pub fn wide(compiled: &Compiled, dtype: DType) -> AnyEpilogue<i64> {
+/// The epilogue of 32-bit accumulators in vector code, where the program has a form that there is some for.
+pub fn vectors(compiled: &Compiled, channels: usize, dtype: DType) -> Option<AnyEpilogue<i32>> {
+    let form = compiled.normal_form()?;
+    Some(match dtype {
+        DType::U8 => AnyEpilogue::U8(vector_form(form, channels)?),
+        DType::I8 => AnyEpilogue::I8(vector_form(form, channels)?),
+        DType::U16 => AnyEpilogue::U16(vector_form(form, channels)?),
+        DType::I16 => AnyEpilogue::I16(vector_form(form, channels)?),
+        _ => AnyEpilogue::I32(vector_form(form, channels)?),
+    })
+}
+
+/// The epilogue of any program, by the tile executor.
+pub fn tiles<A: TileInput>(compiled: &Compiled, dtype: DType) -> AnyEpilogue<A> {
     macro_rules! boxed {
         ($t:ty) => {
             Box::new(TileEpilogue { tile: compiled.tile(), out: std::marker::PhantomData::<fn() -> $t> })
@@ -157,7 +157,8 @@ thread_local! {
 }
 
 /// Accumulators that the tile executor reads.
-trait TileInput: Copy + Sync + 'static {
+pub trait TileInput: Copy + Sync + 'static {
+    /// As inputs of a program.
     fn lanes(slice: &[Self]) -> Lanes<'_>;
     /// The buffer for accumulators of this type.
     fn row<'b>(narrow: &'b mut Vec<i32>, wide: &'b mut Vec<i64>) -> &'b mut Vec<Self>;
