@@ -73,16 +73,20 @@ impl Codes<'_> {
         self.len() == 0
     }
 
-    /// The codes from `start` on as integers after `part`.
-    fn integers(&self, simd: Simd, part: &Part, start: usize, out: &mut [i32]) {
+    /// The codes from `start` on as integers after `part`, put in the place of those of `onto`, or joined to them.
+    fn integers(&self, simd: Simd, part: &Part, start: usize, onto: Option<Meeting>, out: &mut [i32]) {
         let range = start..start + out.len();
         match (self, part) {
-            (Codes::U8(v), Part::Table(table)) => look_up(simd, &v[range], table, out),
-            (Codes::I8(v), Part::Table(table)) => look_up(simd, i8::bytes(&v[range]), table, out),
-            (Codes::U8(v), Part::Affine { factor, constant }) => affine(simd, &v[range], *factor, *constant, out),
-            (Codes::I8(v), Part::Affine { factor, constant }) => affine(simd, &v[range], *factor, *constant, out),
-            (Codes::U16(v), Part::Affine { factor, constant }) => affine(simd, &v[range], *factor, *constant, out),
-            (Codes::I16(v), Part::Affine { factor, constant }) => affine(simd, &v[range], *factor, *constant, out),
+            (Codes::U8(v), Part::Table(table)) => look_up(simd, &v[range], table, onto, out),
+            (Codes::I8(v), Part::Table(table)) => look_up(simd, i8::bytes(&v[range]), table, onto, out),
+            (Codes::U8(v), Part::Affine { factor, constant }) => affine(simd, &v[range], *factor, *constant, onto, out),
+            (Codes::I8(v), Part::Affine { factor, constant }) => affine(simd, &v[range], *factor, *constant, onto, out),
+            (Codes::U16(v), Part::Affine { factor, constant }) => {
+                affine(simd, &v[range], *factor, *constant, onto, out)
+            }
+            (Codes::I16(v), Part::Affine { factor, constant }) => {
+                affine(simd, &v[range], *factor, *constant, onto, out)
+            }
             (Codes::U16(_) | Codes::I16(_), Part::Table(..)) => panic!("tables are for codes of one byte"),
         }
     }
@@ -101,57 +105,61 @@ pub fn meet<O: Code>(
     assert!(codes.iter().all(|c| c.len() == out.len()), "operands and output");
     let simd = engine.simd();
     engine.for_each_chunk(out, CHUNK, |i, out| {
-        let (mut first, mut second) = ([0i32; BLOCK], [0i32; BLOCK]);
+        let mut integers = [0i32; BLOCK];
         for (j, out) in out.chunks_mut(BLOCK).enumerate() {
             let start = i * CHUNK + j * BLOCK;
-            let (first, second) = (&mut first[..out.len()], &mut second[..out.len()]);
-            codes[0].integers(simd, parts[0], start, first);
-            codes[1].integers(simd, parts[1], start, second);
-            combine(simd, meeting, second, first);
-            let whole = first.len() / MEET_CHANNELS * MEET_CHANNELS;
+            let integers = &mut integers[..out.len()];
+            codes[0].integers(simd, parts[0], start, None, integers);
+            codes[1].integers(simd, parts[1], start, Some(meeting), integers);
+            let whole = integers.len() / MEET_CHANNELS * MEET_CHANNELS;
             let mut block = |from: usize, rows: usize, cols: usize| {
-                let tile = AccTile { acc: &first[from..], stride: MEET_CHANNELS, rows, cols, row: 0, channel: 0 };
+                let tile = AccTile { acc: &integers[from..], stride: MEET_CHANNELS, rows, cols, row: 0, channel: 0 };
                 epilogue.apply(simd, tile, OutTile { data: &mut out[from..], stride: MEET_CHANNELS });
             };
             block(0, whole / MEET_CHANNELS, MEET_CHANNELS);
-            if whole < first.len() {
-                block(whole, 1, first.len() - whole);
+            if whole < integers.len() {
+                block(whole, 1, integers.len() - whole);
             }
         }
     });
 }
 
 multiversion! {
-    fn affine<C: Code>(simd: Simd, codes: &[C], factor: i32, constant: i32, out: &mut [i32]) {
-        for (o, c) in out.iter_mut().zip(codes) {
-            *o = c.to_i32().wrapping_mul(factor).wrapping_add(constant);
-        }
+    fn affine<C: Code>(simd: Simd, codes: &[C], factor: i32, constant: i32, onto: Option<Meeting>, out: &mut [i32]) {
+        join(codes.iter().map(|c| c.to_i32().wrapping_mul(factor).wrapping_add(constant)), onto, out);
     }
 }
 
-multiversion! {
-    fn combine(simd: Simd, meeting: Meeting, second: &[i32], first: &mut [i32]) {
-        let pairs = first.iter_mut().zip(second);
-        match meeting {
-            Meeting::Sum => pairs.for_each(|(a, b)| *a = a.wrapping_add(*b)),
-            Meeting::Difference => pairs.for_each(|(a, b)| *a = a.wrapping_sub(*b)),
-            Meeting::Product => pairs.for_each(|(a, b)| *a = a.wrapping_mul(*b)),
-        }
-    }
-}
-
-/// `out[i] = table.entries[codes[i]]`.
-fn look_up(simd: Simd, codes: &[u8], table: &ByteEntries, out: &mut [i32]) {
-    assert_eq!(codes.len(), out.len());
+/// The entries of the codes.
+fn look_up(simd: Simd, codes: &[u8], table: &ByteEntries, onto: Option<Meeting>, out: &mut [i32]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if simd.isa() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
+        let mut entries = [0i32; BLOCK];
+        let entries = &mut entries[..codes.len()];
         // SAFETY: the `Simd` and the test prove the features; both slices have the same length.
-        done = unsafe { super::avx512::lookup8_i32(codes, &table.planes, out) };
+        done = unsafe { super::avx512::lookup8_i32(codes, &table.planes, entries) };
+        join_entries(simd, &entries[..done], onto, out);
     }
-    let _ = (simd, Isa::Scalar);
-    for (o, &c) in out[done..].iter_mut().zip(&codes[done..]) {
-        *o = table.entries[usize::from(c)];
+    let _ = (simd, Isa::Scalar, &table.planes);
+    join(codes[done..].iter().map(|&c| table.entries[usize::from(c)]), onto, &mut out[done..]);
+}
+
+multiversion! {
+    fn join_entries(simd: Simd, entries: &[i32], onto: Option<Meeting>, out: &mut [i32]) {
+        join(entries.iter().copied(), onto, out);
+    }
+}
+
+/// Puts values in the place of integers, or joins them to those.
+#[inline(always)]
+fn join(values: impl Iterator<Item = i32>, onto: Option<Meeting>, out: &mut [i32]) {
+    let pairs = out.iter_mut().zip(values);
+    match onto {
+        None => pairs.for_each(|(o, v)| *o = v),
+        Some(Meeting::Sum) => pairs.for_each(|(o, v)| *o = o.wrapping_add(v)),
+        Some(Meeting::Difference) => pairs.for_each(|(o, v)| *o = o.wrapping_sub(v)),
+        Some(Meeting::Product) => pairs.for_each(|(o, v)| *o = o.wrapping_mul(v)),
     }
 }
 

@@ -233,6 +233,14 @@ impl Compiled {
         }
     }
 
+    /// Largest magnitude of an integer input.
+    pub fn input_reach(&self, input: usize) -> Option<u128> {
+        match self.inputs.get(input)?.kind {
+            InputKind::Int(lo, hi) => Some(lo.unsigned_abs().max(hi.unsigned_abs())),
+            InputKind::Float(_) => None,
+        }
+    }
+
     /// The definition: the result for one element of `channel`. `inputs` in the order in which the environment
     /// declared them. Values outside their declared range are an error.
     pub fn eval(&self, channel: usize, inputs: &[Value]) -> Result<Value> {

@@ -11,7 +11,7 @@ mod avx512;
 mod fixed;
 mod fused;
 
-pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
+pub use fixed::{DoubleRounding, MulShift, ShiftRounding, Width};
 pub use fused::{Bytes, Fused};
 
 use super::code::Code;

@@ -53,12 +53,13 @@ pub fn narrow(compiled: &Compiled, channels: usize, dtype: DType) -> AnyEpilogue
 /// The epilogue of 32-bit accumulators in vector code, where the program has a form that there is some for.
 pub fn vectors(compiled: &Compiled, channels: usize, dtype: DType) -> Option<AnyEpilogue<i32>> {
     let form = compiled.normal_form()?;
+    let reach = compiled.input_reach(0).and_then(|reach| u32::try_from(reach).ok()).unwrap_or(1 << 31);
     Some(match dtype {
-        DType::U8 => AnyEpilogue::U8(vector_form(form, channels)?),
-        DType::I8 => AnyEpilogue::I8(vector_form(form, channels)?),
-        DType::U16 => AnyEpilogue::U16(vector_form(form, channels)?),
-        DType::I16 => AnyEpilogue::I16(vector_form(form, channels)?),
-        _ => AnyEpilogue::I32(vector_form(form, channels)?),
+        DType::U8 => AnyEpilogue::U8(vector_form(form, channels, reach)?),
+        DType::I8 => AnyEpilogue::I8(vector_form(form, channels, reach)?),
+        DType::U16 => AnyEpilogue::U16(vector_form(form, channels, reach)?),
+        DType::I16 => AnyEpilogue::I16(vector_form(form, channels, reach)?),
+        _ => AnyEpilogue::I32(vector_form(form, channels, reach)?),
     })
 }
 
@@ -82,8 +83,12 @@ fn spread<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
     if values.len() == 1 { vec![values[0]; channels] } else { values.to_vec() }
 }
 
-/// The vector code of a normal form, where it is exact for these constants.
-fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
+/// The vector code of a normal form, where it is exact for these constants. No accumulator exceeds `reach` in magnitude.
+fn vector_form<O: Code>(
+    form: NormalForm,
+    channels: usize,
+    reach: u32,
+) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     Some(match form {
         NormalForm::FloatScale {
@@ -103,14 +108,17 @@ fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epi
                 return None;
             }
             let shifts = |s: &[u32]| spread(s, channels).iter().map(|&s| i32::try_from(s).ok()).collect::<Option<_>>();
-            Box::new(DoubleRounding::<O>::new(
-                shifts(&left)?,
-                spread(&mantissa, channels),
-                shifts(&right)?,
-                narrow(zero_point)?,
-                narrow(qmin)?,
-                narrow(qmax)?,
-            )?)
+            Box::new(
+                DoubleRounding::<O>::new(
+                    shifts(&left)?,
+                    spread(&mantissa, channels),
+                    shifts(&right)?,
+                    narrow(zero_point)?,
+                    narrow(qmin)?,
+                    narrow(qmax)?,
+                )?
+                .within(reach),
+            )
         }
         NormalForm::MulShift { drop, mantissa, shift, rounding, offset, zero_point, qmin, qmax } => {
             if drop.0 != 0 {
@@ -124,15 +132,18 @@ fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epi
                 Rounding::HalfAway => ShiftRounding::HalfAway,
                 _ => return None,
             };
-            Box::new(MulShift::<O>::new(
-                mantissa?,
-                spread(&offset, channels),
-                spread(&shift, channels),
-                rounding,
-                narrow(zero_point)?,
-                narrow(qmin)?,
-                narrow(qmax)?,
-            )?)
+            Box::new(
+                MulShift::<O>::new(
+                    mantissa?,
+                    spread(&offset, channels),
+                    spread(&shift, channels),
+                    rounding,
+                    narrow(zero_point)?,
+                    narrow(qmin)?,
+                    narrow(qmax)?,
+                )?
+                .within(reach),
+            )
         }
     })
 }
