@@ -140,6 +140,22 @@ pub fn round_to(v: f64, format: FloatType) -> f64 {
     }
 }
 
+/// `v` rounded to f16, which f32 holds; as [`HalfGrid::round`].
+///
+/// Sums, differences, products and quotients of f16 may be rounded to f32 first: its 24 bits are twice the 11 of f16 and two
+/// more, so that no second rounding sees a tie that was none. (Figueroa 1995, "When is double rounding innocuous?")
+#[inline(always)]
+pub fn nearest_f16(v: f32) -> f32 {
+    // Biased exponents of 2^-14 and 2^16; 2^23 spacings of f16 are 2^13 times the power of two below `v`.
+    const SMALLEST: u32 = 127 - 14;
+    const END: u32 = 127 + 16;
+    let magnitude = v.abs();
+    let exponent = (magnitude.to_bits() >> 23).max(SMALLEST).min(END);
+    let magic = f32::from_bits((exponent + 13) << 23);
+    let rounded = (magnitude + magic) - magic;
+    (if rounded >= 65_536.0 { f32::INFINITY } else { rounded }).copysign(v)
+}
+
 /// `v` rounded to f16, once.
 pub fn to_f16(v: f64) -> f16 {
     f16::from_f32(round_to(v, FloatType::F16) as f32)
@@ -361,6 +377,39 @@ mod tests {
             assert_eq!(round_to(tie, FloatType::F16), even);
             assert_eq!(round_to(tie.next_down(), FloatType::F16), low);
             assert_eq!(round_to(tie.next_up(), FloatType::F16), high);
+        }
+    }
+
+    #[test]
+    fn halves_of_f32_round_alike() {
+        for v in samples() {
+            let v = v as f32;
+            for v in [v, v * 1e-20, v.clamp(-70_000.0, 70_000.0), f32::from_bits(v.to_bits() & 0x3fff_ffff)] {
+                assert_eq!(f64::from(nearest_f16(v)).to_bits(), round_to(v.into(), FloatType::F16).to_bits(), "{v:e}");
+            }
+        }
+        for bits in 0..0x7c00u16 {
+            let (low, high) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits + 1).to_f32());
+            let tie = if high.is_finite() { (low + high) / 2.0 } else { 65_520.0 };
+            let even = if bits & 1 == 0 { low } else { high };
+            assert_eq!([tie.next_down(), tie, tie.next_up()].map(nearest_f16), [low, even, high], "{bits:x}");
+            assert_eq!([tie.next_down(), tie, tie.next_up()].map(|v| nearest_f16(-v)), [-low, -even, -high]);
+        }
+        assert!(nearest_f16(f32::NAN).is_nan());
+        assert_eq!(nearest_f16(f32::NEG_INFINITY), f32::NEG_INFINITY);
+        assert_eq!(nearest_f16(f32::MAX), f32::INFINITY);
+    }
+
+    #[test]
+    fn operations_on_f16_may_round_to_f32_first() {
+        for a in (0..=u16::MAX).step_by(1021).chain([1, 2, 3, 0x3ff, 0x400, 0x401, 0x3c01, 0x7bff]).map(f16::from_bits) {
+            for b in (0..=u16::MAX).map(f16::from_bits) {
+                let ((x, y), (u, v)) = ((a.to_f32(), b.to_f32()), (a.to_f64(), b.to_f64()));
+                for (narrow, wide) in [(x + y, u + v), (x - y, u - v), (x * y, u * v), (x / y, u / v)] {
+                    let (got, want) = (nearest_f16(narrow), round_to(wide, FloatType::F16));
+                    assert!(f64::from(got) == want || got.is_nan() && want.is_nan(), "{a} {b}");
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::super::types::{Datum, Type, Value};
 use super::lanes::{LANES, Lane, Scratch, View};
 use super::loops::{self, Level};
 use super::{Action, AnyView, Argument, Channels, Class, Instruction, Lanes, Reference, Shift, Source, TileProgram};
-use crate::num::float::{HalfGrid, fma_half};
+use crate::num::float::{HalfGrid, fma_half, nearest_f16};
 use crate::num::{Rounding, div_round, shr_round};
 
 pub(super) struct Tile<'a, 'r> {
@@ -312,6 +312,7 @@ impl Tile<'_, '_> {
                 let format = *format;
                 self.map3(i, |a: f64, b: f64, c: f64| fma_half(a, b, c, format) as f32);
             }
+            Action::RoundF16 => self.map1(i, nearest_f16),
             Action::RoundHalf(format) => {
                 let grid = HalfGrid::new(*format);
                 self.map1(i, |a: f64| grid.round(a) as f32);
