@@ -35,7 +35,8 @@ mod window;
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
 pub use epilogue::{
-    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatScale, Fused, MulShift, OutTile, ShiftRounding, Width,
+    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatAffine, FloatScale, Fused, MulShift, OutTile,
+    ShiftRounding, Width,
 };
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};
