@@ -273,3 +273,65 @@ fn saturation_of_pairs_is_visible() {
     assert_eq!(struck(&listed[0]), "pair 0: 255·127 + 255·127 = 64770 → 32767");
     assert_eq!(struck(&listed[1]), "none");
 }
+
+#[test]
+fn intrinsics_without_vectors_of_their_own() {
+    let plain = |zero_point: i64| Some(per_tensor(0.03, zero_point, 8, false));
+    let sizes = |b: &mut Builder| {
+        let empty = b.constant(Tensor::f32(&[0], vec![]), None);
+        (empty, b.constant(Tensor::i64(&[4], vec![1, 2, 5, 7]), None))
+    };
+    let linear = || Attribute::String("linear".into());
+    for (target, intrinsic) in
+        [("litert_ref", "resize_bilinear_f32"), ("litert_opt_x86", "resize_bilinear_f32_weighted")]
+    {
+        for explanation in explain_one(target, &[1, 2, 3, 4], |b, x| {
+            let (empty, sizes) = sizes(b);
+            b.node("Resize", &[x, empty, empty, sizes], &[("mode", linear())], plain(120))
+        }) {
+            assert_eq!(explanation.operands[0], ("intrinsic".to_string(), intrinsic.to_string()));
+        }
+    }
+    for explanation in explain_one("hexagon_nn_v60", &[1, 2, 3, 4], |b, x| {
+        b.node("Softmax", &[x], &[], Some(per_tensor(1.0 / 255.0, 0, 8, false)))
+    }) {
+        assert_eq!(explanation.operands[0].1, "softmax_power2_q15_table_16");
+        assert!(explanation.trace.steps.iter().any(|s| s.text == "sum of the terms"), "{explanation}");
+    }
+    let mut b = Builder::new(3);
+    let x = b.input(&[1, 2, 3, 4], Some(per_tensor(0.03, -8, 8, true)));
+    let y = b.node("LpNormalization", &[x], &[("axis", Attribute::Int(1))], Some(per_tensor(1.0 / 128.0, 0, 8, true)));
+    b.output(y);
+    let input = reals(5, &[1, 2, 3, 4]);
+    let listed = explain_all(&b.graph, Spec::load("tflite_micro_single").unwrap(), &[("x1", &input)], 1);
+    assert_eq!(listed[0].operands[0].1, "l2_normalize_inverse_sqrt_single_rounding");
+}
+
+#[test]
+fn channels_last_operands_are_named_in_the_models_order() {
+    // The pool leaves channels-last codes, which Concat, Split and Pad keep.
+    for target in ["onnxruntime_cpu", "htp_v75"] {
+        let same = || act(0.03, 120);
+        let mut b = Builder::new(3);
+        let x = b.input(&[1, 2, 3, 4], same());
+        let pool = b.node("MaxPool", &[x], &[("kernel_shape", ints(&[1, 1]))], same());
+        let joined = b.node("Concat", &[pool, pool], &[("axis", Attribute::Int(1))], same());
+        let pads = b.constant(Tensor::i64(&[8], vec![0, 0, 1, 0, 0, 0, 0, 1]), None);
+        let padded = b.node("Pad", &[joined, pads], &[], same());
+        b.output(padded);
+        let input = reals(4, &[1, 2, 3, 4]);
+        for explanation in explain_all(&b.graph, Spec::load(target).unwrap(), &[("x1", &input)], 1) {
+            let (w, h, c) = (explanation.index % 5, explanation.index / 5 % 4, explanation.index / 20);
+            let from = &explanation.operands[0].1;
+            match h == 0 || w == 4 {
+                true => assert!(from.contains("fill value"), "{explanation}"),
+                false => assert!(from.ends_with(&format!("[0, {c}, {}, {w}]", h - 1)), "{explanation}"),
+            }
+        }
+        let session = session(&b.graph, Spec::load(target).unwrap());
+        let name = &b.graph.tensors[joined].name;
+        let explanation = session.explain(&[("x1", &input)], name, 3 * 12 + 7).unwrap();
+        assert!(explanation.operands[0].1.starts_with("input 1, "), "{explanation}");
+        assert!(explanation.operands[0].1.ends_with("[0, 1, 1, 3]"), "{explanation}");
+    }
+}

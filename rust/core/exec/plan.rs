@@ -625,11 +625,10 @@ impl<'a> Planner<'a> {
             let source = self.value(x, Form::Codes, layout)?;
             self.used(names::DEQUANTIZE);
             self.used(names::QUANTIZE);
-            self.producers.insert(y, self.steps.len());
+            let number = self.steps.len();
+            self.producers.insert(y, number);
             let slot = self.step(&node.op_type, Box::new(table), vec![Some(source)], y);
-            if let Some(step) = self.steps.last_mut() {
-                step.conversion = None;
-            }
+            self.steps[number].conversion = None;
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
             if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
                 self.report(node, "float", None);

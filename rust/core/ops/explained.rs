@@ -3,6 +3,7 @@
 
 use super::explanation::{coordinates, elided, met, of_arguments, result, shown};
 use super::integer::Layout;
+use super::integer::channels_last::channel_axes;
 use super::integer::movement::{data_inputs, is_movement};
 use super::integer::window::{PoolGeometry, geometry};
 use super::products::Products;
@@ -142,7 +143,8 @@ impl Explained {
         let mut shape = x.shape().to_vec();
         let mut at = at;
         if self.layout == Layout::ChannelsLast && shape.len() > 2 {
-            shape[1..].rotate_right(1);
+            let axes = channel_axes(shape.len());
+            shape[1..].rotate_right(axes);
             at = self.layout.element(&shape, at);
         }
         format!("{}{:?}", self.name(input), coordinates(&shape, at))

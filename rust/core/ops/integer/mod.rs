@@ -1,5 +1,6 @@
 //! Operators on codes: a skeleton from [`crate::kernels`] and a program from the spec.
 
+pub mod channels_last;
 mod elementwise;
 pub mod environment;
 pub mod intrinsics;
@@ -23,7 +24,7 @@ pub use elementwise::code_at;
 pub enum Layout {
     /// ONNX's order, last axis fastest.
     RowMajor,
-    /// `N H W C` of a tensor whose ONNX order is `N C H W`.
+    /// `N H W C` of a tensor whose ONNX order is `N C H W`; `N H W A B` of one whose order is `N A B H W`.
     ChannelsLast,
 }
 
@@ -33,10 +34,10 @@ impl Layout {
         if self == Layout::RowMajor {
             return index;
         }
-        let spatial: usize = shape[2..].iter().product();
+        let (channels, spatial) = extents(shape);
         let (row, s) = (index / spatial, index % spatial);
-        let (n, c) = (row / shape[1], row % shape[1]);
-        (n * spatial + s) * shape[1] + c
+        let (n, c) = (row / channels, row % channels);
+        (n * spatial + s) * channels + c
     }
 
     /// Which element in ONNX's order lies at `index` in this layout; `shape` is in ONNX's order.
@@ -44,10 +45,16 @@ impl Layout {
         if self == Layout::RowMajor {
             return index;
         }
-        let spatial: usize = shape[2..].iter().product();
-        let (pixel, c) = (index / shape[1], index % shape[1]);
-        (pixel / spatial * shape[1] + c) * spatial + pixel % spatial
+        let (channels, spatial) = extents(shape);
+        let (pixel, c) = (index / channels, index % channels);
+        (pixel / spatial * channels + c) * spatial + pixel % spatial
     }
+}
+
+/// Channels, and elements of each, of an image of a shape in ONNX's order.
+fn extents(shape: &[usize]) -> (usize, usize) {
+    let axes = channels_last::channel_axes(shape.len());
+    (shape[1..=axes].iter().product(), shape[1 + axes..].iter().product())
 }
 
 /// What an integer operator may know beyond the facts.
