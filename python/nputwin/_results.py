@@ -143,9 +143,9 @@ class Explanation:
         index: Flat index of the element, row-major.
         node: Name and operator of the node that computed it.
         operands: What went in: operands, sums, counts, as pairs of name and value.
-        trace: The steps to the element: `channel`, `steps` and `result`. A step has `text`, `kind` ("input", "constant",
-            "step", or "stage": the result of one kernel that the next one reads), `value`, and where there is one `name` and
-            `exact`, the value before rounding.
+        trace: The steps to the element: `channel`, `steps` and `result`. A step has `text`, `value` and `kind`:
+            "input", "constant", "step", or "stage", the result of one kernel that the next one reads. Some have a
+            `name`, and `exact`, the value before rounding.
     """
 
     target: str

@@ -7,9 +7,10 @@ use super::integer::channels_last::channel_axes;
 use super::integer::movement::{data_inputs, is_movement};
 use super::integer::window::{PoolGeometry, geometry};
 use super::products::Products;
-use super::{Explanation, Facts, Kernel, Place, RunContext, axis};
+use super::{Explanation, Fact, Facts, Kernel, Place, RunContext, axis};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
+use crate::graph::Node;
 use crate::tensor::{Data, Tensor};
 use std::sync::Arc;
 
@@ -49,8 +50,10 @@ enum How {
 /// A kernel that an operator prepared, with what its node says of its elements.
 pub struct Explained {
     kernel: Box<dyn Kernel>,
-    how: How,
-    names: Vec<String>,
+    node: Node,
+    opset: i64,
+    inputs: Vec<Option<Fact>>,
+    outputs: Vec<Option<Fact>>,
     encodings: Vec<Option<Arc<Encoding>>>,
     layout: Layout,
 }
@@ -122,11 +125,21 @@ impl How {
 impl Explained {
     /// Explains `kernel`, which was prepared for these facts.
     pub fn new(kernel: Box<dyn Kernel>, facts: &Facts<'_>) -> Explained {
-        // What cannot be said of a node's geometry, its kernel knows: the elements of the arguments remain.
-        let how = How::of(facts).unwrap_or(How::Elements);
-        let name = |i: usize| facts.optional(i).map_or(format!("input {i}"), |f| f.name.clone());
-        let names = (0..facts.inputs.len()).map(name).collect();
-        Explained { kernel, how, names, encodings: vec![None; facts.inputs.len()], layout: Layout::RowMajor }
+        Explained {
+            kernel,
+            node: facts.node.clone(),
+            opset: facts.opset,
+            inputs: facts.inputs.to_vec(),
+            outputs: facts.outputs.to_vec(),
+            encodings: vec![None; facts.inputs.len()],
+            layout: Layout::RowMajor,
+        }
+    }
+
+    /// How the node's elements come about. Where its geometry does not say, the elements of the arguments remain.
+    fn how(&self) -> How {
+        let facts = Facts { node: &self.node, opset: self.opset, inputs: &self.inputs, outputs: &self.outputs };
+        How::of(&facts).unwrap_or(How::Elements)
     }
 
     /// The same kernel on codes of these encodings, one per input, in a layout.
@@ -135,7 +148,7 @@ impl Explained {
     }
 
     fn name(&self, input: usize) -> String {
-        self.names.get(input).cloned().unwrap_or_else(|| format!("input {input}"))
+        self.inputs.get(input).and_then(Option::as_ref).map_or(format!("input {input}"), |f| f.name.clone())
     }
 
     /// Name and index per axis of an element of an argument, in ONNX's order.
@@ -164,8 +177,7 @@ impl Explained {
         &self,
         context: &RunContext<'_>,
         inputs: &[Option<&Tensor>],
-        data: &[usize],
-        pick: Pick,
+        (data, pick, fills): (&[usize], Pick, bool),
     ) -> Result<(Vec<Tensor>, Vec<(usize, usize)>)> {
         let mut first = 0usize;
         let (mut tags, mut starts) = (Vec::new(), Vec::new());
@@ -189,7 +201,7 @@ impl Explained {
         let given = |(i, x): (usize, &Option<&Tensor>)| match tags.iter().find(|(t, _)| *t == i) {
             Some((_, tag)) => Some(tag.clone()),
             // A fill value in the type of the data.
-            None if i == 2 && matches!(self.how, How::Moved { fills: true, .. }) => Some(Tensor::i64(&[], vec![0])),
+            None if i == 2 && fills => Some(Tensor::i64(&[], vec![0])),
             None => x.cloned(),
         };
         let replaced: Vec<Option<Tensor>> = inputs.iter().enumerate().map(given).collect();
@@ -205,7 +217,7 @@ impl Explained {
         (data, pick, fills): (&[usize], Pick, bool),
         place: Place,
     ) -> Option<Origin> {
-        let (outputs, starts) = self.tagged(context, inputs, data, pick).ok()?;
+        let (outputs, starts) = self.tagged(context, inputs, (data, pick, fills)).ok()?;
         let tag = *outputs.get(place.output)?.as_i64().ok()?.get(place.index)?;
         if pick == Pick::Place && tag >> ELEMENT_BITS != POSITION_KEY {
             return fills.then_some(Origin::Fill);
@@ -223,8 +235,9 @@ impl Explained {
         inputs: &[Option<&Tensor>],
         outputs: &[Tensor],
         place: Place,
+        how: &How,
     ) -> Result<Explanation> {
-        let How::Moved { data, pick, fills, window } = &self.how else { return self.elements(inputs, outputs, place) };
+        let How::Moved { data, pick, fills, window } = how else { return self.elements(inputs, outputs, place) };
         let mut explanation = Explanation::default();
         if let (Some(window), Some(x)) = (window, inputs.first().copied().flatten()) {
             self.list_window(window, x, place.index, &mut explanation)?;
@@ -288,10 +301,8 @@ impl Explained {
         let (a, b) = (x.to_f64(), w.to_f64());
         let text = |&(i, j): &(usize, usize)| Ok(format!("{}·{}", shown(x, i)?, shown(w, j)?));
         explanation.add("products", terms.len());
-        let written: Vec<String> = terms.iter().take(17).map(text).collect::<Result<_>>()?;
-        let rest = terms.len().saturating_sub(written.len());
-        let all = written.into_iter().chain(std::iter::repeat_n(String::new(), rest));
-        explanation.trace.add("input", format!("{} · {}", self.name(0), self.name(1)), elided(all));
+        let written: Vec<String> = terms.iter().map(text).collect::<Result<_>>()?;
+        explanation.trace.add("input", format!("{} · {}", self.name(0), self.name(1)), elided(written));
         let sum: f64 = terms.iter().map(|&(i, j)| a[i] * b[j]).sum();
         explanation.trace.add("step", "sum of the products, in float64", sum);
         for (name, value) in factors.iter().filter(|f| f.1 != 1.0) {
@@ -364,8 +375,9 @@ impl Kernel for Explained {
     fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
         let outputs = self.kernel.run(context, inputs)?;
         let end = result(&outputs, place)?;
-        match &self.how {
-            How::Moved { .. } => self.moved(context, inputs, &outputs, place),
+        let how = self.how();
+        match &how {
+            How::Moved { .. } => self.moved(context, inputs, &outputs, place, &how),
             How::Products { products, factors } => self.products((products, factors), inputs, end, place.index),
             How::Window(window) => {
                 let mut explanation = Explanation::default();
