@@ -1,7 +1,8 @@
 """What arithmetic costs that has no vector form: the same network under targets that differ in one rule.
 
-`make programs`, or `python benches/programs.py --help`. Each program replaces the rule of one operator; printed is the time of
-the steps of that operator, and of the whole network, over those of the built-in rule. Runs take turns; the least times count.
+`make programs`, or `python benches/programs.py --help`. Each program replaces the rule of one operator; printed is the
+time of the steps of that operator, and of the whole network, over those of the built-in rule. Runs take turns; the least
+times count.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ let.r = "x.scale * w.scale / y.scale"
 y = "sat(shr(shr(acc, 2, half_up) * int(ldexp(r, 24), half_even), 22, half_even) + y.zp, y)"
 """,
     "a shift by what the sum is (no vector form)": """
-let.r = "x.scale * w.scale / y.scale"
-y = "sat(select(acc < 0, shr(acc * int(ldexp(r, 24), half_even), 24, half_up), shr(acc * int(ldexp(r, 20), half_even), 20, half_away)) + y.zp, y)"
+let.m = "int(ldexp(x.scale * w.scale / y.scale, 24), half_even)"
+y = "sat(select(acc < 0, shr(acc * m, 24, half_up), shr(shr(acc * m, 4, floor), 20, half_away)) + y.zp, y)"
 """,
 }
 
@@ -84,7 +85,8 @@ def main() -> None:
                     own = [s["ms"] for s in run["steps"] if s["label"].startswith(f"{operator} ")]
                     steps[name], whole[name] = min(steps[name], sum(own)), min(whole[name], run["min_ms"])
             first = next(iter(targets))
-            print(f"\n| {operator} of {arguments.model.name} | ms | ratio | network ms | ratio |\n|---|---|---|---|---|")
+            print(f"\n| {operator} of {arguments.model.name} | ms | ratio | network ms | ratio |")
+            print("|---|---|---|---|---|")
             for name in targets:
                 print(
                     f"| {name} | {steps[name]:.2f} | {steps[name] / steps[first]:.2f} | {whole[name]:.2f} | "
