@@ -31,6 +31,9 @@ enum Pick {
     Smallest,
 }
 
+/// A kernel's outputs on tags, and each tagged input with the number of its first element.
+type Tagged = (Vec<Tensor>, Vec<(usize, usize)>);
+
 /// Where a moved element comes from.
 enum Origin {
     /// Input and element.
@@ -178,7 +181,7 @@ impl Explained {
         context: &RunContext<'_>,
         inputs: &[Option<&Tensor>],
         (data, pick, fills): (&[usize], Pick, bool),
-    ) -> Result<(Vec<Tensor>, Vec<(usize, usize)>)> {
+    ) -> Result<Tagged> {
         let mut first = 0usize;
         let (mut tags, mut starts) = (Vec::new(), Vec::new());
         for &i in data {
