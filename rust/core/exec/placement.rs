@@ -1,7 +1,7 @@
 //! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
 
 use super::parameters;
-use super::quantizers::data_inputs;
+use super::quantizers::{data_inputs, reals};
 use super::supergroups::chains;
 use crate::error::Result;
 use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
@@ -56,7 +56,8 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, no
     let preserves = |node: &Node| spec.placement.preserves_grid(&node.op_type) || tie(node).is_some();
     // Concat ties several inputs, whether a spec calls it tied or grid-preserving.
     let many = |node: &Node| node.op_type == "Concat" || tie(node) == Some(Tie::InputsFollowOutput);
-    let float_like = |graph: &Graph, t: TensorId| graph.tensors[t].dtype.is_none_or(|d| d.is_float());
+    let constants: Vec<_> = graph.tensors.iter().map(|info| info.constant.clone()).collect();
+    let holds_reals = reals(graph, &constants);
     for n in 0..graph.nodes.len() {
         let node = &graph.nodes[n];
         if !preserves(node) || fusing.contains(node.op_type.as_str()) {
@@ -72,7 +73,7 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, no
             continue;
         }
         for t in node.outputs.clone().into_iter().flatten() {
-            if graph.tensors[t].encoding.is_none() && float_like(graph, t) {
+            if graph.tensors[t].encoding.is_none() && holds_reals[t] {
                 notes.push(Note {
                     place: graph.tensors[t].name.clone(),
                     text: format!(
@@ -183,4 +184,32 @@ fn cannot_leave(graph: &Graph, chain: &[usize], bounds: Clamp) -> bool {
     let Some(encoding) = output.and_then(|t| graph.tensors[t].encoding.as_deref()) else { return false };
     let (lo, hi) = (encoding.min(), encoding.max());
     lo >= f64::from(bounds.lo) && hi <= f64::from(bounds.hi) * (1.0 + 1e-6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Builder;
+    use super::*;
+    use crate::encoding::Encoding;
+    use std::sync::Arc;
+
+    #[test]
+    fn indices_inherit_no_encoding() {
+        let mut builder = Builder::new();
+        builder.constant("k", &[1]).node("TopK", &["x", "k"], "values");
+        let indices = builder.tensor("indices", None);
+        builder.node("Identity", &["indices"], "same");
+        let mut graph = builder.graph(&["x"], &["values", "same"]);
+        graph.nodes[0].outputs.push(Some(indices));
+        for name in ["indices", "same"] {
+            let t = graph.find(name).unwrap();
+            graph.tensors[t].dtype = None;
+        }
+        let x = graph.find("x").unwrap();
+        graph.tensors[x].encoding = Some(Arc::new(Encoding::per_tensor(0.5, 0, 8, true).unwrap()));
+        let placed = place(graph, &Spec::load("htp_v75").unwrap()).unwrap().graph;
+        let encoding = |name: &str| placed.tensors[placed.find(name).unwrap()].encoding.clone();
+        assert_eq!(encoding("values"), encoding("x"));
+        assert_eq!((encoding("indices"), encoding("same")), (None, None));
+    }
 }

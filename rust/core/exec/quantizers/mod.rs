@@ -527,7 +527,7 @@ fn merged(a: Draft, b: Draft) -> Draft {
 }
 
 /// Which tensors hold reals: all whose type is float or, undeclared, follows from no integer.
-fn reals(graph: &Graph, values: &[Option<Arc<Tensor>>]) -> Vec<bool> {
+pub(super) fn reals(graph: &Graph, values: &[Option<Arc<Tensor>>]) -> Vec<bool> {
     let mut real: Vec<bool> = (0..values.len())
         .map(|t| graph.tensors[t].dtype.or(values[t].as_ref().map(|v| v.dtype())).is_none_or(|d| d.is_float()))
         .collect();
@@ -540,7 +540,8 @@ fn reals(graph: &Graph, values: &[Option<Arc<Tensor>>]) -> Vec<bool> {
             let integer = match node.op_type.as_str() {
                 "Shape" | "Size" | "ArgMax" | "ArgMin" | "NonZero" | "NonMaxSuppression" | "Equal" | "Greater"
                 | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN" | "IsInf" => true,
-                "TopK" | "MaxPool" if i == 1 => true,
+                "TopK" | "MaxPool" | "Dropout" if i == 1 => true,
+                "Unique" if i > 0 => true,
                 // Float types of ONNX: FLOAT 1, FLOAT16 10, DOUBLE 11, BFLOAT16 16.
                 "Cast" => !matches!(node.attributes.get("to"), Some(Attribute::Int(1 | 10 | 11 | 16))),
                 "Where" => node.inputs.get(1).copied().flatten().is_some_and(|t| !real[t]),
