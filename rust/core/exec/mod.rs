@@ -12,6 +12,7 @@ mod parameters;
 mod placement;
 mod plan;
 pub mod quantizers;
+mod scaling;
 mod session;
 mod step;
 mod supergroups;

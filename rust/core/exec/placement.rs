@@ -2,12 +2,14 @@
 
 use super::parameters;
 use super::quantizers::{data_inputs, reals};
+use super::scaling::Scaling;
 use super::supergroups::chains;
 use crate::error::Result;
 use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
 use crate::spec::placement::{Break, Tie};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Something that the rules changed or could not do; shown to the user.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,17 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, no
     let holds_reals = reals(graph, &constants);
     for n in 0..graph.nodes.len() {
         let node = &graph.nodes[n];
+        if let (Some(scaling), Some(Some(y))) =
+            (Scaling::of(graph, &spec.placement, node, |t| graph.tensors[t].constant.as_deref()), node.outputs.first())
+            && let (Some(from), None) = (&graph.tensors[scaling.from].encoding, &graph.tensors[*y].encoding)
+            && let Some(encoding) = scaling.encoding(from)
+        {
+            let (y, whose) = (*y, graph.tensors[scaling.from].name.clone());
+            let text = format!("has no encoding; takes the codes of '{whose}', whose scale is multiplied");
+            notes.push(Note { place: graph.tensors[y].name.clone(), text });
+            graph.tensors[y].encoding = Some(Arc::new(encoding));
+            continue;
+        }
         if !preserves(node) || fusing.contains(node.op_type.as_str()) {
             continue;
         }
@@ -191,7 +204,6 @@ mod tests {
     use super::super::testing::Builder;
     use super::*;
     use crate::encoding::Encoding;
-    use std::sync::Arc;
 
     #[test]
     fn indices_inherit_no_encoding() {

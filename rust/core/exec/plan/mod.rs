@@ -1,6 +1,7 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
 mod constants;
+mod scaled;
 
 use super::budget::Budget;
 use super::float_table::float_table;
@@ -379,6 +380,9 @@ impl<'a> Planner<'a> {
         self.budget.check(outputs.iter().flatten().map(Fact::bytes).fold(0, u64::saturating_add))?;
         let facts = Facts { node, opset, inputs: &inputs, outputs: &outputs };
         if self.placed.clamps[n].is_none() && self.fold(&facts, op)? {
+            return Ok(());
+        }
+        if self.spec.execution == Execution::Integer && self.add_scaled(&facts)? {
             return Ok(());
         }
         if self.spec.execution == Execution::Integer
