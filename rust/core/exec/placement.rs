@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
 use crate::spec::placement::{Break, Tie};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Something that the rules changed or could not do; shown to the user.
@@ -144,18 +144,22 @@ fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
 
 fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
     let mut removed = vec![false; graph.nodes.len()];
-    let mut unclamped = BTreeSet::new();
+    let mut unclamped = BTreeMap::new();
     let open = |t: TensorId| graph.tensors[t].encoding.is_none();
     let found = chains(graph, &spec.placement, false, open, |nodes| {
         let clamps = nodes[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some());
         if !clamps {
-            unclamped.insert(nodes[0]);
+            let names: Vec<&str> = nodes[1..].iter().map(|&m| graph.nodes[m].op_type.as_str()).collect();
+            unclamped.entry(nodes[0]).or_insert_with(|| names.join(" and "));
         }
         clamps
     });
-    for &n in unclamped.iter().filter(|n| found.iter().all(|chain| chain.nodes[0] != **n)) {
-        let place = graph.nodes[n].name.clone();
-        notes.push(Note { place, text: "its fused activation is not a clamp".into() });
+    for (n, activation) in unclamped.into_iter().filter(|(n, _)| found.iter().all(|chain| chain.nodes[0] != *n)) {
+        let text = format!(
+            "the target runs it as one kernel with {activation}, whose arithmetic on the accumulator nobody documented: \
+             both run in float between the quantizers"
+        );
+        notes.push(Note { place: graph.nodes[n].name.clone(), text });
     }
     for chain in found {
         let n = chain.nodes[0];
