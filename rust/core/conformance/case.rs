@@ -3,7 +3,7 @@
 use crate::arrays::Npz;
 use crate::error::{Error, Location, Result};
 use crate::spec::nearest_help;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -296,7 +296,7 @@ impl Family {
         }
         let Some((_, npz)) = archive.as_mut() else { unreachable!("opened above") };
         let tensor = npz.array(&operand.array)?;
-        let stored = if operand.dtype == "int4" { "int8" } else { operand.dtype.as_str() };
+        let stored = DType::from_name(&operand.dtype).map_or(operand.dtype.as_str(), |dtype| dtype.in_memory().name());
         if tensor.shape() != operand.shape.as_slice() || tensor.dtype().name() != stored {
             let (array, dtype) = (&operand.array, tensor.dtype());
             return Err(Error::invalid(
