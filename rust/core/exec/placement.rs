@@ -62,8 +62,10 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, no
     let holds_reals = reals(graph, &constants);
     for n in 0..graph.nodes.len() {
         let node = &graph.nodes[n];
-        if let (Some(scaling), Some(Some(y))) =
-            (Scaling::of(graph, &spec.placement, node, |t| graph.tensors[t].constant.as_deref()), node.outputs.first())
+        // A product may be the head of a chain: only what is left of it then scales.
+        let value = |t: TensorId| graph.tensors[t].constant.as_deref();
+        let scaling = Scaling::of(graph, &spec.placement, node, value).filter(|_| fusing.is_empty());
+        if let (Some(scaling), Some(Some(y))) = (scaling, node.outputs.first())
             && let (Some(from), None) = (&graph.tensors[scaling.from].encoding, &graph.tensors[*y].encoding)
             && let Some(encoding) = scaling.encoding(from)
         {
@@ -227,5 +229,22 @@ mod tests {
         let encoding = |name: &str| placed.tensors[placed.find(name).unwrap()].encoding.clone();
         assert_eq!(encoding("values"), encoding("x"));
         assert_eq!((encoding("indices"), encoding("same")), (None, None));
+    }
+
+    #[test]
+    fn a_product_that_fuses_with_its_activation_does_not_scale() {
+        let mut builder = Builder::new();
+        builder.tensor("c", Some(crate::tensor::Tensor::f32(&[], vec![0.5])));
+        builder.node("Mul", &["x", "c"], "m").node("Relu", &["m"], "y");
+        let mut graph = builder.graph(&["x"], &["y"]);
+        for name in ["x", "y"] {
+            let t = graph.find(name).unwrap();
+            graph.tensors[t].encoding = Some(Arc::new(Encoding::per_tensor(0.5, 0, 8, true).unwrap()));
+        }
+        let text = "schema_version = 1\nname = \"t\"\n[placement]\ngrid_scaling = [\"Mul\"]\n";
+        let alone = Spec::parse(text, "t.toml").unwrap();
+        let fused = Spec::parse(&format!("{text}supergroups = [[\"Mul\", \"Relu\"]]"), "t.toml").unwrap();
+        let nodes = |spec: &Spec| place(graph.clone(), spec).unwrap().graph.nodes.len();
+        assert_eq!((nodes(&alone), nodes(&fused)), (2, 1));
     }
 }

@@ -382,7 +382,7 @@ impl<'a> Planner<'a> {
         if self.placed.clamps[n].is_none() && self.fold(&facts, op)? {
             return Ok(());
         }
-        if self.spec.execution == Execution::Integer && self.add_scaled(&facts)? {
+        if self.spec.execution == Execution::Integer && self.placed.clamps[n].is_none() && self.add_scaled(&facts)? {
             return Ok(());
         }
         if self.spec.execution == Execution::Integer
