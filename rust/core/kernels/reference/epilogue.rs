@@ -1,6 +1,7 @@
 //! Twins of the epilogues, one accumulator at a time.
 
 use super::super::epilogue::ShiftRounding;
+use super::super::quantize::Nearest;
 use crate::program::Meeting;
 
 /// `rint(clamp(f32(acc)·scale, lo, hi)) + zero_point`, saturated to `qmin..=qmax`.
@@ -29,6 +30,16 @@ pub fn float_sum(a: i32, b: i32, factors: [f32; 2], constant: f32, zero_point: i
     let sum = libm::fmaf(a as f32, factors[0], libm::fmaf(b as f32, factors[1], constant));
     let code = f64::from(sum).round_ties_even() as i64 + i64::from(zero_point);
     code.clamp(qmin.into(), qmax.into()) as i32
+}
+
+/// A scaled real rounded to an integer, `+ zero_point`, saturated to `qmin..=qmax`.
+pub fn quantize(scaled: f32, nearest: Nearest, zero_point: i64, qmin: i64, qmax: i64) -> i64 {
+    let v = f64::from(scaled);
+    let integer = match nearest {
+        Nearest::Even => v.round_ties_even(),
+        Nearest::Away => v.round(),
+    };
+    (integer as i64).saturating_add(zero_point).clamp(qmin, qmax)
 }
 
 /// Two integers added, subtracted or multiplied, modulo 2^32.
