@@ -199,7 +199,7 @@ class Session:
         return {tensor["name"]: Dumped(**tensor) for tensor in self._native.dump(feeds_argument(feeds))}
 
     def explain(self, tensor: str, index: int | Sequence[int], feeds: Feeds) -> Explanation:
-        """How one element of a tensor came about.
+        """How one element of a tensor came about: operands and steps, to its code where the tensor has codes.
 
         Args:
             tensor: Name of a tensor that a kernel computes.
@@ -208,7 +208,7 @@ class Session:
 
         Raises:
             InvalidError: The tensor or the element does not exist.
-            UnsupportedError: Its kernel moves data or computes in float.
+            UnsupportedError: No kernel computes the tensor: it is an input of the model.
         """
         arrays = feeds_argument(feeds)
         if not isinstance(index, int):

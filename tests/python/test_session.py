@@ -140,6 +140,24 @@ def test_explain_traces_one_element() -> None:
         session.explain(name, [0, 0, 0, 4], {"x": x})
 
 
+@pytest.mark.parametrize("target", ["float", "fake_quant", "onnxruntime_cpu", "htp_v75"])
+def test_explain_traces_every_tensor_that_a_kernel_computes(encodings: dict, samples: list, target: str) -> None:
+    session = nputwin.Session(network(), target=target, encodings=encodings)
+    feeds = samples[0]
+    traced = 0
+    for name, tensor in session.dump(feeds).items():
+        if name in feeds and tensor.codes is None:
+            continue
+        held = tensor.value if tensor.codes is None else tensor.codes
+        for index in {0, held.size // 2, held.size - 1}:
+            explanation = session.explain(name, index, feeds)
+            assert explanation.trace["steps"], explanation
+            assert held.dtype.type(explanation.trace["result"]) == held.reshape(-1)[index], explanation
+            assert str(explanation).endswith(f"result   {explanation.trace['result']}")
+            traced += 1
+    assert traced > 10
+
+
 def test_report_names_rules_and_evidence(encodings: dict) -> None:
     report = nputwin.Session(network(), target="htp_v75", encodings=encodings).report()
     conv = next(node for node in report.nodes if node.name == "conv1")

@@ -5,6 +5,7 @@ mod budget;
 pub mod calibrate;
 pub mod check;
 pub mod cost;
+mod explain;
 mod float_table;
 pub mod layout;
 mod narrow;

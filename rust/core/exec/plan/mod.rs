@@ -8,13 +8,13 @@ use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
 use super::narrow::{self, NarrowKernel, narrowed};
 use super::placement::{Note, Placed};
-use super::step::{NodeReport, Source, Step, free_after_last_read};
+use super::step::{Conversion, LAYOUT, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::{Clamp, Node, TensorId, qdq};
 use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
-use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
+use crate::ops::{Explained, Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,7 +168,7 @@ impl<'a> Planner<'a> {
                 let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
                 let turned = layout == Layout::ChannelsLast;
                 let real = if turned {
-                    self.step("layout", turn, Source::Slot(slot), (port.tensor, Form::Real))
+                    self.step(LAYOUT, turn, Source::Slot(slot), (port.tensor, Form::Real))
                 } else {
                     slot
                 };
@@ -251,6 +251,7 @@ impl<'a> Planner<'a> {
         self.steps.push(Step {
             node: self.current,
             label: format!("{label} {name}"),
+            conversion: Some(Conversion { tensor: t, turns: label == LAYOUT }),
             kernel,
             inputs: vec![Some(input)],
             outputs: vec![Some(slot)],
@@ -276,7 +277,7 @@ impl<'a> Planner<'a> {
             self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
-            Source::Slot(self.step("layout", Box::new(kernel), source, (t, form)))
+            Source::Slot(self.step(LAYOUT, Box::new(kernel), source, (t, form)))
         } else {
             let codes = |planner: &mut Self| planner.value(t, Form::Codes, layout);
             let encoding = fact
@@ -580,6 +581,7 @@ impl<'a> Planner<'a> {
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
+            conversion: None,
             kernel: prepared.kernel,
             inputs,
             outputs,
@@ -601,8 +603,10 @@ impl<'a> Planner<'a> {
             let source = self.value(x, Form::Codes, layout)?;
             self.used(names::DEQUANTIZE);
             self.used(names::QUANTIZE);
-            self.producers.insert(y, self.steps.len());
+            let number = self.steps.len();
+            self.producers.insert(y, number);
             let slot = self.step(&node.op_type, Box::new(table), source, (y, Form::Codes));
+            self.steps[number].conversion = None;
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
             if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
                 self.report(node, "float", None);
@@ -632,7 +636,8 @@ impl<'a> Planner<'a> {
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
-            kernel,
+            conversion: None,
+            kernel: Box::new(Explained::new(kernel, facts)),
             inputs,
             outputs: slots.clone(),
             frees: Vec::new(),
