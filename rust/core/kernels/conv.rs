@@ -3,10 +3,10 @@
 //! The windows of output pixels are read in place, from the activations themselves or from a copy with the padding around
 //! them, and multiplied by the packed weights of their group.
 
+use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::byte_form::ByteForm;
 use super::gemm::{GRAIN, Lhs, Place, Scratch, Source, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
 use super::pack::{PackedWeights, centred_init};

@@ -6,14 +6,14 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::Strips;
-#[cfg(target_arch = "aarch64")]
-use super::neon::Strips;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::conv::emit;
 use super::epilogue::Epilogue;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use super::byte_form::ByteForm;
 use super::isa::{Engine, Isa, Simd};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Strips;
 use super::pack::Line;
 use super::shape::ConvShape;
 use super::window::Padded;

@@ -5,9 +5,9 @@
 //! blocks of them go to the [`Epilogue`] while they are in the first-level cache. Integer sums are exact, so neither the
 //! tiling nor the instruction set shows in the result.
 
+use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::byte_form::ByteForm;
 use super::isa::{Engine, Isa, Simd};
 use super::pack::{Line, PANEL, PackedWeights, Pairing};
 

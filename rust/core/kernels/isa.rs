@@ -31,15 +31,8 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, those of an architecture from the plainest to the richest.
-    pub const ALL: [Isa; 7] = [
-        Isa::Scalar,
-        Isa::Avx2,
-        Isa::AvxVnni,
-        Isa::Avx512Vnni,
-        Isa::Neon,
-        Isa::NeonDot,
-        Isa::NeonI8mm,
-    ];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
 
     /// Name as in `NPUTWIN_ISA`.
     pub fn name(self) -> &'static str {

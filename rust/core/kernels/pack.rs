@@ -225,7 +225,8 @@ mod tests {
             for (group, column) in (0..per_run).flat_map(|g| (0..PANEL).map(move |c| (g, c))) {
                 let (line, byte) = Pairing::Interleaved.place(per_run, group, column);
                 let last = group + 1 == per_run && per_run % 2 == 1;
-                let expected = if last { group * 64 + 4 * column } else { group / 2 * 128 + 8 * column + group % 2 * 4 };
+                let expected =
+                    if last { group * 64 + 4 * column } else { group / 2 * 128 + 8 * column + group % 2 * 4 };
                 assert_eq!(line * 64 + byte, expected, "{per_run} {group} {column}");
                 assert!(!std::mem::replace(&mut seen[line * 4 + byte / 16][byte % 16], true));
             }

@@ -3,11 +3,11 @@
 //! Which taps reach an output depends only on its position modulo the stride, so each such phase is a dense product with
 //! its own packed weights. Taps that reach outside of the input read the zero point and add nothing.
 
+use super::byte_form::ByteForm;
 use super::code::{Code, Code8};
 use super::conv::emit;
 use super::epilogue::{Accumulators, Epilogue};
 use super::gemm::{Lhs, Place, tile};
-use super::byte_form::ByteForm;
 use super::isa::Engine;
 use super::pack::PackedWeights;
 use super::shape::TransposeShape;

@@ -92,7 +92,8 @@ unsafe fn float_scale_columns<O: Code, const V: usize>(
     let (least, most) = (vdupq_n_f32(p.lo), vdupq_n_f32(p.hi));
     // SAFETY: whole channels and columns of the tile.
     unsafe {
-        let scale: [float32x4_t; V] = std::array::from_fn(|v| vld1q_f32(p.scale.as_ptr().add(tile.channel + c + 4 * v)));
+        let scale: [float32x4_t; V] =
+            std::array::from_fn(|v| vld1q_f32(p.scale.as_ptr().add(tile.channel + c + 4 * v)));
         for r in 0..tile.rows {
             let acc: [int32x4_t; V] = load(tile.acc.as_ptr().add(r * tile.stride + c));
             let values = std::array::from_fn(|v| {

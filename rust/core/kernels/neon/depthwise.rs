@@ -50,9 +50,7 @@ impl Strips<'_> {
         assert!(simd.isa() >= Isa::NeonDot && out.len() == self.shape.output()[1] * self.shape.out_channels);
         let out = out.as_mut_ptr();
         // SAFETY: the caller's; unsigned bytes are the form of machines with FEAT_I8MM only.
-        unsafe {
-            if self.form.signed { self.signed(start, columns, out) } else { self.unsigned(start, columns, out) }
-        }
+        unsafe { if self.form.signed { self.signed(start, columns, out) } else { self.unsigned(start, columns, out) } }
     }
 
     /// # Safety
@@ -82,8 +80,7 @@ impl Strips<'_> {
         dot: impl Fn(int32x4_t, int8x16_t, int8x16_t) -> int32x4_t + Copy,
     ) {
         let shape = self.shape;
-        let [kernel_h, kernel_w] = shape.kernel;
-        let per_block = kernel_h.div_ceil(4) * kernel_w * 4;
+        let per_block = shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4;
         for channel in (0..shape.out_channels).step_by(PANEL) {
             let mut init = [0; PANEL];
             let count = (shape.out_channels - channel).min(PANEL);
@@ -97,35 +94,35 @@ impl Strips<'_> {
             };
             // SAFETY: the caller's, for the channels of the block.
             unsafe {
-                match (kernel_h <= 4 && kernel_w == 3 && shape.dilation[1] == 1, shape.stride[1], count) {
-                    (true, 1, PANEL) => self.three_columns::<1>(block, start, out, dot),
-                    (true, 2, PANEL) => self.three_columns::<2>(block, start, out, dot),
+                match (shape.kernel == [3, 3] && shape.dilation[1] == 1, shape.stride[1], count) {
+                    (true, 1, PANEL) => self.three_by_three::<1>(block, start, out, dot),
+                    (true, 2, PANEL) => self.three_by_three::<2>(block, start, out, dot),
                     _ => self.any_columns(block, start, columns, out, dot),
                 }
             }
         }
     }
 
-    /// Sixteen whole channels of a row, for kernels of up to four rows and three neighbouring columns: the columns of a window
-    /// stay in registers from one pixel to the next.
+    /// Sixteen whole channels of a row, for kernels of three rows and three neighbouring columns: the columns of a window and
+    /// all weights stay in registers from one pixel to the next.
     ///
     /// # Safety
     /// As [`Strips::store`].
     #[inline(always)]
-    unsafe fn three_columns<const STRIDE: usize>(
+    unsafe fn three_by_three<const STRIDE: usize>(
         &self,
         block: Block,
         start: usize,
         out: *mut i32,
         dot: impl Fn(int32x4_t, int8x16_t, int8x16_t) -> int32x4_t,
     ) {
-        let channels = self.shape.out_channels;
+        let (channels, row_step) = (self.shape.out_channels, self.shape.dilation[0] * self.pitch);
         let mut from = self.bytes.as_ptr().wrapping_add(start + block.channel);
         let mut out = out.wrapping_add(block.channel);
         // SAFETY: the caller's: columns of the windows, outputs of the row.
         unsafe {
             let mut next = || {
-                let column = self.column(from, 0, PANEL);
+                let column = column(from, row_step, 3, PANEL);
                 from = from.wrapping_add(channels);
                 column
             };
@@ -164,7 +161,7 @@ impl Strips<'_> {
         dot: impl Fn(int32x4_t, int8x16_t, int8x16_t) -> int32x4_t,
     ) {
         let shape = self.shape;
-        let channels = shape.out_channels;
+        let (channels, row_step) = (shape.out_channels, shape.dilation[0] * self.pitch);
         let [kernel_h, kernel_w] = shape.kernel;
         let (stride, dilation, width) = (shape.stride[1], shape.dilation[1], shape.output()[1]);
         let groups = kernel_h.div_ceil(4);
@@ -179,7 +176,8 @@ impl Strips<'_> {
             unsafe {
                 for x in 0..span_of(pixels) {
                     for group in 0..groups {
-                        let quads = self.column(from.wrapping_add(x * channels), group, block.count);
+                        let from = from.wrapping_add(x * channels + 4 * group * row_step);
+                        let quads = column(from, row_step, kernel_h - 4 * group, block.count);
                         let to = columns.add((x * groups + group) * 64);
                         (0..4).for_each(|q| vst1q_s8(to.add(16 * q), quads[q]));
                     }
@@ -218,43 +216,42 @@ impl Strips<'_> {
         // SAFETY: the caller's.
         unsafe { std::array::from_fn(|q| vld1q_s8(block.weights.add((line + q) * 64))) }
     }
+}
 
-    /// The `count` bytes at `from` of those four rows of taps, interleaved to four bytes per channel; what is missing is zero.
-    ///
-    /// # Safety
-    /// `count` bytes of each row that the kernel has may be read.
-    #[inline(always)]
-    unsafe fn column(&self, from: *const u8, group: usize, count: usize) -> Quads<int8x16_t> {
-        let row_step = self.shape.dilation[0] * self.pitch;
-        let load = |i: usize| {
-            let row = 4 * group + i;
-            let from = from.wrapping_add(row * row_step);
-            // SAFETY: the caller's.
-            unsafe {
-                match (row < self.shape.kernel[0], count) {
-                    (false, _) => vdupq_n_s8(0),
-                    (true, PANEL) => vld1q_s8(from.cast()),
-                    (true, _) => {
-                        let mut bytes = [0u8; PANEL];
-                        bytes.as_mut_ptr().copy_from_nonoverlapping(from, count);
-                        vld1q_s8(bytes.as_ptr().cast())
-                    }
+/// The `count` bytes from `from` on of at most four pixels `row_step` apart, interleaved to four bytes per channel; what is
+/// missing is zero.
+///
+/// # Safety
+/// `count` bytes of the `present` pixels may be read.
+#[inline(always)]
+unsafe fn column(from: *const u8, row_step: usize, present: usize, count: usize) -> Quads<int8x16_t> {
+    let load = |i: usize| {
+        let from = from.wrapping_add(i * row_step);
+        // SAFETY: the caller's.
+        unsafe {
+            match (i < present, count) {
+                (false, _) => vdupq_n_s8(0),
+                (true, PANEL) => vld1q_s8(from.cast()),
+                (true, _) => {
+                    let mut bytes = [0u8; PANEL];
+                    bytes.as_mut_ptr().copy_from_nonoverlapping(from, count);
+                    vld1q_s8(bytes.as_ptr().cast())
                 }
             }
-        };
-        let rows = [load(0), load(1), load(2), load(3)];
-        // SAFETY: every machine of the architecture has these instructions.
-        unsafe {
-            let low = [vzip1q_s8(rows[0], rows[1]), vzip1q_s8(rows[2], rows[3])].map(|v| vreinterpretq_s16_s8(v));
-            let high = [vzip2q_s8(rows[0], rows[1]), vzip2q_s8(rows[2], rows[3])].map(|v| vreinterpretq_s16_s8(v));
-            [
-                vzip1q_s16(low[0], low[1]),
-                vzip2q_s16(low[0], low[1]),
-                vzip1q_s16(high[0], high[1]),
-                vzip2q_s16(high[0], high[1]),
-            ]
-            .map(|v| vreinterpretq_s8_s16(v))
         }
+    };
+    let rows = [load(0), load(1), load(2), load(3)];
+    // SAFETY: every machine of the architecture has these instructions.
+    unsafe {
+        let low = [vzip1q_s8(rows[0], rows[1]), vzip1q_s8(rows[2], rows[3])].map(|v| vreinterpretq_s16_s8(v));
+        let high = [vzip2q_s8(rows[0], rows[1]), vzip2q_s8(rows[2], rows[3])].map(|v| vreinterpretq_s16_s8(v));
+        [
+            vzip1q_s16(low[0], low[1]),
+            vzip2q_s16(low[0], low[1]),
+            vzip1q_s16(high[0], high[1]),
+            vzip2q_s16(high[0], high[1]),
+        ]
+        .map(|v| vreinterpretq_s8_s16(v))
     }
 }
 

@@ -47,12 +47,18 @@ type Kernel = (usize, unsafe fn(&Tile<'_>));
 
 const WIDEN: [Kernel; 2] = [(2, widen::<2, false>), (1, widen::<1, false>)];
 const WIDEN_PAIRED: [Kernel; 2] = [(2, widen::<2, true>), (1, widen::<1, true>)];
-const DOT: [Kernel; 4] = [(6, dots::<6, 3, false>), (4, dots::<4, 2, false>), (2, dots::<2, 1, false>), (1, dots::<1, 1, false>)];
-const DOT_PAIRED: [Kernel; 4] = [(6, dots::<6, 3, true>), (4, dots::<4, 2, true>), (2, dots::<2, 1, true>), (1, dots::<1, 1, true>)];
+const DOT: [Kernel; 4] =
+    [(6, dots::<6, 3, false>), (4, dots::<4, 2, false>), (2, dots::<2, 1, false>), (1, dots::<1, 1, false>)];
+const DOT_PAIRED: [Kernel; 4] =
+    [(6, dots::<6, 3, true>), (4, dots::<4, 2, true>), (2, dots::<2, 1, true>), (1, dots::<1, 1, true>)];
 const MATRIX: [Kernel; 4] =
     [(6, squares::<6, 3, true>), (4, squares::<4, 2, true>), (2, squares::<2, 1, true>), (1, squares::<1, 1, true>)];
-const MATRIX_UNSIGNED: [Kernel; 4] =
-    [(6, squares::<6, 3, false>), (4, squares::<4, 2, false>), (2, squares::<2, 1, false>), (1, squares::<1, 1, false>)];
+const MATRIX_UNSIGNED: [Kernel; 4] = [
+    (6, squares::<6, 3, false>),
+    (4, squares::<4, 2, false>),
+    (2, squares::<2, 1, false>),
+    (1, squares::<1, 1, false>),
+];
 
 impl Product<'_> {
     /// Stores the accumulators of whole panels to `out`, whose rows are `stride` apart.
@@ -174,11 +180,16 @@ unsafe fn dots<const R: usize, const P: usize, const PAIRED: bool>(tile: &Tile<'
                     let [first, second] = two_groups::<PAIRED>(weights, q);
                     for (r, acc) in acc.iter_mut().enumerate() {
                         let x = x[r / 2];
-                        acc[q] = if r % 2 == 0 { dot_lane::<0>(acc[q], first, x) } else { dot_lane::<2>(acc[q], first, x) };
+                        acc[q] =
+                            if r % 2 == 0 { dot_lane::<0>(acc[q], first, x) } else { dot_lane::<2>(acc[q], first, x) };
                     }
                     for (r, acc) in acc.iter_mut().enumerate() {
                         let x = x[r / 2];
-                        acc[q] = if r % 2 == 0 { dot_lane::<1>(acc[q], second, x) } else { dot_lane::<3>(acc[q], second, x) };
+                        acc[q] = if r % 2 == 0 {
+                            dot_lane::<1>(acc[q], second, x)
+                        } else {
+                            dot_lane::<3>(acc[q], second, x)
+                        };
                     }
                 }
                 weights = weights.add(128);
