@@ -65,7 +65,7 @@ def litert_runner(path: str, target: str, threads: int, batch: int) -> Run:
 
 def lite_image(kind: str, batch: int) -> np.ndarray:
     """Noise as codes, channels last; in float where the port is."""
-    noise = image(batch).transpose(0, 2, 3, 1)
+    noise = np.ascontiguousarray(image(batch).transpose(0, 2, 3, 1))
     return noise if "float" in kind else np.clip(np.round(noise * 40), -128, 127).astype(np.int8)
 
 

@@ -21,6 +21,7 @@ pub mod isa;
 mod layout;
 mod lookup;
 mod matmul;
+mod meet;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
@@ -37,13 +38,14 @@ mod window;
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
 pub use epilogue::{
-    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatScale, Fused, MulShift, OutTile, ShiftRounding,
+    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatScale, Fused, MulShift, OutTile, ShiftRounding, Width,
 };
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};
 pub use layout::{to_channels_first, to_channels_last, transpose};
 pub use lookup::{lookup8, lookup8_to, lookup16};
 pub use matmul::matmul;
+pub use meet::{Codes, MEET_CHANNELS, Part, meet};
 pub use pack::PackedWeights;
 pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating};
 pub use pairs::{FloatSum, float_sum, lookup_pairs};

@@ -73,10 +73,27 @@ multiversion! {
             if first {
                 acc.copy_from_slice(x);
             } else {
-                acc.iter_mut().zip(x).for_each(|(a, &x)| *a = (*a).max(x));
+                greatest(acc, x);
             }
         });
     }
+}
+
+/// `acc[i] = max(acc[i], x[i])`. Pieces of fixed length keep the few channels of early layers in vectors.
+#[inline(always)]
+fn greatest<T: Code>(acc: &mut [T], x: &[T]) {
+    let mut rest = 0;
+    for (a, x) in acc.chunks_exact_mut(64).zip(x.chunks_exact(64)) {
+        a.iter_mut().zip(x).for_each(|(a, &x)| *a = (*a).max(x));
+        rest += 64;
+    }
+    let (acc, x) = (&mut acc[rest..], &x[rest..]);
+    let mut rest = 0;
+    for (a, x) in acc.chunks_exact_mut(8).zip(x.chunks_exact(8)) {
+        a.iter_mut().zip(x).for_each(|(a, &x)| *a = (*a).max(x));
+        rest += 8;
+    }
+    acc[rest..].iter_mut().zip(&x[rest..]).for_each(|(a, &x)| *a = (*a).max(x));
 }
 
 multiversion! {

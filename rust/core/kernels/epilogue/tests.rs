@@ -112,6 +112,33 @@ fn mul_shift_equals_its_twin_in_every_rounding() {
 }
 
 #[test]
+fn steps_of_32_bits_equal_their_twin() {
+    use ShiftRounding::{Floor, HalfUp};
+    // The largest accumulators exceed the reach that is promised, and are left out.
+    const REACH: u32 = 200_000;
+    let multiplier: Vec<i32> = (0..CHANNELS as i32).map(|c| (c - 9) * 300).collect();
+    let offset: Vec<i64> = (0..CHANNELS as i64).map(|c| c * 1001 - 17_000).collect();
+    let shift: Vec<u32> = (0..CHANNELS as u32).map(|c| c % 24).collect();
+    let acc: Vec<i32> = accumulators().into_iter().map(|a| a.clamp(-(REACH as i32), REACH as i32)).collect();
+    for rounding in [Floor, HalfUp] {
+        let (m, o, s) = (multiplier.clone(), offset.clone(), shift.clone());
+        let e = MulShift::<i8>::new(m, o, s, rounding, -4, -128, 127).unwrap().within(REACH);
+        assert_eq!(e.width(), Width::All32);
+        on_every_engine(|engine| {
+            let mut out = vec![0i8; acc.len()];
+            let rows = acc.len() / CHANNELS;
+            let tile = AccTile { acc: &acc, stride: CHANNELS, rows, cols: CHANNELS, row: 0, channel: 0 };
+            e.apply(engine.simd(), tile, OutTile { data: &mut out, stride: CHANNELS });
+            for (i, (&got, &a)) in out.iter().zip(&acc).enumerate() {
+                let c = i % CHANNELS;
+                let want = reference::mul_shift(a, multiplier[c], offset[c], shift[c], rounding, -4, -128, 127);
+                assert_eq!(i32::from(got), want, "{:?}: acc {a}, channel {c}", engine.simd());
+            }
+        });
+    }
+}
+
+#[test]
 fn what_the_vector_forms_cannot_do_exactly_is_refused() {
     assert!(FloatScale::<u8>::new(vec![f32::INFINITY], 0.0, 1.0, 0, 0, 255).is_none());
     assert!(FloatScale::<u8>::new(vec![1.0], 0.0, 1e9, 0, 0, 255).is_none());

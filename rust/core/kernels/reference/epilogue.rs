@@ -1,6 +1,7 @@
 //! Twins of the epilogues, one accumulator at a time.
 
 use super::super::epilogue::ShiftRounding;
+use crate::program::Meeting;
 
 /// `rint(clamp(f32(acc)·scale, lo, hi)) + zero_point`, saturated to `qmin..=qmax`.
 pub fn float_scale(acc: i32, scale: f32, lo: f32, hi: f32, zero_point: i32, qmin: i32, qmax: i32) -> i32 {
@@ -21,6 +22,16 @@ pub fn float_sum(a: i32, b: i32, factors: [f32; 2], constant: f32, zero_point: i
     let sum = libm::fmaf(a as f32, factors[0], libm::fmaf(b as f32, factors[1], constant));
     let code = f64::from(sum).round_ties_even() as i64 + i64::from(zero_point);
     code.clamp(qmin.into(), qmax.into()) as i32
+}
+
+/// Two integers added, subtracted or multiplied, modulo 2^32.
+pub fn meet(how: Meeting, a: i32, b: i32) -> i32 {
+    let (a, b) = (i128::from(a), i128::from(b));
+    match how {
+        Meeting::Sum => (a + b) as i32,
+        Meeting::Difference => (a - b) as i32,
+        Meeting::Product => (a * b) as i32,
+    }
 }
 
 /// The left shift that wraps, the doubling high product rounded half up, the right shift rounded half away from zero.

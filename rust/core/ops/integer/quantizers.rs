@@ -185,7 +185,10 @@ fn code(x: &Tensor, index: usize) -> Result<Option<Value>> {
 impl Quantize {
     fn codes(&self, x: &[f32], start: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
         let len = out.len();
-        if let Some(i) = x[start..start + len].iter().position(|v| v.is_nan()) {
+        // Two passes: the first has no early end, so that it has vectors.
+        if x[start..start + len].iter().fold(false, |any, v| any | v.is_nan())
+            && let Some(i) = x[start..start + len].iter().position(|v| v.is_nan())
+        {
             return Err(Error::invalid("quantize_nan", "a NaN cannot be quantized")
                 .at(Location::Tensor { name: self.name.clone(), index: Some(start + i) }));
         }
