@@ -1,7 +1,9 @@
 """Latency, preparation and memory of nputwin beside the int8 runtimes, interleaved in one process.
 
 `make bench`, or `python benches/compare.py --help`. Ratios are medians over rounds in which both runners run one after
-the other, so that what else the machine does falls on both; the spread is that between the quartiles.
+the other, so that what else the machine does falls on both; the spread is that between the quartiles. Idle threads of a
+runner look out for work for some milliseconds after a run, on the cores that the other one is to use: a pause comes between
+the two, and each timed run follows one that is not timed.
 """
 
 from __future__ import annotations
@@ -72,6 +74,10 @@ def lite_image(kind: str, batch: int) -> np.ndarray:
 RUNNERS = {"nputwin": nputwin_runner, "onnxruntime": onnxruntime_runner, "litert": litert_runner}
 
 
+PAUSE = 0.02
+"""Seconds until the threads of a runner sleep."""
+
+
 def interleaved(ours: Run, peer: Run, seconds: float) -> tuple[list[float], list[float]]:
     """Times in ms of both, run in turn."""
     for runner in (ours, peer, ours, peer):
@@ -80,6 +86,8 @@ def interleaved(ours: Run, peer: Run, seconds: float) -> tuple[list[float], list
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 9:
         for runner, into in zip((ours, peer), times, strict=True):
+            time.sleep(PAUSE)
+            runner()
             start = time.perf_counter()
             runner()
             into.append((time.perf_counter() - start) * 1e3)

@@ -28,6 +28,7 @@ mod pack;
 mod pair_saturating;
 mod pairs;
 mod pool;
+mod quantize;
 pub mod reference;
 mod shape;
 mod team;
@@ -38,7 +39,8 @@ mod window;
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
 pub use epilogue::{
-    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatScale, Fused, MulShift, OutTile, ShiftRounding, Width,
+    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatAffine, FloatScale, Fused, MulShift, OutTile,
+    ShiftRounding, Width,
 };
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};
@@ -50,6 +52,7 @@ pub use pack::PackedWeights;
 pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating};
 pub use pairs::{FloatSum, float_sum, lookup_pairs};
 pub use pool::{max_pool, window_counts, window_sum};
+pub use quantize::{FloatQuantize, Nearest, any_nan, quantize};
 pub use shape::{ConvShape, PoolShape, TransposeShape};
 pub use team::Team;
 pub use transpose_conv::{TransposeWeights, conv_transpose2d, conv_transpose2d_wide};

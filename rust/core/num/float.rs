@@ -402,7 +402,8 @@ mod tests {
 
     #[test]
     fn operations_on_f16_may_round_to_f32_first() {
-        for a in (0..=u16::MAX).step_by(1021).chain([1, 2, 3, 0x3ff, 0x400, 0x401, 0x3c01, 0x7bff]).map(f16::from_bits) {
+        for a in (0..=u16::MAX).step_by(1021).chain([1, 2, 3, 0x3ff, 0x400, 0x401, 0x3c01, 0x7bff]).map(f16::from_bits)
+        {
             for b in (0..=u16::MAX).map(f16::from_bits) {
                 let ((x, y), (u, v)) = ((a.to_f32(), b.to_f32()), (a.to_f64(), b.to_f64()));
                 for (narrow, wide) in [(x + y, u + v), (x - y, u - v), (x * y, u * v), (x / y, u / v)] {

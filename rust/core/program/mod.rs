@@ -25,6 +25,7 @@ mod describe;
 mod env;
 mod eval;
 mod executor;
+mod float_quantize;
 mod float_sum;
 mod functions;
 mod graph;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use env::Env;
 pub use executor::{Evaluator, Executor, Vectors};
+pub use float_quantize::FloatQuantize;
 pub use float_sum::FloatSum;
 pub use functions::Functions;
 pub use normal_form::NormalForm;

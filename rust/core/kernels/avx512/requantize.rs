@@ -219,9 +219,11 @@ impl Requantize for PlainRounding<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn value(acc: __m512i, [multiplier, right]: [__m512i; 2]) -> __m512i {
         let t = doubling_high_product(acc, multiplier);
-        // Half away from zero: half of the last place is added, less one to what is negative.
+        // Half away from zero: half of the last place is added, less one to what is negative and shifted.
         let half = _mm512_srli_epi32::<1>(_mm512_sllv_epi32(_mm512_set1_epi32(1), right));
-        let nudged = _mm512_add_epi32(_mm512_add_epi32(t, half), _mm512_srai_epi32::<31>(t));
+        let shifted = _mm512_test_epi32_mask(right, right);
+        let sum = _mm512_add_epi32(t, half);
+        let nudged = _mm512_mask_add_epi32(sum, shifted, sum, _mm512_srai_epi32::<31>(t));
         _mm512_srav_epi32(nudged, right)
     }
 

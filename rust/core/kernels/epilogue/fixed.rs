@@ -41,10 +41,9 @@ impl<O: Code> DoubleRounding<O> {
         DoubleRounding { reach, ..self }
     }
 
-    /// Whether nothing is shifted to the left, all is shifted to the right, and adding half of the last place to the product
-    /// stays within 32 bits.
+    /// Whether nothing is shifted to the left, and adding half of the last place to the product stays within 32 bits.
     pub(super) fn is_plain(&self) -> bool {
-        let fits = |r: &i32| *r >= 1 && i64::from(self.reach) + (1i64 << (r - 1)) < 1 << 31;
+        let fits = |r: &i32| i64::from(self.reach) + (1i64 << r) / 2 < 1 << 31;
         self.left.iter().all(|&l| l == 0) && self.right.iter().all(fits)
     }
 

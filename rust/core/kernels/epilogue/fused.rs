@@ -52,8 +52,7 @@ pub enum Fused<'a> {
         multiplier: &'a [i32],
         /// Right shifts per channel.
         right: &'a [i32],
-        /// Whether there are no left shifts, all right shifts are positive, and half of the last place may be added to the
-        /// product within 32 bits.
+        /// Whether there are no left shifts, and half of the last place may be added to the product within 32 bits.
         plain: bool,
         /// What becomes of the shifted value.
         bytes: Bytes,

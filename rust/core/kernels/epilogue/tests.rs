@@ -57,6 +57,21 @@ fn float_scale_equals_its_twin_on_ties_and_extremes() {
 }
 
 #[test]
+fn float_affine_equals_its_twin_on_ties_and_extremes() {
+    let scale: Vec<f32> = (0..CHANNELS as i32).map(|e| if e % 5 == 0 { -0.001_7 } else { 2f32.powi(e - 30) }).collect();
+    let offset: Vec<f32> = (0..CHANNELS as i32).map(|c| (c % 7) as f32 * 0.25 + 100.0).collect();
+    let (s, o) = (scale.clone(), offset.clone());
+    for channel in [0, 3] {
+        let e = FloatAffine::<u8>::new(scale.clone(), offset.clone(), 0, 0, 255).unwrap();
+        check(&e, channel, |a, c| reference::float_affine(a, s[c], o[c], 0, 0, 255));
+        let e = FloatAffine::<i16>::new(scale.clone(), offset.clone(), -90, -32_768, 32_000).unwrap();
+        check(&e, channel, |a, c| reference::float_affine(a, s[c], o[c], -90, -32_768, 32_000));
+    }
+    assert!(FloatAffine::<u8>::new(vec![1.0], vec![f32::INFINITY], 0, 0, 255).is_none());
+    assert!(FloatAffine::<u8>::new(vec![1.0], vec![0.0], 1 << 25, 0, 255).is_none());
+}
+
+#[test]
 fn double_rounding_equals_its_twin_on_ties_and_extremes() {
     let mut random = Random::new(9);
     let mut multiplier = random.ints(CHANNELS, 1 << 30, i32::MAX);

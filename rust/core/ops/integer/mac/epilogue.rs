@@ -1,7 +1,9 @@
 //! From accumulator to code while the tile is in cache: vector code for the normal forms of shipped specs, the tile executor
 //! for every other program.
 
-use crate::kernels::{AccTile, Code, DoubleRounding, Epilogue, FloatScale, MulShift, OutTile, ShiftRounding, Simd};
+use crate::kernels::{
+    AccTile, Code, DoubleRounding, Epilogue, FloatAffine, FloatScale, MulShift, OutTile, ShiftRounding, Simd,
+};
 use crate::num::Rounding;
 use crate::program::{Channels, Compiled, Lanes, NormalForm, Scratch, TileProgram};
 use crate::tensor::DType;
@@ -102,7 +104,11 @@ fn vector_form<O: Code>(
             let scale = spread(&scale, channels);
             Box::new(FloatScale::<O>::new(scale, lo, hi, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
         }
-        NormalForm::FloatScale { .. } => return None,
+        NormalForm::FloatAffine { scale, offset, rounding: Rounding::HalfEven, zero_point, qmin, qmax } => {
+            let (scale, offset) = (spread(&scale, channels), spread(&offset, channels));
+            Box::new(FloatAffine::<O>::new(scale, offset, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
+        }
+        NormalForm::FloatScale { .. } | NormalForm::FloatAffine { .. } => return None,
         NormalForm::DoubleRounding { left, mantissa, mid, right, last, zero_point, qmin, qmax } => {
             if (mid, last) != (Rounding::HalfUp, Rounding::HalfAway) {
                 return None;
