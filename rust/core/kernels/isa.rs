@@ -83,7 +83,8 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         {
             use std::arch::is_aarch64_feature_detected;
-            let neon = is_aarch64_feature_detected!("neon");
+            // The kernels read words of bytes in little-endian order.
+            let neon = cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
             let dot = neon && is_aarch64_feature_detected!("dotprod");
             match self {
                 Isa::Scalar => true,

@@ -160,29 +160,37 @@ unsafe fn mul_shift_columns<O: Code, const V: usize>(
     c: usize,
 ) {
     let (lo, hi) = (vdupq_n_s32(p.qmin), vdupq_n_s32(p.qmax));
-    let zero_point = vdupq_n_s64(p.zero_point.into());
-    let one = vdupq_n_s64(1);
-    // SAFETY: whole channels and columns of the tile.
+    let (zero_point, one) = (vdupq_n_s64(p.zero_point.into()), vdupq_n_s64(1));
+    let channel = tile.channel + c;
+    let offset = p.summed.as_ref().unwrap_or(&p.offset);
+    // SAFETY: whole channels and columns of the tile; `i` counts pairs of channels.
     unsafe {
+        let pair = |values: &[i64], i: usize| vld1q_s64(values.as_ptr().add(channel + 2 * i));
+        let multiplier: [int32x4_t; V] = load(p.multiplier.as_ptr().add(channel));
+        let offset: [[int64x2_t; 2]; V] = std::array::from_fn(|v| [pair(offset, 2 * v), pair(offset, 2 * v + 1)]);
+        let shift: [[int64x2_t; 2]; V] =
+            std::array::from_fn(|v| [2 * v, 2 * v + 1].map(|i| vnegq_s64(pair(&p.shift, i))));
+        // What the rounding adds to a value, besides what the offset has.
+        let extra = |value: int64x2_t, shift: int64x2_t, i: usize| match p.rounding {
+            ShiftRounding::Floor | ShiftRounding::HalfUp => vdupq_n_s64(0),
+            ShiftRounding::HalfAway => {
+                vaddq_s64(pair(&p.constant, i), vandq_s64(vshrq_n_s64::<63>(value), pair(&p.shifted, i)))
+            }
+            ShiftRounding::HalfEven => {
+                let odd = vandq_s64(vshlq_s64(value, shift), one);
+                vaddq_s64(pair(&p.constant, i), vandq_s64(odd, pair(&p.shifted, i)))
+            }
+        };
         for r in 0..tile.rows {
             let acc: [int32x4_t; V] = load(tile.acc.as_ptr().add(r * tile.stride + c));
             let values = std::array::from_fn(|v| {
-                let channel = tile.channel + c + 4 * v;
-                let multiplier = vld1q_s32(p.multiplier.as_ptr().add(channel));
-                let half = |acc: int32x2_t, multiplier: int32x2_t, channel: usize| {
-                    let load = |values: &[i64]| vld1q_s64(values.as_ptr().add(channel));
-                    let (shift, shifted) = (vnegq_s64(load(&p.shift)), load(&p.shifted));
-                    let value = vmlal_s32(load(&p.offset), acc, multiplier);
-                    let extra = match p.rounding {
-                        ShiftRounding::Floor | ShiftRounding::HalfUp => vdupq_n_s64(0),
-                        ShiftRounding::HalfAway => vandq_s64(vshrq_n_s64::<63>(value), shifted),
-                        ShiftRounding::HalfEven => vandq_s64(vandq_s64(vshlq_s64(value, shift), one), shifted),
-                    };
-                    let value = vaddq_s64(vaddq_s64(value, load(&p.constant)), extra);
+                let half = |acc: int32x2_t, multiplier: int32x2_t, h: usize| {
+                    let (shift, value) = (shift[v][h], vmlal_s32(offset[v][h], acc, multiplier));
+                    let value = vaddq_s64(value, extra(value, shift, 2 * v + h));
                     vqmovn_s64(vaddq_s64(vshlq_s64(value, shift), zero_point))
                 };
-                let low = half(vget_low_s32(acc[v]), vget_low_s32(multiplier), channel);
-                let high = half(vget_high_s32(acc[v]), vget_high_s32(multiplier), channel + 2);
+                let low = half(vget_low_s32(acc[v]), vget_low_s32(multiplier[v]), 0);
+                let high = half(vget_high_s32(acc[v]), vget_high_s32(multiplier[v]), 1);
                 vminq_s32(vmaxq_s32(vcombine_s32(low, high), lo), hi)
             });
             store::<O, V>(out.data.as_mut_ptr().add(r * out.stride + c), values);
