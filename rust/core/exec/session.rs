@@ -41,7 +41,7 @@ impl Options {
     /// The executor of programs that goes with an instruction set.
     fn executor(&self, simd: Simd) -> Executor {
         let vectors = match simd.isa() {
-            Isa::Scalar => Vectors::Plain,
+            Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Vectors::Plain,
             Isa::Avx2 | Isa::AvxVnni => Vectors::Bits256,
             Isa::Avx512Vnni => Vectors::Bits512,
         };
