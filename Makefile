@@ -85,7 +85,7 @@ demo: cli  ## Run the demo: simulation against emulation of a residual network
 	@target/release/nputwin demo
 
 .PHONY: test
-test: lint-rust test-rust lint-python test-python  ## Everything that CI runs
+test: lint-rust test-rust test-aarch64 lint-python test-python  ## Everything that CI runs
 
 .PHONY: lint
 lint: lint-rust lint-python  ## Formatting, clippy, ruff, mypy, stubs
@@ -105,6 +105,31 @@ lint-python: develop  ## ruff, mypy, and the stubs against the compiled module
 .PHONY: test-rust
 test-rust:  ## Rust unit, integration and documentation tests
 	@$(CARGO) test --locked
+
+# CPUs that qemu emulates, and the kernel tests that run on each: all instruction sets where the weights lie for matrix
+# products, where they lie for the dot product, and where there is neither.
+AARCH64 := aarch64-unknown-linux-gnu
+AARCH64_SYSROOT ?= /usr/aarch64-linux-gnu
+AARCH64_TESTS := max:kernels:: \
+	neoverse-n1:kernels::isa,kernels::gemm::tests::equals,kernels::conv,kernels::matmul,kernels::transpose_conv \
+	cortex-a53:kernels::isa,kernels::conv
+
+.PHONY: test-aarch64
+test-aarch64:  ## Kernel tests for AArch64 under qemu-user
+	@skip() { echo "kernel tests for AArch64 are skipped: $$1"; exit; }
+	[ "$$(uname -m)" != aarch64 ] || skip "this machine is one, and test-rust runs them on it"
+	command -v qemu-aarch64 >/dev/null || skip "there is no qemu-aarch64 (Debian: qemu-user)"
+	command -v aarch64-linux-gnu-gcc >/dev/null || skip "there is no aarch64-linux-gnu-gcc (Debian: gcc-aarch64-linux-gnu)"
+	[ -e $(AARCH64_SYSROOT)/lib/ld-linux-aarch64.so.1 ] || skip "$(AARCH64_SYSROOT) has no libraries; set AARCH64_SYSROOT"
+	[ -d "$$(rustc --print target-libdir --target $(AARCH64))" ] || skip "run rustup target add $(AARCH64)"
+	# What is compiled here once is run a few seconds per CPU: optimising it would take longer.
+	export CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+	for run in $(AARCH64_TESTS); do
+		cpu=$${run%%:*} tests=$${run#*:}
+		echo "AArch64, qemu's CPU $$cpu"
+		export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $$cpu -L $(AARCH64_SYSROOT)"
+		$(CARGO) test --locked --quiet --target $(AARCH64) --package nputwin --lib -- $${tests//,/ }
+	done
 
 .PHONY: test-python
 test-python: develop  ## pytest: package, torch, live comparison with onnxruntime

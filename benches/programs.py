@@ -1,8 +1,8 @@
 """What arithmetic costs that has no vector form: the same network under targets that differ in one rule.
 
 `make programs`, or `python benches/programs.py --help`. Each program replaces the rule of one operator; printed is the
-time of the steps of that operator, and of the whole network, over those of the built-in rule. Runs take turns; the least
-times count.
+time of the steps of that operator, and of the whole network, over those of the built-in rule. Runs take turns; the
+least times count.
 """
 
 from __future__ import annotations

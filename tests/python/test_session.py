@@ -74,6 +74,15 @@ def test_same_bits_for_threads_and_batches(target: str, encodings: dict) -> None
     np.testing.assert_array_equal(np.concatenate(singles), expected)
 
 
+def test_the_memory_of_a_run_has_a_limit(encodings: dict, samples: list) -> None:
+    small = nputwin.Session(network(), target="htp_v75", encodings=encodings, max_memory=16)
+    with pytest.raises(nputwin.InvalidError, match="16 bytes may be used") as refused:
+        small.run(None, samples[0])
+    assert refused.value.code == "memory_limit"
+    enough = nputwin.Session(network(), target="htp_v75", encodings=encodings, max_memory=1 << 30)
+    assert enough.run(None, samples[0])[0].size
+
+
 @pytest.mark.parametrize("target", ["htp_v75", "fake_quant"])
 def test_integers_in_and_out(target: str, encodings: dict, samples: list) -> None:
     session = nputwin.Session(network(), target=target, encodings=encodings)

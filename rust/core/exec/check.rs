@@ -1,6 +1,7 @@
 //! Where a model's encodings break the target's placement rules.
 
 use super::quantizers::{Decision, Decisions, Quantizer, Reason, Role, data_inputs, quantizers};
+use super::scaling::Scaling;
 use crate::encoding::{Encoding, Granularity};
 use crate::graph::{Graph, TensorId};
 use crate::spec::Spec;
@@ -65,6 +66,14 @@ impl Checker<'_> {
         self.graph.tensors[t].encoding.as_deref()
     }
 
+    /// Whether an encoding is the one that follows from what the tensor is a multiple of.
+    fn is_scaled(&self, t: TensorId, encoding: &Encoding) -> bool {
+        let Some(node) = self.graph.nodes.iter().find(|n| n.outputs.first() == Some(&Some(t))) else { return false };
+        let value = |t: TensorId| self.decisions.value(t).map(|v| &**v);
+        let scaling = Scaling::of(self.graph, &self.spec.placement, node, value);
+        scaling.is_some_and(|s| self.encoding(s.from).is_some_and(|from| s.keeps_codes(from, encoding)))
+    }
+
     fn tensor(&mut self, decision: &Decision) {
         let info = &self.graph.tensors[decision.tensor];
         let name = &info.name;
@@ -84,6 +93,11 @@ impl Checker<'_> {
                         return;
                     }
                     Reason::Preserved(_) => return,
+                    Reason::Scaled(_) if self.is_scaled(decision.tensor, encoding) => return,
+                    Reason::Scaled(from) => (
+                        format!("it has a grid of its own, but the target leaves it the codes of '{from}'"),
+                        "remove the encoding: it follows from that tensor's and the constant",
+                    ),
                     reason => (format!("it has an encoding, but the target gives it none ({reason})"), "remove it"),
                 };
                 self.finding("placement_extra", name, message, help);

@@ -1,6 +1,7 @@
 //! A model and a target, ready to run on tensors.
 
 use super::admission::admit;
+use super::budget::{Budget, check_threads};
 use super::layout;
 use super::placement::{Note, Placed, place};
 use super::plan::{Form, Plan, plan};
@@ -22,8 +23,12 @@ use std::time::{Duration, Instant};
 /// How a session runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Threads; 0 for as many as the machine has.
+    /// Threads; 0 for as many as the machine has, at most [`super::MAX_THREADS`].
     pub threads: usize,
+    /// Bytes that the values of a run may take at one time; None for half of what the machine has available when the session
+    /// begins. Constants of the file and what kernels need in between come on top; each of several runs side by side may take
+    /// as much.
+    pub max_memory: Option<u64>,
     /// Refuse models that use rules whose evidence is `assumed`.
     pub strict: bool,
     /// How programs are computed. Results do not depend on it.
@@ -36,7 +41,7 @@ impl Options {
     /// The executor of programs that goes with an instruction set.
     fn executor(&self, simd: Simd) -> Executor {
         let vectors = match simd.isa() {
-            Isa::Scalar => Vectors::Plain,
+            Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Vectors::Plain,
             Isa::Avx2 | Isa::AvxVnni => Vectors::Bits256,
             Isa::Avx512Vnni => Vectors::Bits512,
         };
@@ -106,6 +111,7 @@ pub struct Session {
     placed: Placed,
     spec: Spec,
     options: Options,
+    budget: Budget,
     simd: Simd,
     pool: rayon::ThreadPool,
     team: Team,
@@ -122,9 +128,12 @@ const MAX_PLANS: usize = 16;
 
 impl Session {
     /// Applies the target's placement rules to a model.
+    ///
+    /// # Errors
+    /// `threads` for too many of them; those of placement, and `activation_encoding` for what the target does not take.
     pub fn new(graph: Graph, spec: Spec, options: Options) -> Result<Session> {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+            .num_threads(check_threads(options.threads)?)
             .thread_name(|i| format!("nputwin-{i}"))
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
@@ -134,7 +143,8 @@ impl Session {
         let spec = spec.with_executor(options.executor(simd));
         let team = Team::new(pool.current_num_threads());
         let (memories, plans) = (Mutex::default(), Mutex::default());
-        Ok(Session { placed, spec, options, simd, pool, team, memories, plans })
+        let budget = Budget::new(options.max_memory);
+        Ok(Session { placed, spec, options, budget, simd, pool, team, memories, plans })
     }
 
     /// The target.
@@ -196,7 +206,7 @@ impl Session {
         }
         let keep: BTreeSet<TensorId> =
             if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
-        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, self.context())?);
+        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, self.budget, self.context())?);
         if self.options.strict {
             refuse_assumptions(&plan)?;
         }

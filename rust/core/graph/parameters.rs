@@ -11,6 +11,8 @@ pub fn code_type(dtype: DType) -> Option<(u32, bool)> {
     Some(match dtype {
         DType::I4 => (4, true),
         DType::U4 => (4, false),
+        DType::I2 => (2, true),
+        DType::U2 => (2, false),
         DType::I8 => (8, true),
         DType::U8 => (8, false),
         DType::I16 => (16, true),
@@ -25,6 +27,8 @@ pub fn type_of_codes(encoding: &Encoding) -> Option<DType> {
     Some(match (encoding.bitwidth, encoding.signed) {
         (4, true) => DType::I4,
         (4, false) => DType::U4,
+        (2, true) => DType::I2,
+        (2, false) => DType::U2,
         (8, true) => DType::I8,
         (8, false) => DType::U8,
         (16, true) => DType::I16,

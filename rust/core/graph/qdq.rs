@@ -159,6 +159,8 @@ impl<'g> Fold<'g> {
                 5 => DType::I16,
                 21 => DType::U4,
                 22 => DType::I4,
+                25 => DType::U2,
+                26 => DType::I2,
                 other => {
                     let message = format!("output_dtype {other}");
                     return Err(at(Error::unsupported("quantized_type", message)));

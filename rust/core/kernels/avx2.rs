@@ -217,6 +217,7 @@ pub(super) unsafe fn lookup8(x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usi
 
 #[cfg(test)]
 mod tests {
+    use super::super::byte_form::ByteForm;
     use super::super::isa::{Isa, Simd};
     use super::super::testing::Random;
     use super::*;
@@ -244,7 +245,12 @@ mod tests {
         for (rows, panels) in [(1, 2), (5, 1), (13, 2)] {
             let (mut dot, mut madd) = (vec![0; rows * 32], vec![0; rows * 32]);
             let starts: Vec<usize> = (0..rows).map(|r| 40 * r).collect();
-            let lhs = Lhs { bytes: &a, rows: &starts, runs: &[0, 12, 23], signed: false };
+            let lhs = Lhs {
+                bytes: &a,
+                rows: &starts,
+                runs: &[0, 12, 23],
+                form: ByteForm::new(Simd::new(Isa::Scalar).unwrap(), false),
+            };
             // SAFETY: the machine has AVX-512 VNNI, and the slices hold what the kernels ask for.
             unsafe {
                 multiply_vl(&lhs, 3, &lines, groups, panels, &init, &mut dot, 32);

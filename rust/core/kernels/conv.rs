@@ -3,6 +3,7 @@
 //! The windows of output pixels are read in place, from the activations themselves or from a copy with the padding around
 //! them, and multiplied by the packed weights of their group.
 
+use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
@@ -100,12 +101,12 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
     };
     assert!(groups.len() == shape.groups && groups[0].runs() == window::runs(shape), "weights of the same shape");
     let (bytes, pad) = (X::bytes(x), X::bytes(&[pad])[0]);
-    let flip = if X::SIGNED { 0x80 } else { 0 };
-    let padded = Padded::new(engine, shape, bytes, pad, flip);
+    let form = ByteForm::new(engine.simd(), X::SIGNED);
+    let padded = Padded::new(engine, shape, bytes, pad, form.flip);
     let find = |group: usize, first: usize, count: usize, scratch: &mut Scratch| match &padded {
         Some(padded) => padded.starts(first, count, &mut scratch.rows),
         None => {
-            let stride = window::gather(shape, bytes, [pad, flip], group, first, count, &mut scratch.bytes);
+            let stride = window::gather(shape, bytes, [pad, form.flip], group, first, count, &mut scratch.bytes);
             scratch.rows.clear();
             scratch.rows.extend((0..count).map(|r| r * stride));
         }
@@ -119,10 +120,10 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
     let step = shape.stride[0] * shape.stride[1] * shape.in_channels;
     let rows_per_tile = tile_rows(if padded.is_some() { step } else { shape.depth() });
     let part = |g: usize| if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
-    let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), X::SIGNED)).collect();
+    let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), form.excess)).collect();
     if let [weights] = &groups[..] {
         let build = |first: usize, count: usize, scratch: &mut Scratch| find(0, first, count, scratch);
-        let source = Source { bytes, runs: &runs(0), signed: X::SIGNED, build };
+        let source = Source { bytes, runs: &runs(0), form, build };
         run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], 0, &source, epilogue, out);
         return;
     }
@@ -136,7 +137,7 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
             for (g, weights) in groups.iter().enumerate() {
                 find(g, row, out.len() / channels, &mut scratch);
                 let Scratch { acc, row_sums, bytes: gathered, rows } = &mut scratch;
-                let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs: &runs[g], signed: X::SIGNED };
+                let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs: &runs[g], form };
                 let channel = g * shape.group_out();
                 let place = Place { row, channel };
                 let (panels, out) = (0..weights.panels(), &mut out[channel..]);

@@ -1,15 +1,19 @@
 //! Depthwise convolution of 8-bit NHWC activations, one output channel per input channel, exact modulo 2^32.
 //!
-//! With AVX-512 VNNI four rows of an input column are interleaved per channel and multiplied by the 8-bit dot product, 64
-//! channels at a time. Elsewhere, and for weights that leave `i8` when they are
-//! centred by their zero points, pairs of taps are interleaved and multiplied by the 16-bit multiply-add.
+//! With AVX-512 VNNI and with the dot product of AArch64, four rows of an input column are interleaved per channel and
+//! multiplied by the 8-bit dot product, 64 or 16 channels at a time. Elsewhere, and for weights that leave `i8` when they are
+//! centred by their zero points, taps are widened and multiplied in 16 bits, on x86 pairs of them by the multiply-add.
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::Strips;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::conv::emit;
 use super::epilogue::Epilogue;
 use super::isa::{Engine, Isa, Simd};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Strips;
 use super::pack::Line;
 use super::shape::ConvShape;
 use super::window::Padded;
@@ -84,13 +88,14 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     assert!(weights.channels == channels && weights.taps == shape.taps(), "weights of the same shape");
     let zero = vec![0; channels];
     let init = if init.is_empty() { &zero[..] } else { init };
-    #[cfg(target_arch = "x86_64")]
-    if engine.simd().isa() == Isa::Avx512Vnni
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if matches!(engine.simd().isa(), Isa::Avx512Vnni | Isa::NeonDot | Isa::NeonI8mm)
         && let Some(lines) = &weights.quads
     {
         let pad = X::bytes(&[pad])[0];
-        if let Some(padded) = Padded::new(engine, shape, X::bytes(x), pad, if X::SIGNED { 0x80 } else { 0 }) {
-            return strips(engine, shape, &padded, X::SIGNED, weights, lines, init, epilogue, out);
+        let form = ByteForm::new(engine.simd(), X::SIGNED);
+        if let Some(padded) = Padded::new(engine, shape, X::bytes(x), pad, form.flip) {
+            return strips(engine, shape, &padded, form, weights, lines, init, epilogue, out);
         }
     }
     let output = shape.output();
@@ -130,14 +135,14 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     });
 }
 
-/// The form for AVX-512 VNNI: tasks are runs of output rows.
-#[cfg(target_arch = "x86_64")]
+/// The form for 8-bit dot products: tasks are runs of output rows.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[allow(clippy::too_many_arguments)]
 fn strips<E: Epilogue + ?Sized>(
     engine: Engine<'_>,
     shape: &ConvShape,
     padded: &Padded<'_>,
-    signed: bool,
+    form: ByteForm,
     weights: &DepthwiseWeights,
     lines: &[Line],
     init: &[i32],
@@ -146,30 +151,41 @@ fn strips<E: Epilogue + ?Sized>(
 ) {
     let channels = shape.out_channels;
     let [height, width] = shape.output();
-    // Signed codes enter as `code + 128`.
-    let centre = if signed { 128 } else { 0i32 };
     let init: Vec<i32> =
-        init.iter().zip(&weights.column_sums).map(|(&i, &s)| i.wrapping_sub(centre.wrapping_mul(s))).collect();
+        init.iter().zip(&weights.column_sums).map(|(&i, &s)| i.wrapping_sub(form.excess.wrapping_mul(s))).collect();
     assert!(lines.len() == channels.div_ceil(64) * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
     assert!(init.len() == channels && out.len() == shape.output_len() && shape.in_channels == channels);
-    assert_eq!(engine.simd().isa(), Isa::Avx512Vnni);
-    let strips = Strips { shape, bytes: padded.bytes(), pitch: padded.pitch(), lines, init: &init };
-    let fused = epilogue.fused();
-    assert!(fused.is_none_or(|f| f.channels() >= channels && size_of::<E::Out>() == 1));
+    let (bytes, pitch, init) = (padded.bytes(), padded.pitch(), &init[..]);
+    #[cfg(target_arch = "x86_64")]
+    let (strips, fused) = (Strips { shape, bytes, pitch, lines, init }, epilogue.fused());
+    #[cfg(target_arch = "x86_64")]
+    assert!(engine.simd().isa() == Isa::Avx512Vnni && fused.is_none_or(|f| f.channels() >= channels));
+    #[cfg(target_arch = "aarch64")]
+    let strips = Strips { shape, bytes, pitch, form, lines, init };
     let per_task = engine.share(shape.batch * height, 1);
     engine.for_each_chunk(out, per_task * width * channels, |task, out| {
         let mut columns = Vec::new();
         let rows = task * per_task..task * per_task + out.len() / (width * channels);
         let starts: Vec<usize> = rows.map(|row| padded.start(row / height, [row % height, 0])).collect();
+        #[cfg(target_arch = "x86_64")]
         if let Some(fused) = &fused {
+            assert_eq!(size_of::<E::Out>(), 1, "fused epilogues write bytes");
             // SAFETY: the instruction set and the lengths are asserted above; `padded` has the windows of all pixels.
             unsafe { strips.finish(fused, &starts, &mut columns, out.as_mut_ptr().cast()) };
             return;
         }
         let mut acc = vec![0i32; width * channels];
         for (i, (start, out)) in starts.iter().zip(out.chunks_exact_mut(width * channels)).enumerate() {
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: as above; the accumulators are those of one row.
-            unsafe { strips.store(&[*start], &mut columns, acc.as_mut_ptr()) };
+            unsafe {
+                strips.store(&[*start], &mut columns, acc.as_mut_ptr());
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the lengths are asserted above; `padded` has the windows of all pixels in the form of this set.
+            unsafe {
+                strips.store(engine.simd(), *start, &mut columns, &mut acc);
+            }
             emit(engine.simd(), &acc, channels, (task * per_task + i) * width, epilogue, out);
         }
     });
@@ -181,14 +197,22 @@ fn pixel(simd: Simd, signed: bool, taps: &[&[u8]], weights: &DepthwiseWeights, i
     assert!(taps.iter().all(|t| t.len() == channels) && taps.len() == weights.taps.next_multiple_of(2));
     assert!(init.len() == channels && acc.len() == channels);
     let done = match simd.isa() {
-        Isa::Scalar => 0,
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: every richer set has AVX2; the assertions above are the lengths that the kernel reads and writes.
-        _ if signed => unsafe { super::avx2::depthwise::<true>(taps, &weights.pairs, init, acc) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        _ => unsafe { super::avx2::depthwise::<false>(taps, &weights.pairs, init, acc) },
-        #[cfg(not(target_arch = "x86_64"))]
+        // SAFETY: these sets have AVX2; the assertions above are the lengths that the kernel reads and writes.
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe {
+            match signed {
+                true => super::avx2::depthwise::<true>(taps, &weights.pairs, init, acc),
+                false => super::avx2::depthwise::<false>(taps, &weights.pairs, init, acc),
+            }
+        },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: these sets have NEON; the assertions above are the lengths that the kernel reads and writes.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe {
+            match signed {
+                true => super::neon::pixel::<true>(taps, &weights.pairs, init, acc),
+                false => super::neon::pixel::<false>(taps, &weights.pairs, init, acc),
+            }
+        },
         _ => 0,
     };
     let per_block = taps.len() / 2;

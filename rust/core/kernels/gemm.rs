@@ -5,35 +5,36 @@
 //! blocks of them go to the [`Epilogue`] while they are in the first-level cache. Integer sums are exact, so neither the
 //! tiling nor the instruction set shows in the result.
 
+use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::epilogue::{AccTile, Epilogue, OutTile};
 use super::isa::{Engine, Isa, Simd};
-use super::pack::{Line, PANEL, PackedWeights};
+use super::pack::{Line, PANEL, PackedWeights, Pairing};
 
 /// Columns of one block of accumulators.
 const BLOCK_COLUMNS: usize = 16 * PANEL;
 /// Rows of one block of accumulators.
-const BLOCK_ROWS: usize = 28;
+const BLOCK_ROWS: usize = 2 * GRAIN;
 /// Bytes that a tile of the left operand may take.
 const TILE_BYTES: usize = 192 << 10;
 /// Rows that tasks and tiles are multiples of, where there are enough: those of the largest micro-kernel.
-pub(crate) const GRAIN: usize = 14;
+pub(crate) const GRAIN: usize = if cfg!(target_arch = "aarch64") { 12 } else { 14 };
 
 /// Rows per tile where each brings `bytes` new bytes into the cache.
 pub(crate) fn tile_rows(bytes: usize) -> usize {
     (TILE_BYTES / bytes.max(1) / GRAIN).clamp(2, 32) * GRAIN
 }
 
-/// Rows of the left operand as the kernels read them: unsigned bytes, in runs that are readable up to a multiple of four.
+/// Rows of the left operand as the kernels read them: bytes in runs that are readable up to a multiple of four.
 pub(crate) struct Lhs<'a> {
-    /// The bytes; signed codes enter as `code + 128`.
+    /// The bytes.
     pub bytes: &'a [u8],
     /// First byte of each row.
     pub rows: &'a [usize],
     /// First byte of each run, relative to that of the row.
     pub runs: &'a [usize],
-    /// Whether the codes were signed.
-    pub signed: bool,
+    /// What the bytes make of the codes.
+    pub form: ByteForm,
 }
 
 /// Where a product goes: which rows and channels of the whole result it is.
@@ -138,11 +139,12 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
 }
 
 fn sum_rows(lhs: &Lhs<'_>, run: usize, sums: &mut Vec<i32>) {
-    let correction = if lhs.signed { ((run * lhs.runs.len()) as i32).wrapping_mul(128) } else { 0 };
+    let correction = ((run * lhs.runs.len()) as i32).wrapping_mul(lhs.form.excess);
+    let value = |byte: u8| if lhs.form.signed { i32::from(byte as i8) } else { i32::from(byte) };
     sums.clear();
     sums.extend(lhs.rows.iter().map(|row| {
         let bytes = lhs.runs.iter().flat_map(|start| &lhs.bytes[row + start..][..run]);
-        bytes.fold(0i32, |s, &v| s.wrapping_add(i32::from(v))).wrapping_sub(correction)
+        bytes.fold(0i32, |s, &v| s.wrapping_add(value(v))).wrapping_sub(correction)
     }));
 }
 
@@ -161,7 +163,6 @@ fn multiply(
     assert!(lines.len() >= panels * groups && init.len() >= panels * PANEL && groups == lhs.runs.len() * per_run);
     assert!(acc.len() >= lhs.rows.len() * BLOCK_COLUMNS && panels * PANEL <= BLOCK_COLUMNS);
     match simd.isa() {
-        Isa::Scalar => multiply_scalar(lhs, per_run, lines, groups, panels, init, acc),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => {
             let (init, columns) = (init.as_ptr(), panels * PANEL);
@@ -177,45 +178,58 @@ fn multiply(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { super::avx2::multiply(lhs, per_run, lines, groups, panels, init, acc, BLOCK_COLUMNS) },
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => multiply_scalar(lhs, per_run, lines, groups, panels, init, acc),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => {
+            let pairing = weights.pairing();
+            let product = super::neon::Product { lhs, per_run, lines, groups, pairing, init, panels };
+            // SAFETY: the `Simd` proves the features; `tile` checked the left operand, the assertions above the rest.
+            unsafe { product.store(simd, acc, BLOCK_COLUMNS) }
+        }
+        _ => multiply_scalar(lhs, per_run, weights.pairing(), lines, groups, panels, init, acc),
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn multiply_scalar(
     lhs: &Lhs<'_>,
     per_run: usize,
+    pairing: Pairing,
     lines: &[Line],
     groups: usize,
     panels: usize,
     init: &[i32],
     acc: &mut [i32],
 ) {
+    assert!(!lhs.form.signed, "portable code reads unsigned bytes");
     for (out, &row) in acc.chunks_exact_mut(BLOCK_COLUMNS).zip(lhs.rows) {
         for p in 0..panels {
             let out = &mut out[p * PANEL..][..PANEL];
             out.copy_from_slice(&init[p * PANEL..][..PANEL]);
-            let quads = lhs.runs.iter().flat_map(|run| lhs.bytes[row + run..][..per_run * 4].chunks_exact(4));
-            for (x, line) in quads.zip(&lines[p * groups..][..groups]) {
-                for (o, w) in out.iter_mut().zip(line.0.chunks_exact(4)) {
-                    let dot: i32 = x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
-                    *o = o.wrapping_add(dot);
+            let lines = lines[p * groups..][..groups].chunks_exact(per_run.max(1));
+            for (run, lines) in lhs.runs.iter().zip(lines) {
+                for (group, x) in lhs.bytes[row + run..][..per_run * 4].chunks_exact(4).enumerate() {
+                    for (c, o) in out.iter_mut().enumerate() {
+                        let (line, byte) = pairing.place(per_run, group, c);
+                        let w = &lines[line].0[byte..][..4];
+                        let dot: i32 = x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
+                        *o = o.wrapping_add(dot);
+                    }
                 }
             }
         }
     }
 }
 
-/// Copies rows of `k` codes into rows of unsigned bytes with a stride of a multiple of four, adding 128 to signed codes.
-fn gather_rows<X: Code8>(x: &[X], k: usize, rows: &mut Vec<u8>) -> usize {
+/// Copies rows of `k` codes into rows of bytes with a stride of a multiple of four, XORed with `flip`.
+fn gather_rows<X: Code8>(x: &[X], k: usize, flip: u8, rows: &mut Vec<u8>) -> usize {
     let stride = k.next_multiple_of(4);
     rows.clear();
     rows.resize(x.len() / k * stride, 0);
     for (to, from) in rows.chunks_exact_mut(stride).zip(X::bytes(x).chunks_exact(k)) {
         to[..k].copy_from_slice(from);
     }
-    if X::SIGNED {
-        rows.iter_mut().for_each(|b| *b ^= 0x80);
+    if flip != 0 {
+        rows.iter_mut().for_each(|b| *b ^= flip);
     }
     stride
 }
@@ -237,22 +251,23 @@ pub fn gemm<X: Code8, E: Epilogue + ?Sized>(
     let (k, n) = (weights.k(), weights.n());
     assert_eq!(a.len(), rows * k, "activations and their shape");
     assert_eq!(out.len(), rows * n, "outputs and their shape");
-    let init = weights.kernel_init(init, X::SIGNED);
+    let form = ByteForm::new(engine.simd(), X::SIGNED);
+    let init = weights.kernel_init(init, form.excess);
     if rows == 0 || n == 0 {
         return;
     }
-    let in_place = k == 0 || !X::SIGNED && k.is_multiple_of(4);
+    let in_place = k == 0 || form.flip == 0 && k.is_multiple_of(4);
     let build = |first: usize, count: usize, scratch: &mut Scratch| {
         let stride = match in_place {
             true => k,
-            false => gather_rows(&a[first * k..(first + count) * k], k, &mut scratch.bytes),
+            false => gather_rows(&a[first * k..(first + count) * k], k, form.flip, &mut scratch.bytes),
         };
         let start = if in_place { first * stride } else { 0 };
         scratch.rows.clear();
         scratch.rows.extend((0..count).map(|r| start + r * stride));
     };
     let bytes = in_place.then(|| X::bytes(a));
-    let source = Source { bytes, runs: &[0], signed: X::SIGNED, build };
+    let source = Source { bytes, runs: &[0], form, build };
     run_tiles(engine, rows, tile_rows(k), weights, &init, 0, &source, epilogue, out);
 }
 
@@ -262,15 +277,15 @@ pub(crate) struct Source<'a, B> {
     pub bytes: Option<&'a [u8]>,
     /// First byte of each run, relative to that of its row.
     pub runs: &'a [usize],
-    /// Whether codes are signed.
-    pub signed: bool,
+    /// What the bytes make of the codes.
+    pub form: ByteForm,
     /// Finds `count` rows from `first` on: their first bytes, and the bytes themselves where they are gathered.
     pub build: B,
 }
 
 impl<B> Source<'_, B> {
     fn lhs<'b>(&'b self, gathered: &'b [u8], rows: &'b [usize]) -> Lhs<'b> {
-        Lhs { bytes: self.bytes.unwrap_or(gathered), rows, runs: self.runs, signed: self.signed }
+        Lhs { bytes: self.bytes.unwrap_or(gathered), rows, runs: self.runs, form: self.form }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Instruction sets, and the handle that every kernel runs on.
 //!
-//! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA`
-//! (`scalar`, `avx2`, `avx_vnni`, `avx512_vnni`) caps it, for measurements and for bisecting a suspected fault.
+//! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA` (`scalar`; `avx2`,
+//! `avx_vnni`, `avx512_vnni`; `neon`, `neon_dot`, `neon_i8mm`) caps it, for measurements and for bisecting a suspected
+//! fault.
 
 use super::team::Team;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 
-/// An instruction set that kernels are written for, from the plainest to the richest.
+/// An instruction set that kernels are written for: portable code, then those of each architecture from the plainest to the
+/// richest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Portable code.
@@ -19,11 +21,18 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512Vnni,
+    /// Advanced SIMD, which every AArch64 machine has: 8-bit products widened to 16 bits and summed in 32.
+    Neon,
+    /// The 8-bit dot product of signed codes (FEAT_DotProd).
+    NeonDot,
+    /// FEAT_DotProd, and 8-bit matrix products of any signs (FEAT_I8MM).
+    NeonI8mm,
 }
 
 impl Isa {
-    /// All sets, the plainest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+    /// All sets, those of an architecture from the plainest to the richest.
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
 
     /// Name as in `NPUTWIN_ISA`.
     pub fn name(self) -> &'static str {
@@ -32,12 +41,24 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avx_vnni",
             Isa::Avx512Vnni => "avx512_vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neon_dot",
+            Isa::NeonI8mm => "neon_i8mm",
         }
     }
 
     /// The set of that name.
     pub fn from_name(name: &str) -> Option<Isa> {
         Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Whether kernels for it are part of this build: whether it is one of the target's architecture.
+    pub fn is_of_this_architecture(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => cfg!(target_arch = "x86_64"),
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => cfg!(target_arch = "aarch64"),
+        }
     }
 
     /// Whether this machine has it.
@@ -56,9 +77,24 @@ impl Isa {
                         && is_x86_feature_detected!("avx512dq")
                         && is_x86_feature_detected!("avx512vnni")
                 }
+                Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => false,
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected;
+            // The kernels read words of bytes in little-endian order.
+            let neon = cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
+            let dot = neon && is_aarch64_feature_detected!("dotprod");
+            match self {
+                Isa::Scalar => true,
+                Isa::Neon => neon,
+                Isa::NeonDot => dot,
+                Isa::NeonI8mm => dot && is_aarch64_feature_detected!("i8mm"),
+                Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             self == Isa::Scalar
         }
@@ -67,6 +103,13 @@ impl Isa {
     /// The sets of this machine, the plainest first. `NPUTWIN_ISA` does not narrow this list.
     pub fn available() -> Vec<Isa> {
         Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// The last of `available`, which is in order, that is not richer than a `cap` of this architecture.
+    fn richest(available: &[Isa], cap: Option<Isa>) -> Isa {
+        let cap = cap.filter(|cap| cap.is_of_this_architecture());
+        let allowed = available.iter().rfind(|&&isa| cap.is_none_or(|cap| isa <= cap));
+        allowed.copied().unwrap_or(Isa::Scalar)
     }
 }
 
@@ -80,14 +123,13 @@ impl Simd {
         isa.is_available().then_some(Simd(isa))
     }
 
-    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there is taken for no cap; a front end
-    /// can tell by [`Isa::from_name`].
+    /// The best set of this machine that `NPUTWIN_ISA` allows. An unknown name there, or one of another architecture, is
+    /// taken for no cap; a front end can tell by [`Isa::from_name`] and [`Isa::is_of_this_architecture`].
     pub fn best() -> Simd {
         static BEST: OnceLock<Simd> = OnceLock::new();
         *BEST.get_or_init(|| {
             let cap = std::env::var("NPUTWIN_ISA").ok().and_then(|name| Isa::from_name(&name));
-            let cap = cap.unwrap_or(Isa::Avx512Vnni);
-            Simd(Isa::available().into_iter().rfind(|&isa| isa <= cap).unwrap_or(Isa::Scalar))
+            Simd(Isa::richest(&Isa::available(), cap))
         })
     }
 
@@ -234,14 +276,13 @@ macro_rules! multiversion {
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
             fn avx512 $(<$($g: $bound),+>)? ($($arg: $ty),*) { body($($arg),*) }
             match $simd.isa() {
-                $crate::kernels::isa::Isa::Scalar => body($($arg),*),
                 // SAFETY: a `Simd` exists only for an instruction set that this machine has.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::isa::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
                 // SAFETY: as above; AVX-VNNI machines have AVX2 and FMA.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::isa::Isa::Avx2 | $crate::kernels::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },
-                #[cfg(not(target_arch = "x86_64"))]
+                // What every machine of an architecture has is what the compiler assumes anyway: NEON among it.
                 _ => body($($arg),*),
             }
         }
@@ -261,6 +302,19 @@ mod tests {
         assert_eq!(Isa::from_name("sse9"), None);
         assert_eq!(Isa::available().first(), Some(&Isa::Scalar));
         assert!(Simd::best().isa().is_available());
+        assert!(Isa::available().into_iter().all(Isa::is_of_this_architecture));
+    }
+
+    #[test]
+    fn a_cap_of_another_architecture_is_none() {
+        let own: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.is_of_this_architecture()).collect();
+        let richest = *own.last().unwrap();
+        for cap in Isa::ALL {
+            let expected = if cap.is_of_this_architecture() { cap } else { richest };
+            assert_eq!(Isa::richest(&own, Some(cap)), expected);
+            assert_eq!(Isa::richest(&[Isa::Scalar], Some(cap)), Isa::Scalar);
+        }
+        assert_eq!(Isa::richest(&own, None), richest);
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn band<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [
         4 => return interleave::<T, 4>(x, columns, first, out),
         _ => {}
     }
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if size_of::<T>() == 1 && columns >= SQUARE && rows >= SQUARE {
         return band_of_bytes(x, rows, columns, first, out);
     }
@@ -83,11 +83,11 @@ fn band<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [
 }
 
 /// Rows and columns of the squares that bytes are transposed in.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const SQUARE: usize = 16;
 
 /// [`band`] for elements of one byte, of which there is at least one square.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn band_of_bytes<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, out: &mut [T]) {
     let count = out.len() / rows;
     assert!(size_of::<T>() == 1 && rows >= SQUARE && columns >= SQUARE && first + count <= columns);
@@ -115,21 +115,30 @@ fn band_of_bytes<T: Copy>(x: &[T], rows: usize, columns: usize, first: usize, ou
 ///
 /// # Safety
 /// Sixteen bytes may be read at each of sixteen rows from `from` on, and written likewise.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 unsafe fn transpose_square(from: *const u8, from_step: usize, to: *mut u8, to_step: usize) {
-    use std::arch::x86_64::*;
-    // SAFETY: the caller's; every machine of the architecture has SSE2.
+    #[cfg(target_arch = "aarch64")]
+    use std::arch::aarch64::{vld1q_u8 as load, vst1q_u8 as store, vzip1q_u8 as low, vzip2q_u8 as high};
+    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::{__m128i, _mm_unpackhi_epi8 as high, _mm_unpacklo_epi8 as low};
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's of both.
+    let (load, store) = unsafe {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_storeu_si128};
+        (|from: *const u8| _mm_loadu_si128(from.cast()), |to: *mut u8, row: __m128i| _mm_storeu_si128(to.cast(), row))
+    };
+    // SAFETY: the caller's; every machine of these architectures has SSE2 or NEON.
     unsafe {
-        let mut rows: [__m128i; 16] = std::array::from_fn(|r| _mm_loadu_si128(from.add(r * from_step).cast()));
+        let mut rows: [_; 16] = std::array::from_fn(|r| load(from.add(r * from_step)));
         // Four rounds of a perfect shuffle of the rows' bytes bring byte c of row r to byte r of row c.
         for _ in 0..4 {
             rows = std::array::from_fn(|i| {
                 let (a, b) = (rows[i / 2], rows[i / 2 + 8]);
-                if i % 2 == 0 { _mm_unpacklo_epi8(a, b) } else { _mm_unpackhi_epi8(a, b) }
+                if i % 2 == 0 { low(a, b) } else { high(a, b) }
             });
         }
         for (r, row) in rows.into_iter().enumerate() {
-            _mm_storeu_si128(to.add(r * to_step).cast(), row);
+            store(to.add(r * to_step), row);
         }
     }
 }

@@ -45,8 +45,13 @@ fn vectors(simd: Simd, x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usize {
     }
     #[cfg(target_arch = "x86_64")]
     if simd.isa() != Isa::Scalar {
-        // SAFETY: every set but the scalar one has AVX2; both slices have the same length.
+        // SAFETY: every set of x86 but the scalar one has AVX2; both slices have the same length.
         return unsafe { super::avx2::lookup8(x, table, out) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if simd.isa() != Isa::Scalar {
+        // SAFETY: every set of AArch64 but the scalar one has NEON; both slices have the same length.
+        return unsafe { super::neon::lookup8(x, table, out) };
     }
     let _ = (simd, Isa::Scalar, table);
     0

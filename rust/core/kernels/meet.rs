@@ -132,17 +132,21 @@ multiversion! {
 
 /// The entries of the codes.
 fn look_up(simd: Simd, codes: &[u8], table: &ByteEntries, onto: Option<Meeting>, out: &mut [i32]) {
-    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if simd.isa() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
         let mut entries = [0i32; BLOCK];
         let entries = &mut entries[..codes.len()];
         // SAFETY: the `Simd` and the test prove the features; both slices have the same length.
-        done = unsafe { super::avx512::lookup8_i32(codes, &table.planes, entries) };
+        let done = unsafe { super::avx512::lookup8_i32(codes, &table.planes, entries) };
         join_entries(simd, &entries[..done], onto, out);
+        return join_scalar(&codes[done..], table, onto, &mut out[done..]);
     }
     let _ = (simd, Isa::Scalar, &table.planes);
-    join(codes[done..].iter().map(|&c| table.entries[usize::from(c)]), onto, &mut out[done..]);
+    join_scalar(codes, table, onto, out);
+}
+
+fn join_scalar(codes: &[u8], table: &ByteEntries, onto: Option<Meeting>, out: &mut [i32]) {
+    join(codes.iter().map(|&c| table.entries[usize::from(c)]), onto, out);
 }
 
 multiversion! {

@@ -9,6 +9,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod byte_form;
 pub mod code;
 mod conv;
 mod depthwise;
@@ -21,6 +22,8 @@ mod layout;
 mod lookup;
 mod matmul;
 mod meet;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod pair_saturating;
 mod pairs;

@@ -1,6 +1,11 @@
 //! Weights laid out for the 8-bit dot product: `K` in groups of four, `N` in panels of sixteen columns.
+//!
+//! On machines with 8-bit matrix products, which take eight consecutive `k` of two columns, the two lines of each pair of
+//! groups of a run are interleaved by column; see [`Pairing`].
 
 use super::code::Code8;
+use super::isa::Isa;
+use std::sync::OnceLock;
 
 /// Columns of one panel.
 pub const PANEL: usize = 16;
@@ -9,6 +14,37 @@ pub const PANEL: usize = 16;
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub [i8; 64]);
+
+/// How the groups of a run lie in their lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pairing {
+    /// Each group is a line.
+    Apart,
+    /// Groups `2·i` and `2·i + 1` of a run share two lines: byte `8·column + (k mod 8)` of both. The last group of an odd
+    /// number is a line.
+    Interleaved,
+}
+
+impl Pairing {
+    /// The one that suits the richest instruction set of this machine. Kernels of all its sets read it.
+    pub(crate) fn of_this_machine() -> Pairing {
+        static PAIRING: OnceLock<Pairing> = OnceLock::new();
+        *PAIRING.get_or_init(|| match Isa::NeonI8mm.is_available() {
+            true => Pairing::Interleaved,
+            false => Pairing::Apart,
+        })
+    }
+
+    /// Line and first byte of the four bytes of `column` of group `group` in a run of `per_run` groups.
+    #[inline(always)]
+    pub(crate) fn place(self, per_run: usize, group: usize, column: usize) -> (usize, usize) {
+        let first = group & !1;
+        if self == Pairing::Apart || first + 1 == per_run {
+            return (group, 4 * column);
+        }
+        (first + column / 8, column % 8 * 8 + group % 2 * 4)
+    }
+}
 
 /// A `K × N` matrix of 8-bit weights, packed once.
 ///
@@ -21,6 +57,7 @@ pub struct PackedWeights {
     runs: usize,
     run: usize,
     n: usize,
+    pairing: Pairing,
     lines: Vec<Line>,
     raw_sums: Vec<i32>,
     row_sum_factors: Option<Vec<i32>>,
@@ -53,16 +90,17 @@ impl PackedWeights {
         };
         let (k, per_run) = (runs * run, run.div_ceil(4));
         let groups = runs * per_run;
+        let pairing = Pairing::of_this_machine();
         let mut lines = vec![Line([0; 64]); groups * n.div_ceil(PANEL)];
         let mut raw_sums = vec![0i32; n];
         let mut weights = vec![W::default(); k];
         for (c, sum) in raw_sums.iter_mut().enumerate() {
             column(c, &mut weights);
             let lines = lines[c / PANEL * groups..].chunks_exact_mut(per_run.max(1));
-            let slot = c % PANEL * 4;
             for (lines, weights) in lines.zip(weights.chunks_exact(run.max(1))) {
-                for (line, quad) in lines.iter_mut().zip(weights.chunks(4)) {
-                    for (to, w) in line.0[slot..slot + 4].iter_mut().zip(quad) {
+                for (group, quad) in weights.chunks(4).enumerate() {
+                    let (line, slot) = pairing.place(per_run, group, c % PANEL);
+                    for (to, w) in lines[line].0[slot..slot + 4].iter_mut().zip(quad) {
                         let w = w.to_i32() - offset;
                         *to = w as i8;
                         *sum = sum.wrapping_add(w);
@@ -74,7 +112,7 @@ impl PackedWeights {
         let depth = k as i32;
         let column_sums = raw_sums.iter().zip(&factors).map(|(&s, &f)| s.wrapping_add(f.wrapping_mul(depth))).collect();
         let row_sum_factors = factors.iter().any(|&f| f != 0).then_some(factors);
-        PackedWeights { runs, run, n, lines, raw_sums, row_sum_factors, column_sums }
+        PackedWeights { runs, run, n, pairing, lines, raw_sums, row_sum_factors, column_sums }
     }
 
     /// Packs a row-major `K × N` matrix (the layout of the right operand of a MatMul).
@@ -130,19 +168,24 @@ impl PackedWeights {
         &self.lines[panel * self.groups()..]
     }
 
+    /// How the groups of a run lie in their lines.
+    pub(crate) fn pairing(&self) -> Pairing {
+        self.pairing
+    }
+
     /// Per-column factors of the sum of the activations, where any is not zero.
     pub(crate) fn row_sum_factors(&self) -> Option<&[i32]> {
         self.row_sum_factors.as_deref()
     }
 
-    /// Accumulators that the kernels start from: `init`, less `128·Σw'` where activations are signed and enter as
-    /// `x + 128`, so that the result equals `init + Σ x·w'`.
-    pub(crate) fn kernel_init(&self, init: &[i32], signed: bool) -> Vec<i32> {
+    /// Accumulators that the kernels start from: `init`, less `excess·Σw'` where activations enter as `x + excess`, so that
+    /// the result equals `init + Σ x·w'`.
+    pub(crate) fn kernel_init(&self, init: &[i32], excess: i32) -> Vec<i32> {
         assert!(init.is_empty() || init.len() == self.n, "one initial accumulator per column");
         let mut out = vec![0i32; self.panels() * PANEL];
         for (c, o) in out.iter_mut().take(self.n).enumerate() {
             let start = if init.is_empty() { 0 } else { init[c] };
-            *o = if signed { start.wrapping_sub(self.raw_sums[c].wrapping_mul(128)) } else { start };
+            *o = start.wrapping_sub(self.raw_sums[c].wrapping_mul(excess));
         }
         out
     }
@@ -164,10 +207,30 @@ mod tests {
         let weights: Vec<i8> = (0..5 * 18).map(|v| v as i8).collect();
         let packed = PackedWeights::from_kn(5, 18, &[], &weights);
         assert_eq!((packed.panels(), packed.groups()), (2, 2));
-        assert_eq!(packed.lines_from(0)[0].0[4 * 3 + 2], weights[2 * 18 + 3]);
-        assert_eq!(packed.lines_from(1)[1].0[4], weights[4 * 18 + 17]);
-        assert_eq!(packed.lines_from(1)[1].0[5], 0);
+        let byte = |k: usize, n: usize| {
+            let (line, slot) = packed.pairing().place(2, k / 4, n % 16);
+            packed.lines_from(n / 16)[line].0[slot + k % 4]
+        };
+        assert_eq!(byte(2, 3), weights[2 * 18 + 3]);
+        assert_eq!(byte(4, 17), weights[4 * 18 + 17]);
+        assert_eq!((byte(5, 17), byte(4, 18)), (0, 0));
         assert_eq!(packed.column_sums()[1], (0..5).map(|k| i32::from(weights[k * 18 + 1])).sum::<i32>());
+    }
+
+    #[test]
+    fn pairs_of_groups_are_eight_bytes_per_column() {
+        assert_eq!(Pairing::Apart.place(3, 1, 9), (1, 36));
+        for per_run in 1..5 {
+            let mut seen = vec![[false; PANEL]; per_run * 4];
+            for (group, column) in (0..per_run).flat_map(|g| (0..PANEL).map(move |c| (g, c))) {
+                let (line, byte) = Pairing::Interleaved.place(per_run, group, column);
+                let last = group + 1 == per_run && per_run % 2 == 1;
+                let expected =
+                    if last { group * 64 + 4 * column } else { group / 2 * 128 + 8 * column + group % 2 * 4 };
+                assert_eq!(line * 64 + byte, expected, "{per_run} {group} {column}");
+                assert!(!std::mem::replace(&mut seen[line * 4 + byte / 16][byte % 16], true));
+            }
+        }
     }
 
     #[test]

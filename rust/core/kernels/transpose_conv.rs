@@ -3,6 +3,7 @@
 //! Which taps reach an output depends only on its position modulo the stride, so each such phase is a dense product with
 //! its own packed weights. Taps that reach outside of the input read the zero point and add nothing.
 
+use super::byte_form::ByteForm;
 use super::code::{Code, Code8};
 use super::conv::emit;
 use super::epilogue::{Accumulators, Epilogue};
@@ -85,20 +86,20 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
         phase.groups.len() == shape.groups && phase.groups.iter().all(|g| g.k() == depth && g.n() == group_out)
     };
     assert!(weights.phases.iter().all(fits), "weights of the same shape");
+    let form = ByteForm::new(engine.simd(), X::SIGNED);
     let inits: Vec<Vec<Vec<i32>>> = weights
         .phases
         .iter()
         .map(|phase| {
             let init = |(g, packed): (usize, &PackedWeights)| {
                 let bias = if bias.is_empty() { bias } else { &bias[g * group_out..(g + 1) * group_out] };
-                packed.kernel_init(&packed.centred_init(bias, zero_point.to_i32()), X::SIGNED)
+                packed.kernel_init(&packed.centred_init(bias, zero_point.to_i32()), form.excess)
             };
             phase.groups.iter().enumerate().map(init).collect()
         })
         .collect();
     let bytes = X::bytes(x);
     let zero = X::bytes(&[zero_point])[0];
-    let flip = if X::SIGNED { 0x80 } else { 0 };
     let [height, width] = shape.output;
     engine.for_each_chunk(out, width * channels, |line, out| {
         let (image, y) = (line / height, line % height);
@@ -113,7 +114,7 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
             let stride = depth.next_multiple_of(4);
             let mut part = vec![0i32; pixels.len() * group_out];
             for (g, packed) in phase.groups.iter().enumerate() {
-                let mut rows = vec![zero ^ flip; pixels.len() * stride];
+                let mut rows = vec![zero ^ form.flip; pixels.len() * stride];
                 for (r, &x_at) in pixels.iter().enumerate() {
                     for (t, &[ky, kx]) in phase.taps.iter().enumerate() {
                         let (Some(iy), Some(ix)) = (shape.source(0, y, ky), shape.source(1, x_at, kx)) else {
@@ -122,11 +123,11 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
                         let pixel = (image * shape.input[0] + iy) * shape.input[1] + ix;
                         let from = &bytes[pixel * shape.in_channels + g * group_in..][..group_in];
                         let to = &mut rows[r * stride + t * group_in..][..group_in];
-                        to.iter_mut().zip(from).for_each(|(to, &from)| *to = from ^ flip);
+                        to.iter_mut().zip(from).for_each(|(to, &from)| *to = from ^ form.flip);
                     }
                 }
                 let starts: Vec<usize> = (0..pixels.len()).map(|r| r * stride).collect();
-                let lhs = Lhs { bytes: &rows, rows: &starts, runs: &[0], signed: X::SIGNED };
+                let lhs = Lhs { bytes: &rows, rows: &starts, runs: &[0], form };
                 let place = Place { row: 0, channel: 0 };
                 let (panels, init) = (0..packed.panels(), &inits[index][g]);
                 tile(

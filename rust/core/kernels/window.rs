@@ -1,5 +1,5 @@
-//! Activations as the 8-bit kernels read them: unsigned bytes with the padding around them, so that the window of every
-//! output pixel is the same set of runs of neighbouring bytes, seen from its first one.
+//! Activations as the 8-bit kernels read them: bytes with the padding around them, so that the window of every output pixel
+//! is the same set of runs of neighbouring bytes, seen from its first one.
 
 use super::isa::Engine;
 use super::shape::ConvShape;

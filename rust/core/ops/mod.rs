@@ -93,6 +93,18 @@ pub struct Fact {
     pub encoding: Option<Arc<Encoding>>,
 }
 
+impl Fact {
+    /// Bytes of the value in the float graph.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_as(self.dtype)
+    }
+
+    /// Bytes of as many elements of another type.
+    pub fn bytes_as(&self, dtype: DType) -> u64 {
+        self.shape.iter().fold(dtype.size() as u64, |bytes, &d| bytes.saturating_mul(d as u64))
+    }
+}
+
 /// A node with the facts of its tensors. Optional inputs and outputs that are left out are `None`.
 pub struct Facts<'a> {
     /// The node.

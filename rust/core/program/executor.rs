@@ -15,7 +15,7 @@ pub enum Evaluator {
 /// The widest vectors that the tile executor may use; narrower where the machine has none of this width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Vectors {
-    /// What every machine of the architecture has.
+    /// What every machine of the architecture has: SSE2 on x86-64, NEON on AArch64.
     Plain,
     /// AVX2.
     Bits256,

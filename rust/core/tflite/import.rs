@@ -22,6 +22,7 @@ const TO_BACK: [usize; 4] = [0, 2, 3, 1];
 
 /// The graph of a file, not yet checked.
 pub fn import(file: &File<'_>) -> Result<Graph> {
+    check_writers(file)?;
     let mut builder = Builder::new(file);
     builder.ports()?;
     for op in &file.operators {
@@ -31,6 +32,23 @@ pub fn import(file: &File<'_>) -> Result<Graph> {
             .map_err(|e| e.at_node(&op.name, op.kind))?;
     }
     Ok(builder.finish())
+}
+
+/// Refuses files where two operators write a tensor, or one writes what is given. Tensors that are one in the graph, such as
+/// the codes and the reals of an output, would hide it.
+fn check_writers(file: &File<'_>) -> Result<()> {
+    let mut given = vec![false; file.tensors.len()];
+    file.inputs.iter().for_each(|&t| given[t] = true);
+    for op in &file.operators {
+        for &t in &op.outputs {
+            if std::mem::replace(&mut given[t], true) {
+                let message = "the tensor is written twice, or is an input and written";
+                let error = Error::invalid("tensor_twice", format!("{message}, in the end by '{}'", op.name));
+                return Err(error.at_tensor(&file.tensors[t].name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An operator, and whether it takes turned images as the graph has them.
@@ -58,6 +76,8 @@ pub struct Builder<'s, 'f> {
     /// Results in the file's order that have yet to be turned.
     pending: Vec<(TensorId, TensorId)>,
     names: HashSet<String>,
+    /// Constants of the file whose names the graph has.
+    named: HashSet<usize>,
     /// How many operators read each tensor.
     readers: Vec<usize>,
 }
@@ -77,6 +97,7 @@ impl<'s, 'f> Builder<'s, 'f> {
             constants: HashMap::new(),
             pending: Vec::new(),
             names: file.tensors.iter().map(|t| t.name.clone()).collect(),
+            named: HashSet::new(),
             readers,
         }
     }
@@ -198,11 +219,16 @@ impl<'s, 'f> Builder<'s, 'f> {
             let moved = *axis + lead;
             *axis = if order.is_empty() { moved } else { order.iter().position(|&a| a == moved).unwrap_or(moved) };
         }
-        let first = !self.constants.keys().any(|(other, ..)| *other == t);
-        let name = if first { tensor.name.clone() } else { self.fresh(tensor.name.clone()) };
+        let name = self.name_of(t);
         let id = self.add_constant(name, values, encoding)?;
         self.constants.insert(key, id);
         Ok(id)
+    }
+
+    /// The name of a constant of the file; further ones for its further forms in the graph.
+    pub fn name_of(&mut self, t: usize) -> String {
+        let name = self.file.tensors[t].name.clone();
+        if self.named.insert(t) { name } else { self.fresh(name) }
     }
 
     /// A constant of the graph; `values` are codes where there is an encoding.

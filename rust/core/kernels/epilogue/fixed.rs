@@ -78,6 +78,9 @@ impl<O: Code> Epilogue for DoubleRounding<O> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::double_rounding(self, tile, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { super::neon::double_rounding(self, tile, out) },
             _ => self.apply_scalar(tile, out, 0),
         }
     }
@@ -243,6 +246,9 @@ impl<O: Code> Epilogue for MulShift<O> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::mul_shift(self, tile, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { super::neon::mul_shift(self, tile, out) },
             _ => self.apply_scalar(tile, out, 0),
         }
     }

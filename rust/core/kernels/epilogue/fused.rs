@@ -5,6 +5,7 @@ use super::{Clip, Code, FloatScale};
 
 /// The last step of every fused form: `sat8(v + zero_point)` of a 32-bit value, as bytes.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 kernels alone fuse epilogues"))]
 pub struct Bytes {
     /// Added to the value, which may saturate to 16 bits before and after.
     pub(crate) zero_point: i16,
@@ -82,6 +83,7 @@ impl Fused<'_> {
     }
 
     /// Channels that there are parameters for.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 kernels alone fuse epilogues"))]
     pub(crate) fn channels(&self) -> usize {
         match self {
             Fused::FloatScale { scale, .. } => scale.len(),

@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod fixed;
 mod fused;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 pub use fixed::{DoubleRounding, MulShift, ShiftRounding, Width};
 pub use fused::{Bytes, Fused};
@@ -138,6 +140,9 @@ impl<O: Code> Epilogue for FloatScale<O> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::float_scale(self, tile, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::float_scale(self, tile, out) },
             _ => self.apply_scalar(tile, out, 0),
         }
     }

@@ -147,6 +147,9 @@ fn multiply(simd: Simd, a: &[f32], stride: usize, rows: usize, lines: &[Line], k
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::multiply(a, stride, rows, lines, k, sums) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { super::neon::multiply(a, stride, rows, lines, k, sums) },
         _ => {
             for (r, sums) in sums.chunks_exact_mut(2 * PANEL).take(rows).enumerate() {
                 sums.fill(0.0);

@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod conv;
 mod gemm;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pool;
 
 pub use conv::{FloatConvWeights, FloatTransposeWeights, conv_transpose2d_f32, conv2d_f32};

@@ -6,7 +6,7 @@ use crate::program::Vectors;
 /// Instruction set that the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
-    /// What every machine of the architecture has.
+    /// What every machine of the architecture has; on AArch64 that is NEON.
     Plain,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -66,15 +66,15 @@ macro_rules! pass {
             $($arg: $of),+
         ) {
             // 128-bit lanes have no vectors.
-            let vectors = R::VECTORS $(&& $lane::VECTORS)+;
+            let level = if R::VECTORS $(&& $lane::VECTORS)+ { level } else { Level::Plain };
             match level {
                 // SAFETY: `Level::of_this_machine` found the features.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 if vectors => unsafe { $avx512($f, $out, $($arg),+) },
+                Level::Avx512 => unsafe { $avx512($f, $out, $($arg),+) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 if vectors => unsafe { $avx2($f, $out, $($arg),+) },
-                _ => $plain($f, $out, $($arg),+),
+                Level::Avx2 => unsafe { $avx2($f, $out, $($arg),+) },
+                Level::Plain => $plain($f, $out, $($arg),+),
             }
         }
     };

@@ -233,6 +233,7 @@ fn write_case(dir: &Path, case: &Prepared<'_>) -> Result<()> {
         "format": FORMAT,
         "id": c.id,
         "op": c.op,
+        "domain": c.domain,
         "attributes": c.attributes,
         "inputs": inputs,
         "outputs": [named(c.output()?, OUTPUT.into())],

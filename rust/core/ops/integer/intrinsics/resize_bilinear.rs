@@ -104,10 +104,15 @@ pub(super) fn prepare_q11(facts: &Facts<'_>, _context: &Context<'_>) -> Result<B
     prepare(facts, taps_q11, 11, Rounding::HalfUp)
 }
 
-/// Fails for scales that are not the ratios of the sizes, from which alone these kernels take positions.
+/// Fails for scales that are not the ratios of the sizes, from which alone these kernels take positions, and for filters that
+/// widen.
 pub(super) fn require_sizes(facts: &Facts<'_>) -> Result<()> {
     let op = if facts.node.op_type == "Upsample" { ResizeOp::Upsample } else { ResizeOp::Resize };
-    match op.plan(facts)?.follows_sizes() {
+    let plan = op.plan(facts)?;
+    if plan.axes.iter().flatten().any(|axis| axis.antialias && axis.scale < 1.0) {
+        return Err(facts.unsupported("antialias"));
+    }
+    match plan.follows_sizes() {
         true => Ok(()),
         false => Err(facts.unsupported("scales other than the ratios of the sizes")),
     }
