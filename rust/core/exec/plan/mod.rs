@@ -167,11 +167,8 @@ impl<'a> Planner<'a> {
             } else {
                 let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
                 let turned = layout == Layout::ChannelsLast;
-                let real = if turned {
-                    self.step(LAYOUT, turn, Source::Slot(slot), (port.tensor, Form::Real))
-                } else {
-                    slot
-                };
+                let real =
+                    if turned { self.step(LAYOUT, turn, Source::Slot(slot), (port.tensor, Form::Real)) } else { slot };
                 self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));
