@@ -89,7 +89,7 @@ impl Builder {
         let reals = codes.iter().enumerate().map(|(i, &c)| (f64::from(c) * scale_of(i)) as f32).collect();
         self.graph.add_tensor(TensorInfo {
             name,
-            constant: Some(Arc::new(Tensor::f32(shape, reals))),
+            constant: Some(Tensor::f32(shape, reals).into()),
             codes: Some(Arc::new(Tensor::new(shape.to_vec(), Data::I8(codes)).unwrap())),
             encoding: Some(Arc::new(encoding)),
             ..TensorInfo::default()
@@ -100,7 +100,7 @@ impl Builder {
         let name = self.name("c");
         self.graph.add_tensor(TensorInfo {
             name,
-            constant: Some(Arc::new(tensor)),
+            constant: Some(tensor.into()),
             encoding: encoding.map(Arc::new),
             ..TensorInfo::default()
         })

@@ -7,7 +7,7 @@ use super::placement::{Note, Placed};
 use super::step::{NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Clamp, Node, TensorId, qdq};
+use crate::graph::{Clamp, Constant, Node, TensorId, qdq};
 use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
@@ -243,7 +243,8 @@ impl<'a> Planner<'a> {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
                 self.used(self.spec.constant_rule());
             }
-            let held = self.held_in(t).map(|n| narrowed(self.context.pool, constant, n).map(Arc::new)).transpose()?;
+            let held =
+                self.held_in(t).map(|n| narrowed(self.context.pool, constant, n)).transpose()?.map(Constant::from);
             self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
@@ -297,15 +298,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn constant_value(&self, fact: &Fact, constant: &Arc<Tensor>, form: Form, layout: Layout) -> Result<Source> {
+    fn constant_value(&self, fact: &Fact, constant: &Constant, form: Form, layout: Layout) -> Result<Source> {
         let value = match form {
             Form::Real => match (&fact.encoding, self.spec.execution) {
                 (Some(encoding), Execution::Integer | Execution::FakeQuant) if constant.dtype() == DType::F32 => {
                     // What a float kernel reads of a quantized constant is what its codes stand for.
                     let is_bias = encoding.bitwidth == 32;
-                    if is_bias { constant.clone() } else { self.dequantized_constant(fact, encoding)? }
+                    if is_bias { constant.shared().clone() } else { self.dequantized_constant(fact, encoding)? }
                 }
-                _ => constant.clone(),
+                _ => constant.shared().clone(),
             },
             Form::Codes => quantizers::quantize_constant(self.spec, fact, &self.context)?,
             Form::CodesAs(target) => {
@@ -408,7 +409,7 @@ impl<'a> Planner<'a> {
                     let message = format!("{computed:?} was computed, {inferred:?} inferred; please report this");
                     return Err(Error::invalid("inferred", message));
                 }
-                fact.constant = Some(Arc::new(value));
+                fact.constant = Some(value.into());
             }
         }
         self.report(facts.node, "folded", None);
@@ -637,7 +638,7 @@ impl<'a> Planner<'a> {
         for (t, fact) in node.inputs.iter().zip(&mut known) {
             let source = t.map(|t| self.value(t, Form::Real, Layout::RowMajor)).transpose()?;
             if let (Some(Source::Constant(value)), Some(fact)) = (&source, fact) {
-                fact.constant = Some(value.clone());
+                fact.constant = Some(value.clone().into());
             }
             inputs.push(source);
         }

@@ -255,7 +255,7 @@ pub fn encode(name: &str, dtype: DType, tensor: &Tensor) -> Result<TensorProto> 
         dims: tensor.shape().iter().map(|&d| d as i64).collect(),
         data_type: Some(number(dtype)),
         name: Some(name.to_string()),
-        raw_data: Some(raw),
+        raw_data: Some(raw.into()),
         ..TensorProto::default()
     })
 }
@@ -295,6 +295,7 @@ fn pack(codes: impl Iterator<Item = (i8, u8, bool)>, name: &str) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::bytes::Bytes;
 
     fn proto(data_type: i32, dims: &[i64]) -> TensorProto {
         TensorProto { dims: dims.to_vec(), data_type: Some(data_type), ..TensorProto::default() }
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn four_bit_codes_lie_low_half_first() {
-        let raw = Some(vec![0x8F, 0x07]);
+        let raw = Some(Bytes::from_static(&[0x8F, 0x07]));
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT4, &[3]) }, None).unwrap();
         assert_eq!((dtype, t.data()), (DType::I4, &Data::I8(vec![-1, -8, 7])));
         let (dtype, t) = decode(TensorProto { raw_data: raw, ..proto(data_type::UINT4, &[3]) }, None).unwrap();

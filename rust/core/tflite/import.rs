@@ -5,7 +5,7 @@ use super::operators;
 use super::reader::{File, Operator, Tensor as FileTensor};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Clamp, Dim, Graph, Node, Port, TensorId, TensorInfo, parameters};
+use crate::graph::{Attribute, Clamp, Constant, Dim, Graph, Node, Port, TensorId, TensorInfo};
 use crate::map_data;
 use crate::tensor::{DType, Tensor, strides};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -207,19 +207,21 @@ impl<'s, 'f> Builder<'s, 'f> {
 
     /// A constant of the graph; `values` are codes where there is an encoding.
     pub fn add_constant(&mut self, name: String, values: Tensor, encoding: Option<Encoding>) -> Result<TensorId> {
+        let encoding = encoding.map(Arc::new);
         let (constant, codes) = match &encoding {
-            None => (values, None),
+            None => (Constant::from(values), None),
             Some(encoding) => {
-                let reals = parameters::dequantize(&values, encoding).map_err(|e| e.at_tensor(&name))?;
-                (reals, Some(Arc::new(values)))
+                let codes = Arc::new(values);
+                let reals = Constant::dequantized(codes.clone(), encoding.clone(), DType::F32);
+                (reals.map_err(|e| e.at_tensor(&name))?, Some(codes))
             }
         };
         Ok(self.graph.add_tensor(TensorInfo {
             name,
             dtype: Some(constant.dtype()),
-            constant: Some(Arc::new(constant)),
+            constant: Some(constant),
             codes,
-            encoding: encoding.map(Arc::new),
+            encoding,
             ..TensorInfo::default()
         }))
     }
@@ -231,7 +233,7 @@ impl<'s, 'f> Builder<'s, 'f> {
         self.graph.add_tensor(TensorInfo {
             name,
             dtype: Some(DType::I64),
-            constant: Some(Arc::new(constant)),
+            constant: Some(constant.into()),
             ..TensorInfo::default()
         })
     }
@@ -242,7 +244,7 @@ impl<'s, 'f> Builder<'s, 'f> {
         self.graph.add_tensor(TensorInfo {
             name,
             dtype: Some(DType::F32),
-            constant: Some(Arc::new(Tensor::f32(&[], vec![value]))),
+            constant: Some(Tensor::f32(&[], vec![value]).into()),
             ..TensorInfo::default()
         })
     }
