@@ -53,22 +53,31 @@ impl PackedWeights {
         };
         let (k, per_run) = (runs * run, run.div_ceil(4));
         let groups = runs * per_run;
-        let mut lines = vec![Line([0; 64]); groups * n.div_ceil(PANEL)];
+        let mut lines = Vec::with_capacity(groups * n.div_ceil(PANEL));
         let mut raw_sums = vec![0i32; n];
         let mut weights = vec![W::default(); k];
-        for (c, sum) in raw_sums.iter_mut().enumerate() {
-            column(c, &mut weights);
-            let lines = lines[c / PANEL * groups..].chunks_exact_mut(per_run.max(1));
-            let slot = c % PANEL * 4;
-            for (lines, weights) in lines.zip(weights.chunks_exact(run.max(1))) {
-                for (line, quad) in lines.iter_mut().zip(weights.chunks(4)) {
-                    for (to, w) in line.0[slot..slot + 4].iter_mut().zip(quad) {
+        // The columns of one panel, in quads.
+        let mut quads = vec![[0i8; 4]; groups * PANEL];
+        for (panel, sums) in raw_sums.chunks_mut(PANEL).enumerate() {
+            quads[sums.len() * groups..].fill([0; 4]);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                column(panel * PANEL + i, &mut weights);
+                let runs = quads[i * groups..].as_flattened_mut().chunks_exact_mut((per_run * 4).max(1));
+                for (to, weights) in runs.zip(weights.chunks_exact(run.max(1))) {
+                    for (to, w) in to.iter_mut().zip(weights) {
                         let w = w.to_i32() - offset;
                         *to = w as i8;
                         *sum = sum.wrapping_add(w);
                     }
                 }
             }
+            lines.extend((0..groups).map(|group| {
+                let mut line = Line([0; 64]);
+                for (to, column) in line.0.as_chunks_mut().0.iter_mut().zip(quads.chunks_exact(groups)) {
+                    *to = column[group];
+                }
+                line
+            }));
         }
         let factors: Vec<i32> = (0..n).map(|c| offset.wrapping_sub(zero_point(c))).collect();
         let depth = k as i32;

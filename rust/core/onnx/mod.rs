@@ -15,6 +15,7 @@ mod write;
 pub use qlinear::qlinear_model;
 pub use write::{Written, qdq_model, write, write_qlinear};
 
+use crate::arrays::Contents;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Graph, qdq};
 use prost::Message;
@@ -37,8 +38,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
             .at(Location::File(origin))
             .help("store its tensors as external data"));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(&origin, &e))?;
-    decode_unplaced(Bytes::from(bytes), path.parent()).map_err(|e| e.at(Location::File(origin)))
+    let contents = Contents::of(path).map_err(|e| Error::io(&origin, &e))?;
+    decode_unplaced(Bytes::from_owner(contents), path.parent()).map_err(|e| e.at(Location::File(origin)))
 }
 
 /// Reads a model from bytes. `origin` names them in errors; external data is looked for in `base_dir`, and refused where

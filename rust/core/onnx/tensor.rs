@@ -224,7 +224,7 @@ fn from_bytes(dtype: DType, raw: &[u8], count: usize) -> Result<Data> {
         DType::I64 => words!(I64, i64),
         DType::I32 => words!(I32, i32),
         DType::I16 => words!(I16, i16),
-        DType::I8 => words!(I8, i8),
+        DType::I8 => Data::I8(raw.iter().map(|&b| b as i8).collect()),
         DType::U64 => words!(U64, u64),
         DType::U32 => words!(U32, u32),
         DType::U16 => words!(U16, u16),

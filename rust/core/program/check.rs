@@ -9,6 +9,7 @@ use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::{Error, Result, nearest};
 use crate::num::FloatType;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -201,14 +202,15 @@ impl<'a> Lower<'a> {
             name: None,
             site: site.clone(),
         };
-        let cells: Vec<Cell> = (0..count)
-            .map(|channel| {
-                let missing: Cell = Err(site.error("program_rate", "value not known at prepare"));
-                let args: Vec<&Cell> =
-                    node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or(&missing)).collect();
-                eval::apply(&node, &args)
-            })
-            .collect();
+        let missing: OnceCell<Cell> = OnceCell::new();
+        let missing = || missing.get_or_init(|| Err(site.error("program_rate", "value not known at prepare")));
+        let mut args: Vec<&Cell> = Vec::with_capacity(node.args.len());
+        let mut cells: Vec<Cell> = Vec::with_capacity(count);
+        for channel in 0..count {
+            args.clear();
+            args.extend(node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or_else(missing)));
+            cells.push(eval::apply(&node, &args));
+        }
         node.range = eval::frozen_range(&cells);
         node.frozen = Some(cells);
         self.push(node)

@@ -7,7 +7,9 @@ use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Clamp, Constant, Dim, Graph, Node, Port, TensorId, TensorInfo};
 use crate::map_data;
-use crate::tensor::{DType, Tensor, strides};
+use crate::ops::strided::View;
+use crate::ops::transpose;
+use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -192,7 +194,7 @@ impl<'s, 'f> Builder<'s, 'f> {
             values = values.reshaped(shape)?;
         }
         if !order.is_empty() {
-            values = permuted(&values, order)?;
+            values = permuted(values, order)?;
         }
         if let Some(Encoding { granularity: Granularity::PerChannel { axis }, .. }) = &mut encoding {
             let moved = *axis + lead;
@@ -374,19 +376,34 @@ impl<'s, 'f> Builder<'s, 'f> {
 }
 
 /// A tensor with its axes in another order.
-fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
-    let steps = strides(tensor.shape());
-    let shape: Vec<usize> = order.iter().map(|&a| tensor.shape()[a]).collect();
-    let mut places = Vec::with_capacity(tensor.len());
-    if !tensor.is_empty() {
-        places.push(0);
-        for (&axis, &size) in order.iter().zip(&shape) {
-            let step = steps[axis];
-            places = places.iter().flat_map(|&p| (0..size).map(move |i| p + i * step)).collect();
+fn permuted(tensor: Tensor, order: &[usize]) -> Result<Tensor> {
+    let view = transpose::permuted(tensor.shape(), order);
+    let (shape, view) = (view.dims.clone(), view.merged());
+    // Axes that keep their order in memory, but for those of size 1, need no copy.
+    if tensor.is_empty() || view.strides.iter().all(|&s| s == 1) {
+        return tensor.reshaped(shape);
+    }
+    let data = map_data!(tensor.data(), v => in_order(v, &view));
+    Tensor::new(shape, data)
+}
+
+/// The elements that a view of several dimensions, none of them empty, gives in row-major order.
+fn in_order<T: Copy + Default>(elements: &[T], view: &View) -> Vec<T> {
+    let mut out = vec![T::default(); view.dims.iter().product()];
+    let [outer @ .., rows, columns] = view.dims.as_slice() else { return out };
+    let [outer_steps @ .., down, across] = view.strides.as_slice() else { return out };
+    for (i, out) in out.chunks_exact_mut(rows * columns).enumerate() {
+        let (mut rest, mut first) = (i, 0);
+        for (&size, &step) in outer.iter().zip(outer_steps).rev() {
+            first += (rest % size) * step.unsigned_abs();
+            rest /= size;
+        }
+        for column in 0..*columns {
+            let from = elements[first + column * across.unsigned_abs()..].iter().step_by(down.unsigned_abs());
+            out[column..].iter_mut().step_by(*columns).zip(from).for_each(|(to, &v)| *to = v);
         }
     }
-    let data = map_data!(tensor.data(), v => places.iter().map(|&p| v[p]).collect());
-    Tensor::new(shape, data)
+    out
 }
 
 /// Setting attributes while a node is made.
