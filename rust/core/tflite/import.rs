@@ -452,3 +452,27 @@ impl Attributes for Node {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Data, strides};
+
+    #[test]
+    fn axes_in_another_order_hold_the_same_elements() {
+        for shape in [[2, 3, 4, 5], [1, 3, 3, 7], [6, 1, 1, 5], [1, 1, 1, 1], [2, 0, 3, 1]] {
+            let len = shape.iter().product::<usize>();
+            let tensor = Tensor::new(shape.to_vec(), Data::U8((0..len).map(|i| i as u8).collect())).unwrap();
+            for order in [TO_FRONT, TO_BACK, [3, 0, 1, 2], [3, 2, 1, 0], [0, 1, 2, 3], [1, 0, 3, 2]] {
+                let turned = permuted(tensor.clone(), &order).unwrap();
+                assert_eq!(turned.shape(), order.map(|a| shape[a]));
+                let (from, to) = (strides(&shape), strides(turned.shape()));
+                let values = turned.to_i64().unwrap();
+                for i in 0..len {
+                    let place: usize = (0..4).map(|a| i / from[order[a]] % shape[order[a]] * to[a]).sum();
+                    assert_eq!(values[place], i as i64, "{shape:?} by {order:?}, element {i}");
+                }
+            }
+        }
+    }
+}

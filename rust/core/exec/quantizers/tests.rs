@@ -1,6 +1,7 @@
 use super::*;
 use crate::exec::testing::Builder;
 use crate::spec::Spec;
+use crate::tensor::Tensor;
 
 fn spec(placement: &str) -> Spec {
     Spec::parse(&format!("schema_version = 1\nname = \"t\"\n[placement]\n{placement}"), "t.toml")
