@@ -1,6 +1,7 @@
 //! Weights laid out for the 8-bit dot product: `K` in groups of four, `N` in panels of sixteen columns.
 
 use super::code::Code8;
+use super::isa::{Simd, multiversion};
 
 /// Columns of one panel.
 pub const PANEL: usize = 16;
@@ -9,6 +10,19 @@ pub const PANEL: usize = 16;
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub [i8; 64]);
+
+multiversion! {
+    /// Writes `weights - offset`, which are bytes, and adds them to `sum`.
+    fn shifted<W: Code8>(simd: Simd, weights: &[W], offset: i32, out: &mut [i8], sum: &mut i32) {
+        let mut total = 0i32;
+        for (to, w) in out.iter_mut().zip(weights) {
+            let w = w.to_i32() - offset;
+            *to = w as i8;
+            total = total.wrapping_add(w);
+        }
+        *sum = sum.wrapping_add(total);
+    }
+}
 
 /// A `K × N` matrix of 8-bit weights, packed once.
 ///
@@ -55,6 +69,7 @@ impl PackedWeights {
         let groups = runs * per_run;
         let mut lines = Vec::with_capacity(groups * n.div_ceil(PANEL));
         let mut raw_sums = vec![0i32; n];
+        let simd = Simd::best();
         let mut weights = vec![W::default(); k];
         // The columns of one panel, in quads.
         let mut quads = vec![[0i8; 4]; groups * PANEL];
@@ -64,11 +79,7 @@ impl PackedWeights {
                 column(panel * PANEL + i, &mut weights);
                 let runs = quads[i * groups..].as_flattened_mut().chunks_exact_mut((per_run * 4).max(1));
                 for (to, weights) in runs.zip(weights.chunks_exact(run.max(1))) {
-                    for (to, w) in to.iter_mut().zip(weights) {
-                        let w = w.to_i32() - offset;
-                        *to = w as i8;
-                        *sum = sum.wrapping_add(w);
-                    }
+                    shifted(simd, weights, offset, to, sum);
                 }
             }
             lines.extend((0..groups).map(|group| {
@@ -95,7 +106,9 @@ impl PackedWeights {
     /// Packs a row-major `N × K` matrix (one row per output channel).
     pub fn from_nk<W: Code8>(k: usize, n: usize, zero_points: &[i32], weights: &[W]) -> Self {
         assert_eq!(weights.len(), k * n, "weights and their shape");
-        Self::new(k, n, zero_points, |row, column| weights[column * k + row])
+        Self::in_runs([1, k], n, zero_points, |column, rows: &mut [W]| {
+            rows.copy_from_slice(&weights[column * k..][..k]);
+        })
     }
 
     /// Length of the sums.

@@ -135,6 +135,7 @@ impl Program {
                 .help("write wrap(…, i64) or sat(…, i64)"));
         }
         let order = lower.graph.reachable(result, false);
+        lower.graph.forget(&order, result);
         Ok(Compiled {
             channels: lower.channels,
             graph: lower.graph,
