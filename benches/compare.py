@@ -1,7 +1,9 @@
 """Latency, preparation and memory of nputwin beside the int8 runtimes, interleaved in one process.
 
 `make bench`, or `python benches/compare.py --help`. Ratios are medians over rounds in which both runners run one after
-the other, so that what else the machine does falls on both; the spread is that between the quartiles.
+the other, so that what else the machine does falls on both; the spread is that between the quartiles. Idle threads of a
+runner look out for work for some milliseconds after a run, on the cores that the other one is to use: a pause comes between
+the two, and each timed run follows one that is not timed.
 """
 
 from __future__ import annotations
@@ -65,11 +67,15 @@ def litert_runner(path: str, target: str, threads: int, batch: int) -> Run:
 
 def lite_image(kind: str, batch: int) -> np.ndarray:
     """Noise as codes, channels last; in float where the port is."""
-    noise = image(batch).transpose(0, 2, 3, 1)
+    noise = np.ascontiguousarray(image(batch).transpose(0, 2, 3, 1))
     return noise if "float" in kind else np.clip(np.round(noise * 40), -128, 127).astype(np.int8)
 
 
 RUNNERS = {"nputwin": nputwin_runner, "onnxruntime": onnxruntime_runner, "litert": litert_runner}
+
+
+PAUSE = 0.02
+"""Seconds until the threads of a runner sleep."""
 
 
 def interleaved(ours: Run, peer: Run, seconds: float) -> tuple[list[float], list[float]]:
@@ -80,6 +86,8 @@ def interleaved(ours: Run, peer: Run, seconds: float) -> tuple[list[float], list
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 9:
         for runner, into in zip((ours, peer), times, strict=True):
+            time.sleep(PAUSE)
+            runner()
             start = time.perf_counter()
             runner()
             into.append((time.perf_counter() - start) * 1e3)

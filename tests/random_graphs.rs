@@ -97,7 +97,7 @@ impl Drawing {
     fn step(&mut self, values: &[Value]) -> Value {
         let x = values[self.below(values.len())].clone();
         let [n, c, h, w] = x.shape;
-        match self.below(10) {
+        match self.below(12) {
             0 => {
                 let same: Vec<Value> = values.iter().filter(|v| v.shape == x.shape).cloned().collect();
                 let other = same[self.below(same.len())].clone();
@@ -124,8 +124,36 @@ impl Drawing {
                 );
                 if c > 60 { x } else { y }
             }
+            4 if c % 2 == 0 => self.shuffled(&x),
+            5 => {
+                let pads: Vec<i64> = (0..4).map(|_| self.below(3) as i64).collect();
+                let all = [0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]];
+                let pads_input = self.integers(&all);
+                let shape = [n, c, h + (pads[0] + pads[2]) as usize, w + (pads[1] + pads[3]) as usize];
+                let encoding = per_tensor(x.encoding.0, x.encoding.1, 8, self.signed);
+                let id = self.b.node("Pad", &[x.id, pads_input], &[], Some(encoding));
+                Value { id, shape, encoding: x.encoding }
+            }
             _ => self.conv(&x),
         }
+    }
+
+    fn integers(&mut self, values: &[i64]) -> TensorId {
+        self.b.constant(Tensor::new(vec![values.len()], Data::I64(values.to_vec())).expect("as many as it says"), None)
+    }
+
+    /// The channels of two groups in turn.
+    fn shuffled(&mut self, x: &Value) -> Value {
+        let [n, c, h, w] = x.shape.map(|d| d as i64);
+        let encoding = || per_tensor(x.encoding.0, x.encoding.1, 8, self.signed);
+        let encodings = [encoding(), encoding(), encoding()].map(Some);
+        let [apart, exchanged, joined] = encodings;
+        let shape = self.integers(&[n, 2, c / 2, h, w]);
+        let id = self.b.node("Reshape", &[x.id, shape], &[], apart);
+        let id = self.b.node("Transpose", &[id], &[("perm", ints(&[0, 2, 1, 3, 4]))], exchanged);
+        let shape = self.integers(&[n, c, h, w]);
+        let id = self.b.node("Reshape", &[id, shape], &[], joined);
+        Value { id, shape: x.shape, encoding: x.encoding }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::graph::TensorInfo;
 use crate::kernels::{Engine, transpose};
 use crate::map_data;
 use crate::ops::integer::Layout;
+use crate::ops::integer::channels_last::{channel_axes, transposed};
 use crate::ops::{Kernel, RunContext};
 use crate::tensor::{Data, Tensor};
 
@@ -53,7 +54,7 @@ pub fn graph_index(info: &TensorInfo, shape: &[usize], index: usize) -> usize {
     }
 }
 
-/// A tensor of rank 3 or 4 in another layout; its shape follows the order in memory.
+/// A tensor of rank 3 to 5 in another layout; its shape follows the order in memory.
 pub fn convert(tensor: &Tensor, to: Layout) -> Result<Tensor> {
     let (sizes, shape) = transposition(tensor.shape(), to)?;
     let data = map_data!(tensor.data(), v => {
@@ -66,30 +67,25 @@ pub fn convert(tensor: &Tensor, to: Layout) -> Result<Tensor> {
 
 /// The batched matrix transposition that brings a tensor of `shape` to a layout, and the shape of the result.
 fn transposition(shape: &[usize], to: Layout) -> Result<([usize; 3], Vec<usize>)> {
-    let [batch, first, .., last] = shape else {
-        return Err(Error::invalid("layout_rank", format!("a tensor of shape {shape:?} has no channels-last form")));
-    };
-    if !(3..=4).contains(&shape.len()) {
+    if !(3..=5).contains(&shape.len()) {
         return Err(Error::invalid("layout_rank", format!("a tensor of shape {shape:?} has no channels-last form")));
     }
-    Ok(match to {
-        Layout::ChannelsLast => {
-            let spatial = &shape[2..];
-            ([*batch, *first, spatial.iter().product()], [&[*batch], spatial, &[*first]].concat())
-        }
-        Layout::RowMajor => {
-            let spatial = &shape[1..shape.len() - 1];
-            ([*batch, spatial.iter().product(), *last], [&[*batch, *last], spatial].concat())
-        }
-    })
+    let (batch, rest) = (shape[0], &shape[1..]);
+    let channels = channel_axes(shape.len());
+    let (rows, columns) = rest.split_at(match to {
+        Layout::ChannelsLast => channels,
+        Layout::RowMajor => rest.len() - channels,
+    });
+    Ok(([batch, rows.iter().product(), columns.iter().product()], [&[batch], columns, rows].concat()))
 }
 
 /// Where an element of a tensor of `shape` (ONNX order) lies in the channels-last form.
 pub fn channels_last_index(shape: &[usize], index: usize) -> usize {
-    let spatial: usize = shape[2..].iter().product();
+    let axes = channel_axes(shape.len());
+    let (channels, spatial): (usize, usize) = (shape[1..=axes].iter().product(), shape[1 + axes..].iter().product());
     let (row, s) = (index / spatial, index % spatial);
-    let (n, c) = (row / shape[1], row % shape[1]);
-    (n * spatial + s) * shape[1] + c
+    let (n, c) = (row / channels, row % channels);
+    (n * spatial + s) * channels + c
 }
 
 /// Converts its argument to a layout.
@@ -108,22 +104,7 @@ impl Kernel for LayoutKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = inputs.first().copied().flatten().ok_or_else(|| Error::invalid("input_missing", "no argument"))?;
         let (sizes, shape) = transposition(x.shape(), self.to)?;
-        macro_rules! codes {
-            ($v:expr, $variant:ident) => {{
-                let mut out = context.buffer($v.len());
-                transpose(context.engine(), sizes, $v, &mut out);
-                Data::$variant(out)
-            }};
-        }
-        let data = match x.data() {
-            Data::U8(v) => codes!(v, U8),
-            Data::I8(v) => codes!(v, I8),
-            Data::U16(v) => codes!(v, U16),
-            Data::I16(v) => codes!(v, I16),
-            Data::F32(v) => codes!(v, F32),
-            _ => return Ok(vec![convert(x, self.to)?]),
-        };
-        Ok(vec![Tensor::new(shape, data)?])
+        Ok(vec![transposed(context, x, sizes, &shape)?])
     }
 }
 

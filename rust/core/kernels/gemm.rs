@@ -338,7 +338,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::epilogue::Accumulators;
+    use super::super::epilogue::{Accumulators, DoubleRounding, MulShift, ShiftRounding};
     use super::super::reference;
     use super::super::testing::{Random, on_every_engine};
     use super::*;
@@ -381,6 +381,58 @@ mod tests {
             gemm(engine, &a, 1, &packed, &[], &Accumulators, &mut out);
             assert_eq!(out[0], (-128i64 * 255 * 70_000) as i32);
         });
+    }
+
+    /// Runs an epilogue on accumulators that come out of the product: `init[c] + r·weight` for every byte `r`.
+    fn check_epilogue(epilogue: &impl Epilogue<Out = i8>, init: &[i32], weight: i8, twin: impl Fn(i32, usize) -> i32) {
+        let (n, a): (usize, Vec<u8>) = (init.len(), (0..=255).collect());
+        let packed = PackedWeights::from_kn(1, n, &[], &vec![weight; n]);
+        let acc = |r: usize, c: usize| init[c] + i32::from(a[r]) * i32::from(weight);
+        let expected: Vec<i8> = (0..256 * n).map(|i| twin(acc(i / n, i % n), i % n) as i8).collect();
+        on_every_engine(|engine| {
+            let mut out = vec![0i8; 256 * n];
+            gemm(engine, &a, 256, &packed, init, epilogue, &mut out);
+            assert!(out == expected, "{:?} {} threads", engine.simd(), engine.threads());
+        });
+    }
+
+    #[test]
+    fn epilogues_in_registers_equal_their_twins_on_ties() {
+        const N: usize = 53;
+        const REACH: u32 = 1 << 26;
+        let right: Vec<i32> = (0..N as i32).map(|c| c % 24).collect();
+        let mut random = Random::new(21);
+        let mut multiplier = random.ints(N, 1 << 30, i32::MAX);
+        // Half of the channels hit ties: with 2^30 the product is half of the accumulator.
+        multiplier.iter_mut().step_by(2).for_each(|m| *m = 1 << 30);
+        let offset = random.ints(N, -1 << 20, 1 << 20).iter().map(|&o| o.into()).collect::<Vec<i64>>();
+        // The doubling product shifts by 31 more.
+        let shift: Vec<u32> = right.iter().map(|&r| r as u32 + 31).collect();
+        for base in [-1, 0, 1, 3, -5, 77] {
+            let init: Vec<i32> = right.iter().map(|&r| (base << r.min(18)) - 128).collect();
+            for weight in [1, -1, 127] {
+                let make =
+                    || DoubleRounding::new(vec![0; N], multiplier.clone(), right.clone(), -3, -128, 127).unwrap();
+                let twin =
+                    |a, c: usize| reference::double_rounding(a, 0, multiplier[c], right[c] as u32, -3, -128, 127);
+                check_epilogue(&make(), &init, weight, twin);
+                check_epilogue(&make().within(REACH), &init, weight, twin);
+                for rounding in [ShiftRounding::Floor, ShiftRounding::HalfUp] {
+                    let (m, o, s) = (multiplier.clone(), offset.clone(), shift.clone());
+                    let whole = MulShift::new(m, o, s, rounding, 5, -128, 127).unwrap();
+                    let twin = |a, c: usize| {
+                        reference::mul_shift(a, multiplier[c], offset[c], shift[c], rounding, 5, -128, 127)
+                    };
+                    check_epilogue(&whole, &init, weight, twin);
+                    check_epilogue(&whole.within(REACH), &init, weight, twin);
+                    let (m, o, s) = (vec![23; N], offset.clone(), right.iter().map(|&r| r as u32).collect());
+                    let narrow = MulShift::new(m, o, s, rounding, 5, -128, 127).unwrap().within(REACH);
+                    let twin =
+                        |a, c: usize| reference::mul_shift(a, 23, offset[c], right[c] as u32, rounding, 5, -128, 127);
+                    check_epilogue(&narrow, &init, weight, twin);
+                }
+            }
+        }
     }
 
     #[test]

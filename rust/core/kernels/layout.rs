@@ -44,9 +44,13 @@ pub fn transpose<T: Copy + Send + Sync>(
     let width = if rows <= 4 { 1 << 12 } else { BLOCK };
     let bands = columns.div_ceil(width);
     if batch >= engine.threads() || bands == 1 {
-        engine.for_each_chunk(out, rows * columns, |i, out| {
-            for (b, out) in out.chunks_mut(width * rows).enumerate() {
-                band(&x[i * rows * columns..][..rows * columns], rows, columns, b * width, out);
+        let matrices = engine.share(batch, 1);
+        engine.for_each_chunk(out, matrices * rows * columns, |i, out| {
+            let x = x[i * matrices * rows * columns..].chunks_exact(rows * columns);
+            for (x, out) in x.zip(out.chunks_exact_mut(rows * columns)) {
+                for (b, out) in out.chunks_mut(width * rows).enumerate() {
+                    band(x, rows, columns, b * width, out);
+                }
             }
         });
         return;

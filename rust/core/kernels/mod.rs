@@ -20,10 +20,12 @@ pub mod isa;
 mod layout;
 mod lookup;
 mod matmul;
+mod meet;
 mod pack;
 mod pair_saturating;
 mod pairs;
 mod pool;
+mod quantize;
 pub mod reference;
 mod shape;
 mod team;
@@ -34,17 +36,20 @@ mod window;
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
 pub use epilogue::{
-    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatScale, Fused, MulShift, OutTile, ShiftRounding,
+    AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatAffine, FloatScale, Fused, MulShift, OutTile,
+    ShiftRounding, Width,
 };
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};
 pub use layout::{to_channels_first, to_channels_last, transpose};
 pub use lookup::{lookup8, lookup8_to, lookup16};
 pub use matmul::matmul;
+pub use meet::{Codes, MEET_CHANNELS, Part, meet};
 pub use pack::PackedWeights;
 pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating};
 pub use pairs::{FloatSum, float_sum, lookup_pairs};
 pub use pool::{max_pool, window_counts, window_sum};
+pub use quantize::{FloatQuantize, Nearest, any_nan, quantize};
 pub use shape::{ConvShape, PoolShape, TransposeShape};
 pub use team::Team;
 pub use transpose_conv::{TransposeWeights, conv_transpose2d, conv_transpose2d_wide};

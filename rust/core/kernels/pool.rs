@@ -69,13 +69,46 @@ pub(crate) fn fold_line<T: Copy, A: Copy>(
 
 multiversion! {
     fn maxima<T: Code>(simd: Simd, shape: &PoolShape, x: &[T], y: usize, out: &mut [T]) {
-        fold_line(shape, x, y, out, |acc, x, first| {
-            if first {
-                acc.copy_from_slice(x);
-            } else {
-                acc.iter_mut().zip(x).for_each(|(a, &x)| *a = (*a).max(x));
+        for (at, out) in out.chunks_exact_mut(shape.channels).enumerate() {
+            let window = Window { shape, x, y, at };
+            // Pieces of fixed length stay in registers until the window ends.
+            let done = window.pieces::<64>(0, out);
+            let done = window.pieces::<16>(done, out);
+            let done = window.pieces::<4>(done, out);
+            window.pieces::<1>(done, out);
+        }
+    }
+}
+
+/// The window of one pixel of outputs.
+struct Window<'a, T> {
+    shape: &'a PoolShape,
+    x: &'a [T],
+    y: usize,
+    at: usize,
+}
+
+impl<T: Code> Window<'_, T> {
+    /// The maxima of as many pieces of `P` channels from `first` on as there are; gives the channel behind them.
+    #[inline(always)]
+    fn pieces<const P: usize>(&self, first: usize, out: &mut [T]) -> usize {
+        let PoolShape { channels, stride, dilation, pads, input, .. } = *self.shape;
+        let (rows, columns) = (self.shape.span(0, self.y), self.shape.span(1, self.at));
+        let mut channel = first;
+        while channel + P <= channels {
+            let mut most = [T::wrap(T::MIN); P];
+            for ky in rows.clone() {
+                let line = (self.y * stride[0] + ky * dilation[0] - pads[0]) * input[1];
+                for kx in columns.clone() {
+                    let pixel = line + self.at * stride[1] + kx * dilation[1] - pads[1];
+                    let x: &[T; P] = self.x[pixel * channels + channel..][..P].try_into().expect("of this length");
+                    most.iter_mut().zip(x).for_each(|(m, &x)| *m = (*m).max(x));
+                }
             }
-        });
+            out[channel..channel + P].copy_from_slice(&most);
+            channel += P;
+        }
+        channel
     }
 }
 

@@ -136,30 +136,72 @@ pub fn round_to(v: f64, format: FloatType) -> f64 {
     match format {
         FloatType::F64 => v,
         FloatType::F32 => f64::from(v as f32),
-        FloatType::F16 => f16::from_f32(odd_f32(v)).to_f64(),
-        FloatType::Bf16 => bf16::from_f32(odd_f32(v)).to_f64(),
+        FloatType::F16 | FloatType::Bf16 => HalfGrid::new(format).round(v),
     }
+}
+
+/// `v` rounded to f16, which f32 holds; as [`HalfGrid::round`].
+///
+/// Sums, differences, products and quotients of f16 may be rounded to f32 first: its 24 bits are twice the 11 of f16 and two
+/// more, so that no second rounding sees a tie that was none. (Figueroa 1995, "When is double rounding innocuous?")
+#[inline(always)]
+pub fn nearest_f16(v: f32) -> f32 {
+    // Biased exponents of 2^-14 and 2^16; 2^23 spacings of f16 are 2^13 times the power of two below `v`.
+    const SMALLEST: u32 = 127 - 14;
+    const END: u32 = 127 + 16;
+    let magnitude = v.abs();
+    let exponent = (magnitude.to_bits() >> 23).max(SMALLEST).min(END);
+    let magic = f32::from_bits((exponent + 13) << 23);
+    let rounded = (magnitude + magic) - magic;
+    (if rounded >= 65_536.0 { f32::INFINITY } else { rounded }).copysign(v)
 }
 
 /// `v` rounded to f16, once.
 pub fn to_f16(v: f64) -> f16 {
-    f16::from_f32(odd_f32(v))
+    f16::from_f32(round_to(v, FloatType::F16) as f32)
 }
 
 /// `v` rounded to bf16, once.
 pub fn to_bf16(v: f64) -> bf16 {
-    bf16::from_f32(odd_f32(v))
+    bf16::from_f32(round_to(v, FloatType::Bf16) as f32)
 }
 
-/// f32 with inexact values rounded to odd, so that a second rounding to 22 bits or fewer sees every tie as it was.
-fn odd_f32(v: f64) -> f32 {
-    let near = v as f32;
-    let back = f64::from(near);
-    if back == v || v.is_nan() || near.to_bits() & 1 == 1 {
-        return near;
+/// Rounding of f64 to a narrow format without branches, so that loops over it have vectors.
+///
+/// With `u` the distance of neighbours in the format around `v`, `(|v| + 2^52·u) - 2^52·u` is `|v|` rounded to a multiple of
+/// `u`, to nearest even: the neighbours of the sum are `u` apart. `u` follows from the exponent of `v`, and does not fall below
+/// the smallest subnormal.
+#[derive(Debug, Clone, Copy)]
+pub struct HalfGrid {
+    /// Biased exponents of the smallest normal number and of the first power of two that the format does not have.
+    exponents: [u64; 2],
+    /// From the biased exponent of `v` to that of `2^52·u`.
+    rise: u64,
+    /// From here on values round to infinity.
+    end: f64,
+}
+
+impl HalfGrid {
+    /// The grid of `format`, of at most 24 significant bits.
+    pub fn new(format: FloatType) -> HalfGrid {
+        let precision = i64::from(format.precision());
+        let biased = |exponent: i64| (exponent + 1023) as u64;
+        HalfGrid {
+            exponents: [biased(format.lowest() + precision - 1), biased(format.highest() + 1)],
+            rise: (53 - precision) as u64,
+            end: f64::from_bits(biased(format.highest() + 1) << 52),
+        }
     }
-    let bits = near.to_bits();
-    f32::from_bits(if back.abs() > v.abs() { bits - 1 } else { bits + 1 })
+
+    /// As [`round_to`].
+    #[inline(always)]
+    pub fn round(self, v: f64) -> f64 {
+        let magnitude = v.abs();
+        let exponent = (magnitude.to_bits() >> 52).max(self.exponents[0]).min(self.exponents[1]);
+        let magic = f64::from_bits((exponent + self.rise) << 52);
+        let rounded = (magnitude + magic) - magic;
+        (if rounded >= self.end { f64::INFINITY } else { rounded }).copysign(v)
+    }
 }
 
 /// f64 sum with inexact values rounded to odd.
@@ -335,6 +377,40 @@ mod tests {
             assert_eq!(round_to(tie, FloatType::F16), even);
             assert_eq!(round_to(tie.next_down(), FloatType::F16), low);
             assert_eq!(round_to(tie.next_up(), FloatType::F16), high);
+        }
+    }
+
+    #[test]
+    fn halves_of_f32_round_alike() {
+        for v in samples() {
+            let v = v as f32;
+            for v in [v, v * 1e-20, v.clamp(-70_000.0, 70_000.0), f32::from_bits(v.to_bits() & 0x3fff_ffff)] {
+                assert_eq!(f64::from(nearest_f16(v)).to_bits(), round_to(v.into(), FloatType::F16).to_bits(), "{v:e}");
+            }
+        }
+        for bits in 0..0x7c00u16 {
+            let (low, high) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits + 1).to_f32());
+            let tie = if high.is_finite() { (low + high) / 2.0 } else { 65_520.0 };
+            let even = if bits & 1 == 0 { low } else { high };
+            assert_eq!([tie.next_down(), tie, tie.next_up()].map(nearest_f16), [low, even, high], "{bits:x}");
+            assert_eq!([tie.next_down(), tie, tie.next_up()].map(|v| nearest_f16(-v)), [-low, -even, -high]);
+        }
+        assert!(nearest_f16(f32::NAN).is_nan());
+        assert_eq!(nearest_f16(f32::NEG_INFINITY), f32::NEG_INFINITY);
+        assert_eq!(nearest_f16(f32::MAX), f32::INFINITY);
+    }
+
+    #[test]
+    fn operations_on_f16_may_round_to_f32_first() {
+        for a in (0..=u16::MAX).step_by(1021).chain([1, 2, 3, 0x3ff, 0x400, 0x401, 0x3c01, 0x7bff]).map(f16::from_bits)
+        {
+            for b in (0..=u16::MAX).map(f16::from_bits) {
+                let ((x, y), (u, v)) = ((a.to_f32(), b.to_f32()), (a.to_f64(), b.to_f64()));
+                for (narrow, wide) in [(x + y, u + v), (x - y, u - v), (x * y, u * v), (x / y, u / v)] {
+                    let (got, want) = (nearest_f16(narrow), round_to(wide, FloatType::F16));
+                    assert!(f64::from(got) == want || got.is_nan() && want.is_nan(), "{a} {b}");
+                }
+            }
         }
     }
 

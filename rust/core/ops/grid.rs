@@ -7,17 +7,37 @@ use crate::tensor::strides;
 /// For each dimension and each index of the output, the index in the input; `None` holds the fill value.
 pub type Sources = Vec<Vec<Option<usize>>>;
 
+/// A run of neighbours in the output that are neighbours in the input: first of the output, of the input, and how many.
+type Run = [usize; 3];
+
+/// The runs of an axis; what has no source lies between them.
+fn runs(sources: &[Option<usize>]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (to, from) in sources.iter().enumerate().filter_map(|(to, from)| Some((to, (*from)?))) {
+        match runs.last_mut() {
+            Some([first, start, count]) if *first + *count == to && *start + *count == from => *count += 1,
+            _ => runs.push([to, from, 1]),
+        }
+    }
+    runs
+}
+
 /// The tensor of shape `shape` whose elements `sources` picks; `value` where a dimension has none.
 pub fn pick<T: Element>(pool: &rayon::ThreadPool, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
-    let Some((columns, outer)) = sources.split_last() else {
+    // Last axes that stay as they are make up elements of a larger size.
+    let stays = |a: usize| sources[a].iter().copied().eq((0..shape[a]).map(Some));
+    let moved = (0..shape.len()).rev().find(|&a| !stays(a)).map_or(0, |a| a + 1);
+    let size: usize = shape[moved..].iter().product();
+    let Some((columns, outer)) = sources[..moved].split_last() else {
         return x.to_vec();
     };
-    let row = columns.len();
+    let row = columns.len() * size;
     let mut y = vec![value; sources.iter().map(Vec::len).product()];
     if y.is_empty() {
         return y;
     }
     let steps = strides(shape);
+    let runs = runs(columns);
     fill(pool, &mut y, whole_rows(row), |start, part| {
         for (r, line) in part.chunks_exact_mut(row).enumerate() {
             let mut rest = start / row + r;
@@ -27,10 +47,9 @@ pub fn pick<T: Element>(pool: &rayon::ThreadPool, shape: &[usize], sources: &Sou
                 rest /= source.len();
             }
             let Some(base) = base else { continue };
-            for (o, source) in line.iter_mut().zip(columns) {
-                if let Some(s) = source {
-                    *o = x[base + s];
-                }
+            for run in &runs {
+                let [to, from, count] = run.map(|v| v * size);
+                line[to..][..count].copy_from_slice(&x[base + from..][..count]);
             }
         }
     });

@@ -83,8 +83,36 @@ fn sources(facts: &Facts<'_>, plan: &Plan) -> Result<Sources> {
     Ok(sources)
 }
 
-/// A kernel that pads with `value`, whatever the node says of the value: for tensors of codes.
-pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>> {
+/// Order of the axes in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AxisOrder {
+    /// That of the operator.
+    Onnx,
+    /// Axis 1 behind all others.
+    ChannelsLast,
+}
+
+impl Plan {
+    /// The same padding of a tensor whose axes lie in memory in another order.
+    fn in_order(mut self, order: AxisOrder) -> Plan {
+        if order == AxisOrder::ChannelsLast {
+            let last = self.shape.len() - 1;
+            self.shape[1..].rotate_left(1);
+            self.out[1..].rotate_left(1);
+            for (axis, _) in &mut self.begins {
+                *axis = match *axis {
+                    0 => 0,
+                    1 => last,
+                    other => other - 1,
+                };
+            }
+        }
+        self
+    }
+}
+
+/// A kernel that pads with `value`, whatever the node says of the value: for tensors of codes, whose axes lie in `order`.
+pub fn pad_kernel(facts: &Facts<'_>, value: PadValue, order: AxisOrder) -> Result<Box<dyn Kernel>> {
     fn scalar<T: Element>(given: Option<&Tensor>) -> Result<T> {
         match given.map(|t| T::view(t.data())) {
             None => Ok(T::default()),
@@ -128,7 +156,7 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue) -> Result<Box<dyn Kernel>>
     ) -> Result<Data> {
         Ok(T::wrap(pick(pool, &plan.0.shape, &plan.1, x, integer(value, given)?)))
     }
-    let plan = plan(facts)?;
+    let plan = plan(facts)?.in_order(order);
     let sources = sources(facts, &plan)?;
     let plan = (plan, sources);
     kernel(move |context, inputs| {
@@ -175,7 +203,7 @@ impl Op for Pad {
             ..11 => PadValue::Real(facts.node.float("value", 0.0)?.into()),
             _ => PadValue::FromInput,
         };
-        pad_kernel(facts, value)
+        pad_kernel(facts, value, AxisOrder::Onnx)
     }
 }
 
@@ -205,7 +233,7 @@ mod tests {
         let facts = Facts { node: &node, opset: 19, inputs: &inputs, outputs: &[] };
         Pad.infer(&facts)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        Ok(pad_kernel(&facts, value)?.run(&RunContext::new(&pool), &[Some(&x)])?.remove(0))
+        Ok(pad_kernel(&facts, value, AxisOrder::Onnx)?.run(&RunContext::new(&pool), &[Some(&x)])?.remove(0))
     }
 
     #[test]

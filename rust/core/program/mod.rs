@@ -25,6 +25,7 @@ mod describe;
 mod env;
 mod eval;
 mod executor;
+mod float_quantize;
 mod float_sum;
 mod functions;
 mod graph;
@@ -33,6 +34,7 @@ mod lexer;
 mod normal_form;
 mod parser;
 mod simplify;
+mod split;
 mod syntax;
 mod tile;
 mod trace;
@@ -45,9 +47,11 @@ mod tests;
 
 pub use env::Env;
 pub use executor::{Evaluator, Executor, Vectors};
+pub use float_quantize::FloatQuantize;
 pub use float_sum::FloatSum;
 pub use functions::Functions;
 pub use normal_form::NormalForm;
+pub use split::{Meeting, Split};
 pub use syntax::Text;
 pub use tile::{Channels, LANES, Lanes, Scratch, TileProgram};
 pub use trace::{Exact, Step, Trace};
@@ -234,6 +238,14 @@ impl Compiled {
             Interval::Int(lo, hi) => (lo, hi),
             Interval::Float { lo, hi, .. } => (lo.floor() as i64 as i128, hi.ceil() as i64 as i128),
             Interval::Other => (0, 1),
+        }
+    }
+
+    /// Largest magnitude of an integer input.
+    pub fn input_reach(&self, input: usize) -> Option<u128> {
+        match self.inputs.get(input)?.kind {
+            InputKind::Int(lo, hi) => Some(lo.unsigned_abs().max(hi.unsigned_abs())),
+            InputKind::Float(_) => None,
         }
     }
 

@@ -26,6 +26,21 @@ pub enum NormalForm {
         /// Greatest result.
         qmax: i64,
     },
+    /// `sat(round(f32(acc) · scale + offset) + zero_point)`, the product and the sum in f32, each rounded.
+    FloatAffine {
+        /// Factor per channel.
+        scale: Vec<f32>,
+        /// Added to the product, per channel.
+        offset: Vec<f32>,
+        /// Float to int.
+        rounding: Rounding,
+        /// Added after rounding.
+        zero_point: i64,
+        /// Least result.
+        qmin: i64,
+        /// Greatest result.
+        qmax: i64,
+    },
     /// `sat(shr(sat32(shr(wrap32(acc · 2^left) · mantissa, 31, mid)), right, last) + zero_point)`.
     DoubleRounding {
         /// Left shift; the result wraps to 32 bits.
@@ -180,7 +195,9 @@ impl Matcher<'_> {
     fn program(&self) -> Option<NormalForm> {
         let (inner, zero_point, qmin, qmax) = self.saturated_sum()?;
         match self.node(inner).op {
-            Op::ToInt(rounding) => self.float_scale(inner, rounding, zero_point, qmin, qmax),
+            Op::ToInt(rounding) => self
+                .float_scale(inner, rounding, zero_point, qmin, qmax)
+                .or_else(|| self.float_affine(inner, rounding, zero_point, qmin, qmax)),
             Op::Shr(rounding) => self
                 .double_rounding(inner, rounding, zero_point, qmin, qmax)
                 .or_else(|| self.mul_shift(inner, rounding, zero_point, qmin, qmax)),
@@ -196,10 +213,34 @@ impl Matcher<'_> {
             clamp = Some((self.float(self.arg(inner, 1))?, self.float(self.arg(inner, 2))?));
             inner = self.arg(inner, 0);
         }
-        if self.node(inner).op != Op::Mul || self.node(inner).ty != Type::Float(FloatType::F32) {
+        let scale = self.scaled_input(inner)?;
+        Some(NormalForm::FloatScale { scale, clamp, rounding, zero_point, qmin, qmax })
+    }
+
+    fn float_affine(
+        &self,
+        id: NodeId,
+        rounding: Rounding,
+        zero_point: i64,
+        qmin: i64,
+        qmax: i64,
+    ) -> Option<NormalForm> {
+        let sum = self.arg(id, 0);
+        if self.node(sum).op != Op::Add || self.node(sum).ty != Type::Float(FloatType::F32) {
             return None;
         }
-        let (cast, scale) = self.with_constant(inner)?;
+        let (product, offset) = self.with_constant(sum)?;
+        let (scale, offset) = (self.scaled_input(product)?, self.floats(offset)?);
+        let finite = offset.iter().all(|o| o.is_finite());
+        finite.then_some(NormalForm::FloatAffine { scale, offset, rounding, zero_point, qmin, qmax })
+    }
+
+    /// The factors of `f32(acc) · scale`.
+    fn scaled_input(&self, id: NodeId) -> Option<Vec<f32>> {
+        if self.node(id).op != Op::Mul || self.node(id).ty != Type::Float(FloatType::F32) {
+            return None;
+        }
+        let (cast, scale) = self.with_constant(id)?;
         let scale = self.floats(scale)?;
         // NaN and infinite factors are left to the executors that define them.
         if scale.iter().any(|s| !s.is_finite()) {
@@ -207,7 +248,7 @@ impl Matcher<'_> {
         }
         let input = self.arg_of_cast(cast)?;
         self.input(input)?;
-        Some(NormalForm::FloatScale { scale, clamp, rounding, zero_point, qmin, qmax })
+        Some(scale)
     }
 
     pub(super) fn arg_of_cast(&self, id: NodeId) -> Option<NodeId> {
@@ -331,6 +372,11 @@ mod tests {
                 let int = crate::num::float::f32_to_int(v, *rounding).unwrap();
                 sat(int + i128::from(*zero_point), (*qmin).into(), (*qmax).into())
             }
+            NormalForm::FloatAffine { scale, offset, rounding, zero_point, qmin, qmax } => {
+                let v = acc as f32 * pick(scale, channel) + pick(offset, channel);
+                let int = crate::num::float::f32_to_int(v, *rounding).unwrap();
+                sat(int + i128::from(*zero_point), (*qmin).into(), (*qmax).into())
+            }
             NormalForm::DoubleRounding { left, mantissa, mid, right, last, zero_point, qmin, qmax } => {
                 let t = wrap(acc << pick(left, channel), 32, true);
                 let t = shr_round(t * i128::from(pick(mantissa, channel)), 31, *mid);
@@ -355,6 +401,7 @@ mod tests {
             ("q15_wide", "MulShift"),
             ("f32_scale", "FloatScale"),
             ("f32_scale_clamped_after", "FloatScale"),
+            ("f32_affine", "FloatAffine"),
             ("dropped_bits", "MulShift"),
             ("rescale_double", ""),
             ("kpu_carry", ""),

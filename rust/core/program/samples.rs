@@ -124,6 +124,12 @@ pub(super) const SAMPLES: &[Sample] = &[
         env: conv_ties,
     },
     Sample {
+        name: "f32_affine",
+        lets: &[("s", "f32(f32(x.scale) * f32(w.scale)) / f32(y.scale)")],
+        body: "sat(int(f32(acc) * s + f32(y.zp), half_even), y)",
+        env: conv_ties,
+    },
+    Sample {
         name: "f32_add_fma",
         lets: &[
             ("ra", "f32(a.scale) / f32(y.scale)"),

@@ -12,11 +12,11 @@ use pyo3::prelude::*;
 
 /// Elements of an array in row-major order, whatever its strides.
 pub fn elements<T: Element + Copy>(array: &Bound<'_, PyArrayDyn<T>>) -> PyResult<Vec<T>> {
-    let array = array.try_readonly()?;
-    Ok(match array.is_c_contiguous() {
-        true => array.as_slice()?.to_vec(),
-        false => array.as_array().iter().copied().collect(),
-    })
+    if !array.is_c_contiguous() {
+        let copy = array.call_method1("copy", ("C",))?.cast_into::<PyArrayDyn<T>>()?;
+        return Ok(copy.try_readonly()?.as_slice()?.to_vec());
+    }
+    Ok(array.try_readonly()?.as_slice()?.to_vec())
 }
 
 /// The tensor that holds the values of a numpy array; `name` appears in errors.

@@ -29,3 +29,39 @@ pub(super) unsafe fn lookup8(x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usi
     }
     x.len() / 64 * 64
 }
+
+/// Looks up all whole vectors of 64 codes in a table of integers whose bytes lie in four planes, the lowest first; gives how
+/// many codes that is.
+///
+/// Each plane gives a vector of bytes. Interleaving the four twice makes integers, but within quarters of the vectors; the
+/// codes are put in such an order before that the integers come out in that of the codes.
+///
+/// # Safety
+/// The machine has the features. `codes` and `out` have the same length.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) unsafe fn lookup8_i32(codes: &[u8], planes: &[[u8; 256]; 4], out: &mut [i32]) -> usize {
+    // SAFETY: four vectors of each plane, and whole vectors of both slices.
+    unsafe {
+        let table = planes.each_ref().map(|plane| {
+            let part = |i: usize| _mm512_loadu_si512(plane.as_ptr().add(64 * i).cast());
+            [part(0), part(1), part(2), part(3)]
+        });
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for i in 0..codes.len() / 64 {
+            let codes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(codes.as_ptr().add(64 * i).cast()));
+            let upper = _mm512_movepi8_mask(codes);
+            let [p0, p1, p2, p3] = table.map(|[a, b, c, d]| {
+                let (low, high) = (_mm512_permutex2var_epi8(a, codes, b), _mm512_permutex2var_epi8(c, codes, d));
+                _mm512_mask_blend_epi8(upper, low, high)
+            });
+            let (low, high) = (_mm512_unpacklo_epi8(p0, p1), _mm512_unpackhi_epi8(p0, p1));
+            let (low_top, high_top) = (_mm512_unpacklo_epi8(p2, p3), _mm512_unpackhi_epi8(p2, p3));
+            let out = out.as_mut_ptr().add(64 * i);
+            _mm512_storeu_si512(out.cast(), _mm512_unpacklo_epi16(low, low_top));
+            _mm512_storeu_si512(out.add(16).cast(), _mm512_unpackhi_epi16(low, low_top));
+            _mm512_storeu_si512(out.add(32).cast(), _mm512_unpacklo_epi16(high, high_top));
+            _mm512_storeu_si512(out.add(48).cast(), _mm512_unpackhi_epi16(high, high_top));
+        }
+    }
+    codes.len() / 64 * 64
+}

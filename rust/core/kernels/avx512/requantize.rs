@@ -41,11 +41,35 @@ macro_rules! with_requantize {
                 let $q = $crate::kernels::avx512::requantize::FloatScale { scale, bytes: *bytes };
                 $body
             }
-            $crate::kernels::Fused::DoubleRounding { left, multiplier, right, bytes } => {
+            $crate::kernels::Fused::DoubleRounding { multiplier, right, plain: true, bytes, .. } => {
+                let $q = $crate::kernels::avx512::requantize::PlainRounding { multiplier, right, bytes: *bytes };
+                $body
+            }
+            $crate::kernels::Fused::DoubleRounding { left, multiplier, right, bytes, .. } => {
                 let $q = $crate::kernels::avx512::requantize::DoubleRounding { left, multiplier, right, bytes: *bytes };
                 $body
             }
-            $crate::kernels::Fused::MulShift { multiplier, offset, shift, bytes } => {
+            $crate::kernels::Fused::MulShift {
+                multiplier,
+                offset,
+                shift,
+                width: $crate::kernels::Width::All32,
+                bytes,
+            } => {
+                let $q = $crate::kernels::avx512::requantize::NarrowShift { multiplier, offset, shift, bytes: *bytes };
+                $body
+            }
+            $crate::kernels::Fused::MulShift {
+                multiplier,
+                offset,
+                shift,
+                width: $crate::kernels::Width::Result32,
+                bytes,
+            } => {
+                let $q = $crate::kernels::avx512::requantize::MulShift32 { multiplier, offset, shift, bytes: *bytes };
+                $body
+            }
+            $crate::kernels::Fused::MulShift { multiplier, offset, shift, bytes, .. } => {
                 let $q = $crate::kernels::avx512::requantize::MulShift { multiplier, offset, shift, bytes: *bytes };
                 $body
             }
@@ -133,18 +157,131 @@ impl Requantize for DoubleRounding<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn value(acc: __m512i, [left, multiplier, right]: [__m512i; 3]) -> __m512i {
         let one = _mm512_set1_epi32(1);
-        let nudge = _mm512_set1_epi64(1 << 30);
-        let t = _mm512_sllv_epi32(acc, left);
-        let low = _mm512_add_epi64(_mm512_mul_epi32(t, multiplier), nudge);
-        let odd = _mm512_srli_epi64::<32>(multiplier);
-        let high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(t), odd), nudge);
-        let t = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<31>(low), _mm512_slli_epi64::<1>(high));
+        let t = doubling_high_product(_mm512_sllv_epi32(acc, left), multiplier);
         // Half away from zero: up where the remainder exceeds half, or reaches it and t is not negative.
         let mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
         let threshold = _mm512_sub_epi32(_mm512_srli_epi32::<1>(mask), _mm512_srai_epi32::<31>(t));
         let up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(t, mask), threshold);
         let q = _mm512_srav_epi32(t, right);
         _mm512_mask_add_epi32(q, up, q, one)
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// `(a·m + 2^30) >> 31`, within 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn doubling_high_product(a: __m512i, m: __m512i) -> __m512i {
+    let nudge = _mm512_set1_epi64(1 << 30);
+    let even = _mm512_add_epi64(_mm512_mul_epi32(a, m), nudge);
+    let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(m));
+    let odd = _mm512_add_epi64(odd, nudge);
+    _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<31>(even), _mm512_slli_epi64::<1>(odd))
+}
+
+/// See [`crate::kernels::Fused::DoubleRounding`] where it is plain.
+#[derive(Clone, Copy)]
+pub(super) struct PlainRounding<'a> {
+    pub multiplier: &'a [i32],
+    pub right: &'a [i32],
+    pub bytes: Bytes,
+}
+
+impl Requantize for PlainRounding<'_> {
+    /// Multiplier, right shift.
+    type Parameters = [__m512i; 2];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 2] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            [self.multiplier, self.right].map(|v| _mm512_maskz_loadu_epi32(lanes, v.as_ptr().wrapping_add(channel)))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 2] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            [self.multiplier, self.right].map(|v| {
+                let from = v.as_ptr().wrapping_add(channel);
+                _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, index, from.cast())
+            })
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, [multiplier, right]: [__m512i; 2]) -> __m512i {
+        let t = doubling_high_product(acc, multiplier);
+        // Half away from zero: half of the last place is added, less one to what is negative and shifted.
+        let half = _mm512_srli_epi32::<1>(_mm512_sllv_epi32(_mm512_set1_epi32(1), right));
+        let shifted = _mm512_test_epi32_mask(right, right);
+        let sum = _mm512_add_epi32(t, half);
+        let nudged = _mm512_mask_add_epi32(sum, shifted, sum, _mm512_srai_epi32::<31>(t));
+        _mm512_srav_epi32(nudged, right)
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// See [`crate::kernels::Fused::MulShift`] where the shifted value fits 32 bits.
+#[derive(Clone, Copy)]
+pub(super) struct MulShift32<'a> {
+    pub multiplier: &'a [i32],
+    pub offset: &'a [i64],
+    pub shift: &'a [i64],
+    pub bytes: Bytes,
+}
+
+/// Eight 64-bit lanes of the even channels and eight of the odd ones, from those of sixteen channels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn apart(low: __m512i, high: __m512i) -> [__m512i; 2] {
+    let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    [_mm512_permutex2var_epi64(low, even, high), _mm512_permutex2var_epi64(low, odd, high)]
+}
+
+impl Requantize for MulShift32<'_> {
+    /// Multipliers of the even lanes and of the odd ones, offsets and shifts likewise.
+    type Parameters = [[__m512i; 2]; 3];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [[__m512i; 2]; 3] {
+        let MulShift32 { multiplier, offset, shift, bytes } = *self;
+        // SAFETY: by the contract.
+        let [m, o0, o1, s0, s1] = unsafe { MulShift { multiplier, offset, shift, bytes }.load(channel, lanes) };
+        [[m, _mm512_srli_epi64::<32>(m)], apart(o0, o1), apart(s0, s1)]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [[__m512i; 2]; 3] {
+        let MulShift32 { multiplier, offset, shift, bytes } = *self;
+        // SAFETY: by the contract.
+        let [m, o0, o1, s0, s1] =
+            unsafe { MulShift { multiplier, offset, shift, bytes }.gather(channel, index, lanes) };
+        [[m, _mm512_srli_epi64::<32>(m)], apart(o0, o1), apart(s0, s1)]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, [multiplier, offset, shift]: [[__m512i; 2]; 3]) -> __m512i {
+        let half = |acc: __m512i, i: usize| {
+            _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(acc, multiplier[i]), offset[i]), shift[i])
+        };
+        let (even, odd) = (half(acc, 0), half(_mm512_srli_epi64::<32>(acc), 1));
+        // The low halves of the odd lanes go to the high halves of the even ones.
+        _mm512_mask_shuffle_epi32::<0b10_00_00_00>(even, 0xAAAA, odd)
     }
 
     fn bytes(&self) -> Bytes {
@@ -217,6 +354,57 @@ impl Requantize for MulShift<'_> {
         let (acc, multiplier) = (_mm512_extracti64x4_epi64::<1>(acc), _mm512_extracti64x4_epi64::<1>(multiplier));
         let high = half(acc, multiplier, offset1, shift1);
         _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// See [`crate::kernels::Fused::MulShift`] where 32 bits hold every step.
+#[derive(Clone, Copy)]
+pub(super) struct NarrowShift<'a> {
+    pub multiplier: &'a [i32],
+    pub offset: &'a [i64],
+    pub shift: &'a [i64],
+    pub bytes: Bytes,
+}
+
+/// Multiplier, offset and shift of sixteen channels as [`MulShift`] loads them, in 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn narrowed([m, o0, o1, s0, s1]: [__m512i; 5]) -> [__m512i; 3] {
+    let joined = |low: __m512i, high: __m512i| {
+        let low = _mm512_castsi256_si512(_mm512_cvtepi64_epi32(low));
+        _mm512_inserti64x4::<1>(low, _mm512_cvtepi64_epi32(high))
+    };
+    [m, joined(o0, o1), joined(s0, s1)]
+}
+
+impl Requantize for NarrowShift<'_> {
+    /// Multiplier, offset, shift.
+    type Parameters = [__m512i; 3];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 3] {
+        let NarrowShift { multiplier, offset, shift, bytes } = *self;
+        // SAFETY: by the contract.
+        narrowed(unsafe { MulShift { multiplier, offset, shift, bytes }.load(channel, lanes) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 3] {
+        let NarrowShift { multiplier, offset, shift, bytes } = *self;
+        // SAFETY: by the contract.
+        narrowed(unsafe { MulShift { multiplier, offset, shift, bytes }.gather(channel, index, lanes) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, [multiplier, offset, shift]: [__m512i; 3]) -> __m512i {
+        _mm512_srav_epi32(_mm512_add_epi32(_mm512_mullo_epi32(acc, multiplier), offset), shift)
     }
 
     fn bytes(&self) -> Bytes {

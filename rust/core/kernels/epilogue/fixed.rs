@@ -1,7 +1,7 @@
 //! Integer requantization: the doubling high product with two roundings, and the 64-bit product with one.
 
 use super::super::code::Code;
-use super::super::isa::{Isa, Simd};
+use super::super::isa::{Isa, Simd, multiversion};
 use super::{AccTile, Clip, Epilogue, Fused, OutTile, check};
 use std::marker::PhantomData;
 
@@ -13,6 +13,7 @@ pub struct DoubleRounding<O> {
     pub(super) multiplier: Vec<i32>,
     pub(super) right: Vec<i32>,
     pub(super) clip: Clip,
+    reach: u32,
     out: PhantomData<O>,
 }
 
@@ -31,7 +32,19 @@ impl<O: Code> DoubleRounding<O> {
         let shifts = left.iter().chain(&right).all(|s| (0..=31).contains(s));
         let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
         let fits = lengths && shifts && !multiplier.contains(&i32::MIN);
-        fits.then_some(DoubleRounding { left, multiplier, right, clip, out: PhantomData })
+        fits.then_some(DoubleRounding { left, multiplier, right, clip, reach: 1 << 31, out: PhantomData })
+    }
+
+    /// Promises that no accumulator exceeds `reach` in magnitude.
+    #[must_use]
+    pub fn within(self, reach: u32) -> Self {
+        DoubleRounding { reach, ..self }
+    }
+
+    /// Whether nothing is shifted to the left, and adding half of the last place to the product stays within 32 bits.
+    pub(super) fn is_plain(&self) -> bool {
+        let fits = |r: &i32| i64::from(self.reach) + (1i64 << r) / 2 < 1 << 31;
+        self.left.iter().all(|&l| l == 0) && self.right.iter().all(fits)
     }
 
     /// Columns `from..` of the tile, one at a time.
@@ -76,6 +89,17 @@ impl<O: Code> Epilogue for DoubleRounding<O> {
     }
 }
 
+/// Integers that the steps of a [`MulShift`] need, given the reach of the accumulators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// Of 64 bits.
+    All64,
+    /// Of 64 bits; the shifted value has 32.
+    Result32,
+    /// Of 32 bits.
+    All32,
+}
+
 /// How [`MulShift`] rounds its shift. At -0.5: half_up 0, floor -1, half_even 0, half_away -1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShiftRounding {
@@ -105,6 +129,9 @@ pub struct MulShift<O> {
     pub(super) zero_point: i32,
     pub(super) qmin: i32,
     pub(super) qmax: i32,
+    reach: u32,
+    /// Multiplier, summed offset and shift, where 32 bits hold all steps and the rounding is in the offset.
+    narrow: Option<[Vec<i32>; 3]>,
     out: PhantomData<O>,
 }
 
@@ -145,8 +172,40 @@ impl<O: Code> MulShift<O> {
             zero_point,
             qmin,
             qmax,
+            reach: 1 << 31,
+            narrow: None,
             out: PhantomData,
         })
+    }
+
+    /// Promises that no accumulator exceeds `reach` in magnitude.
+    #[must_use]
+    pub fn within(self, reach: u32) -> Self {
+        let within = MulShift { reach, ..self };
+        let narrow = match &within.summed {
+            Some(summed) if within.width() == Width::All32 => {
+                let narrow = |v: &[i64]| v.iter().map(|&v| v as i32).collect();
+                Some([within.multiplier.clone(), narrow(summed), narrow(&within.shift)])
+            }
+            _ => None,
+        };
+        MulShift { narrow, ..within }
+    }
+
+    /// How wide the steps are.
+    pub(super) fn width(&self) -> Width {
+        let fits = |shifted: bool| {
+            (0..self.multiplier.len()).all(|c| {
+                let product = i128::from(self.reach) * i128::from(self.multiplier[c].unsigned_abs());
+                let sum = product + i128::from(self.offset[c].unsigned_abs()) + i128::from(self.constant[c]);
+                sum >> (if shifted { self.shift[c] } else { 0 }) < (1 << 31) - 1
+            })
+        };
+        match (fits(false) && self.shift.iter().all(|&s| s < 32), fits(true)) {
+            (true, _) => Width::All32,
+            (_, true) => Width::Result32,
+            _ => Width::All64,
+        }
     }
 
     /// Columns `from..` of the tile, one at a time.
@@ -173,6 +232,11 @@ impl<O: Code> Epilogue for MulShift<O> {
     type Out = O;
     fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
         check(&tile, &out, self.multiplier.len());
+        if let Some(parameters) = &self.narrow {
+            let parameters = parameters.each_ref().map(|v| &v[tile.channel..][..tile.cols]);
+            let clip = Clip::new::<O>(self.qmin, self.qmax, self.zero_point).expect("checked when it was made");
+            return narrow_shift(simd, parameters, clip, tile, out);
+        }
         match simd.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the `Simd` proves the features, `check` the extents.
@@ -185,5 +249,24 @@ impl<O: Code> Epilogue for MulShift<O> {
     }
     fn fused(&self) -> Option<Fused<'_>> {
         self.fused_form()
+    }
+}
+
+multiversion! {
+    /// `sat(((acc·m[c] + offset[c]) >> shift[c]) + zero_point)` in 32 bits.
+    fn narrow_shift<O: Code>(
+        simd: Simd,
+        parameters: [&[i32]; 3],
+        clip: Clip,
+        tile: AccTile<'_>,
+        out: OutTile<'_, O>,
+    ) {
+        let ([multiplier, offset, shift], mut out) = (parameters, out);
+        for r in 0..tile.rows {
+            let channels = multiplier.iter().zip(offset).zip(shift);
+            for ((o, acc), ((m, offset), shift)) in out.line(r, tile.cols).iter_mut().zip(tile.line(r)).zip(channels) {
+                *o = clip.code(acc.wrapping_mul(*m).wrapping_add(*offset) >> (shift & 31));
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a micro-kernel needs to turn its accumulators into bytes without leaving the registers.
 
-use super::fixed::{DoubleRounding, MulShift};
+use super::fixed::{DoubleRounding, MulShift, Width};
 use super::{Clip, Code, FloatScale};
 
 /// The last step of every fused form: `sat8(v + zero_point)` of a 32-bit value, as bytes.
@@ -51,6 +51,8 @@ pub enum Fused<'a> {
         multiplier: &'a [i32],
         /// Right shifts per channel.
         right: &'a [i32],
+        /// Whether there are no left shifts, and half of the last place may be added to the product within 32 bits.
+        plain: bool,
         /// What becomes of the shifted value.
         bytes: Bytes,
     },
@@ -62,6 +64,8 @@ pub enum Fused<'a> {
         offset: &'a [i64],
         /// Shifts per channel.
         shift: &'a [i64],
+        /// Width of the steps.
+        width: Width,
         /// What becomes of the shifted value.
         bytes: Bytes,
     },
@@ -89,7 +93,8 @@ impl<O: Code> FloatScale<O> {
 impl<O: Code> DoubleRounding<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let bytes = Bytes::new::<O>(self.clip, i32::MIN, i32::MAX)?;
-        Some(Fused::DoubleRounding { left: &self.left, multiplier: &self.multiplier, right: &self.right, bytes })
+        let (left, multiplier, right) = (&self.left, &self.multiplier, &self.right);
+        Some(Fused::DoubleRounding { left, multiplier, right, plain: self.is_plain(), bytes })
     }
 }
 
@@ -97,6 +102,7 @@ impl<O: Code> MulShift<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let summed = self.summed.as_deref()?;
         let bytes = Bytes::new::<O>(Clip::new::<O>(self.qmin, self.qmax, self.zero_point)?, i32::MIN, i32::MAX)?;
-        Some(Fused::MulShift { multiplier: &self.multiplier, offset: summed, shift: &self.shift, bytes })
+        let (multiplier, shift) = (&self.multiplier, &self.shift);
+        Some(Fused::MulShift { multiplier, offset: summed, shift, width: self.width(), bytes })
     }
 }

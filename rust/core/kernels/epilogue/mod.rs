@@ -1,6 +1,6 @@
 //! What happens to a block of accumulators while it is in the first-level cache.
 //!
-//! A kernel calls [`Epilogue::apply`] once per block, from any thread and in any order. [`FloatScale`],
+//! A kernel calls [`Epilogue::apply`] once per block, from any thread and in any order. [`FloatScale`], [`FloatAffine`],
 //! [`DoubleRounding`] and [`MulShift`] are the forms that have vector code; anything else implements the trait (a tile
 //! executor, for example) and runs in the same place.
 
@@ -11,11 +11,11 @@ mod avx512;
 mod fixed;
 mod fused;
 
-pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
+pub use fixed::{DoubleRounding, MulShift, ShiftRounding, Width};
 pub use fused::{Bytes, Fused};
 
 use super::code::Code;
-use super::isa::{Isa, Simd};
+use super::isa::{Isa, Simd, multiversion};
 use std::marker::PhantomData;
 
 /// A block of accumulators.
@@ -154,6 +154,55 @@ impl<O: Code> FloatScale<O> {
             for c in from..tile.cols {
                 let v = (acc[c] as f32 * self.scale[tile.channel + c]).max(self.lo).min(self.hi);
                 out[c] = self.clip.code(v.round_ties_even() as i32);
+            }
+        }
+    }
+}
+
+/// `y = sat(rint(f32(acc)·scale[c] + offset[c]) + zero_point)`: conversion, product and sum in f32, each rounded to nearest
+/// even; `rint` is half to even.
+#[derive(Debug, Clone)]
+pub struct FloatAffine<O> {
+    scale: Vec<f32>,
+    offset: Vec<f32>,
+    lo: f32,
+    hi: f32,
+    clip: Clip,
+    out: PhantomData<O>,
+}
+
+impl<O: Code> FloatAffine<O> {
+    /// Codes are saturated to `qmin..=qmax`. `None` where lengths differ, a parameter is not finite, the bounds without the
+    /// zero point are beyond `±2^24`, or the code range lies outside of `O`.
+    pub fn new(scale: Vec<f32>, offset: Vec<f32>, zero_point: i32, qmin: i32, qmax: i32) -> Option<Self> {
+        let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
+        let exact = [clip.lo, clip.hi].iter().all(|v| v.unsigned_abs() <= 1 << 24);
+        let finite = scale.len() == offset.len() && scale.iter().chain(&offset).all(|v| v.is_finite());
+        // Rounding moves no value past an integer, so the bounds may be applied before it.
+        let (lo, hi) = (clip.lo as f32, clip.hi as f32);
+        (exact && finite).then_some(FloatAffine { scale, offset, lo, hi, clip, out: PhantomData })
+    }
+}
+
+impl<O: Code> Epilogue for FloatAffine<O> {
+    type Out = O;
+    fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
+        check(&tile, &out, self.scale.len());
+        float_affine(simd, self, tile, out);
+    }
+}
+
+multiversion! {
+    fn float_affine<O: Code>(simd: Simd, p: &FloatAffine<O>, tile: AccTile<'_>, out: OutTile<'_, O>) {
+        let channels = tile.channel..tile.channel + tile.cols;
+        let (scale, offset, mut out) = (&p.scale[channels.clone()], &p.offset[channels], out);
+        for r in 0..tile.rows {
+            let parameters = scale.iter().zip(offset);
+            for ((o, &acc), (s, offset)) in out.line(r, tile.cols).iter_mut().zip(tile.line(r)).zip(parameters) {
+                let v = (acc as f32 * s + offset).max(p.lo).min(p.hi);
+                // SAFETY: the value lies between the bounds, which are within ±2^24; `max` leaves no NaN.
+                let rounded: i32 = unsafe { v.round_ties_even().to_int_unchecked() };
+                *o = p.clip.code(rounded);
             }
         }
     }

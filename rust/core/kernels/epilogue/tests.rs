@@ -57,6 +57,21 @@ fn float_scale_equals_its_twin_on_ties_and_extremes() {
 }
 
 #[test]
+fn float_affine_equals_its_twin_on_ties_and_extremes() {
+    let scale: Vec<f32> = (0..CHANNELS as i32).map(|e| if e % 5 == 0 { -0.001_7 } else { 2f32.powi(e - 30) }).collect();
+    let offset: Vec<f32> = (0..CHANNELS as i32).map(|c| (c % 7) as f32 * 0.25 + 100.0).collect();
+    let (s, o) = (scale.clone(), offset.clone());
+    for channel in [0, 3] {
+        let e = FloatAffine::<u8>::new(scale.clone(), offset.clone(), 0, 0, 255).unwrap();
+        check(&e, channel, |a, c| reference::float_affine(a, s[c], o[c], 0, 0, 255));
+        let e = FloatAffine::<i16>::new(scale.clone(), offset.clone(), -90, -32_768, 32_000).unwrap();
+        check(&e, channel, |a, c| reference::float_affine(a, s[c], o[c], -90, -32_768, 32_000));
+    }
+    assert!(FloatAffine::<u8>::new(vec![1.0], vec![f32::INFINITY], 0, 0, 255).is_none());
+    assert!(FloatAffine::<u8>::new(vec![1.0], vec![0.0], 1 << 25, 0, 255).is_none());
+}
+
+#[test]
 fn double_rounding_equals_its_twin_on_ties_and_extremes() {
     let mut random = Random::new(9);
     let mut multiplier = random.ints(CHANNELS, 1 << 30, i32::MAX);
@@ -108,6 +123,33 @@ fn mul_shift_equals_its_twin_in_every_rounding() {
             let (lo, hi) = (i32::MIN, i32::MAX);
             check(&MulShift::<i32>::new(m, o, s, rounding, zero_point, lo, hi).unwrap(), channel, twin(lo, hi));
         }
+    }
+}
+
+#[test]
+fn steps_of_32_bits_equal_their_twin() {
+    use ShiftRounding::{Floor, HalfUp};
+    // The largest accumulators exceed the reach that is promised, and are left out.
+    const REACH: u32 = 200_000;
+    let multiplier: Vec<i32> = (0..CHANNELS as i32).map(|c| (c - 9) * 300).collect();
+    let offset: Vec<i64> = (0..CHANNELS as i64).map(|c| c * 1001 - 17_000).collect();
+    let shift: Vec<u32> = (0..CHANNELS as u32).map(|c| c % 24).collect();
+    let acc: Vec<i32> = accumulators().into_iter().map(|a| a.clamp(-(REACH as i32), REACH as i32)).collect();
+    for rounding in [Floor, HalfUp] {
+        let (m, o, s) = (multiplier.clone(), offset.clone(), shift.clone());
+        let e = MulShift::<i8>::new(m, o, s, rounding, -4, -128, 127).unwrap().within(REACH);
+        assert_eq!(e.width(), Width::All32);
+        on_every_engine(|engine| {
+            let mut out = vec![0i8; acc.len()];
+            let rows = acc.len() / CHANNELS;
+            let tile = AccTile { acc: &acc, stride: CHANNELS, rows, cols: CHANNELS, row: 0, channel: 0 };
+            e.apply(engine.simd(), tile, OutTile { data: &mut out, stride: CHANNELS });
+            for (i, (&got, &a)) in out.iter().zip(&acc).enumerate() {
+                let c = i % CHANNELS;
+                let want = reference::mul_shift(a, multiplier[c], offset[c], shift[c], rounding, -4, -128, 127);
+                assert_eq!(i32::from(got), want, "{:?}: acc {a}, channel {c}", engine.simd());
+            }
+        });
     }
 }
 

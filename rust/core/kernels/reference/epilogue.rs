@@ -1,6 +1,8 @@
 //! Twins of the epilogues, one accumulator at a time.
 
 use super::super::epilogue::ShiftRounding;
+use super::super::quantize::Nearest;
+use crate::program::Meeting;
 
 /// `rint(clamp(f32(acc)·scale, lo, hi)) + zero_point`, saturated to `qmin..=qmax`.
 pub fn float_scale(acc: i32, scale: f32, lo: f32, hi: f32, zero_point: i32, qmin: i32, qmax: i32) -> i32 {
@@ -16,11 +18,38 @@ pub fn float_scale(acc: i32, scale: f32, lo: f32, hi: f32, zero_point: i32, qmin
     code.clamp(qmin.into(), qmax.into()) as i32
 }
 
+/// `rint(f32(acc)·scale + offset) + zero_point`, saturated to `qmin..=qmax`.
+pub fn float_affine(acc: i32, scale: f32, offset: f32, zero_point: i32, qmin: i32, qmax: i32) -> i32 {
+    let product = acc as f32 * scale;
+    let code = f64::from(product + offset).round_ties_even() as i64 + i64::from(zero_point);
+    code.clamp(qmin.into(), qmax.into()) as i32
+}
+
 /// `sat(rint(fma(a, factors[0], fma(b, factors[1], constant))) + zero_point)`.
 pub fn float_sum(a: i32, b: i32, factors: [f32; 2], constant: f32, zero_point: i32, qmin: i32, qmax: i32) -> i32 {
     let sum = libm::fmaf(a as f32, factors[0], libm::fmaf(b as f32, factors[1], constant));
     let code = f64::from(sum).round_ties_even() as i64 + i64::from(zero_point);
     code.clamp(qmin.into(), qmax.into()) as i32
+}
+
+/// A scaled real rounded to an integer, `+ zero_point`, saturated to `qmin..=qmax`.
+pub fn quantize(scaled: f32, nearest: Nearest, zero_point: i64, qmin: i64, qmax: i64) -> i64 {
+    let v = f64::from(scaled);
+    let integer = match nearest {
+        Nearest::Even => v.round_ties_even(),
+        Nearest::Away => v.round(),
+    };
+    (integer as i64).saturating_add(zero_point).clamp(qmin, qmax)
+}
+
+/// Two integers added, subtracted or multiplied, modulo 2^32.
+pub fn meet(how: Meeting, a: i32, b: i32) -> i32 {
+    let (a, b) = (i128::from(a), i128::from(b));
+    match how {
+        Meeting::Sum => (a + b) as i32,
+        Meeting::Difference => (a - b) as i32,
+        Meeting::Product => (a * b) as i32,
+    }
 }
 
 /// The left shift that wraps, the doubling high product rounded half up, the right shift rounded half away from zero.

@@ -1,5 +1,6 @@
 //! Operators on codes: a skeleton from [`crate::kernels`] and a program from the spec.
 
+pub mod channels_last;
 mod elementwise;
 pub mod environment;
 pub mod intrinsics;
@@ -22,7 +23,7 @@ use crate::spec::{Action, Body, Spec};
 pub enum Layout {
     /// ONNX's order, last axis fastest.
     RowMajor,
-    /// `N H W C` of a tensor whose ONNX order is `N C H W`.
+    /// `N H W C` of a tensor whose ONNX order is `N C H W`; `N H W A B` of one whose order is `N A B H W`.
     ChannelsLast,
 }
 

@@ -1,13 +1,13 @@
 //! Operators that move codes without computing: the ONNX kernel itself, run on codes.
 
 use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
-use super::{Argument, Context, IntegerOp, Layout, Prepared, quantizers};
+use super::{Argument, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
 use crate::encoding::Granularity;
 use crate::error::Result;
-use crate::graph::{Attribute, Constant};
+use crate::graph::Constant;
 use crate::num::FloatType;
-use crate::ops::pad::{PadValue, pad_kernel};
-use crate::ops::{Fact, Facts, Kernel, Op, RunContext, registry};
+use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
+use crate::ops::{Facts, Kernel, RunContext, registry};
 use crate::program::{Env, Value};
 use crate::spec::{Spec, names};
 use crate::tensor::{Data, Tensor};
@@ -87,13 +87,14 @@ impl IntegerOp for Movement {
         if facts.node.string("reduction", "none").is_ok_and(|r| matches!(r, "add" | "mul")) {
             return Err(facts.unsupported("updates that are added or multiplied are no movement of codes"));
         }
-        if let Some(prepared) = along_channels(&code_facts, context, op, &data)? {
+        let pads = facts.node.op_type == "Pad" && facts.node.string("mode", "constant")? == "constant";
+        let padding = if pads { Some(pad_code(facts, context.spec)?) } else { None };
+        if let Some(prepared) = channels_last::prepare(&code_facts, context, op, &data, padding)? {
             return Ok(prepared);
         }
-        let pads = facts.node.op_type == "Pad" && facts.node.string("mode", "constant")? == "constant";
-        let mut kernel = match pads {
-            true => pad_kernel(&code_facts, PadValue::Integer(pad_code(facts, context.spec)?))?,
-            false => op.float(&code_facts)?,
+        let mut kernel = match padding {
+            Some(code) => pad_kernel(&code_facts, PadValue::Integer(code), AxisOrder::Onnx)?,
+            None => op.float(&code_facts)?,
         };
         if let Some((lo, hi)) = context.clamp {
             kernel = Box::new(Clamped { kernel, lo, hi });
@@ -101,37 +102,6 @@ impl IntegerOp for Movement {
         let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
         Ok(Prepared { kernel, arguments, layout: Layout::RowMajor })
     }
-}
-
-/// Concat and Split along the channels, where an operand is channels-last already: the same operator along the last axis.
-fn along_channels(facts: &Facts<'_>, context: &Context<'_>, op: &dyn Op, data: &[usize]) -> Result<Option<Prepared>> {
-    let rank = facts.input(0)?.shape.len();
-    let axis = facts.node.int("axis", 0)?;
-    let applies = matches!(facts.node.op_type.as_str(), "Concat" | "Split")
-        && (3..=4).contains(&rank)
-        && (axis == 1 || axis == 1 - rank as i64)
-        && context.clamp.is_none()
-        && data.iter().any(|&i| context.layouts.get(i) == Some(&Layout::ChannelsLast));
-    if !applies {
-        return Ok(None);
-    }
-    let permute = |facts: &[Option<Fact>], which: &dyn Fn(usize) -> bool| {
-        let mut out = facts.to_vec();
-        for (_, fact) in out.iter_mut().enumerate().filter(|(i, _)| which(*i)) {
-            if let Some(fact) = fact {
-                fact.shape[1..].rotate_left(1);
-                fact.constant = None;
-            }
-        }
-        out
-    };
-    let mut node = facts.node.clone();
-    node.attributes.insert("axis".into(), Attribute::Int(rank as i64 - 1));
-    let (inputs, outputs) = (permute(facts.inputs, &|i| data.contains(&i)), permute(facts.outputs, &|_| true));
-    let kernel = op.float(&Facts { node: &node, opset: facts.opset, inputs: &inputs, outputs: &outputs })?;
-    let layout = |input| if data.contains(&input) { Layout::ChannelsLast } else { Layout::RowMajor };
-    let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: layout(input) }).collect();
-    Ok(Some(Prepared { kernel, arguments, layout: Layout::ChannelsLast }))
 }
 
 /// A movement whose result a fused activation clamps.

@@ -1,12 +1,14 @@
-//! Elementwise operators of two operands of at most 8 bits: a sum in vector code, or a table of all pairs.
+//! Elementwise operators of two operands: vector code where the program has a form for it, or a table of all pairs of bytes.
 
 use super::elementwise::{code_at, explain_codes};
+use super::mac::epilogue::{self, AnyEpilogue};
 use super::{Argument, Context, Layout, Prepared};
+use crate::encoding::Encoding;
 use crate::error::Result;
-use crate::kernels::{Code8, FloatSum, float_sum, lookup_pairs};
+use crate::kernels::{Code8, Codes, FloatSum, MEET_CHANNELS, Part, float_sum, lookup_pairs, meet};
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Facts, Kernel, RunContext};
-use crate::program::{Channels, Compiled, Evaluator, Lanes, Scratch};
+use crate::program::{Channels, Compiled, Evaluator, Lanes, Meeting, Scratch};
 use crate::tensor::{DType, Data, Tensor};
 
 /// Elements from which on a table of all pairs is worth making.
@@ -24,6 +26,8 @@ enum Shape {
 enum Form {
     /// The operand that is multiplied last, and the sum.
     Sum(usize, FloatSum),
+    /// Integers that meet, and an epilogue.
+    Meet(Meeting, [Part; 2], AnyEpilogue<i32>),
     /// Entry `256·a + b`, by the bytes of the codes.
     Table(Data),
 }
@@ -52,11 +56,13 @@ pub fn prepare(
     };
     let len: usize = output.iter().product();
     let mut shapes = [Shape::Whole; 2];
+    let mut bytes = true;
     for (i, shape) in shapes.iter_mut().enumerate() {
         let fact = facts.input(i)?;
-        let byte = fact.encoding.as_ref().is_some_and(|e| e.storage_dtype().size() == 1 && e.scale.len() == 1);
+        let width = fact.encoding.as_ref().filter(|e| e.scale.len() == 1).map(|e| e.storage_dtype().size());
+        bytes &= width == Some(1);
         *shape = match fact.shape.as_slice() {
-            _ if !byte => return Ok(Err(compiled)),
+            _ if !matches!(width, Some(1 | 2)) => return Ok(Err(compiled)),
             s if s == output => Shape::Whole,
             [n, c, spatial @ ..]
                 if (3..=4).contains(&output.len())
@@ -73,15 +79,9 @@ pub fn prepare(
     if compiled.channels() != 1 || compiled.evaluator() != Evaluator::Fast || shapes == [Shape::Channels; 2] {
         return Ok(Err(compiled));
     }
-    let sum = compiled.float_sum().filter(|_| dtype.size() == 1).and_then(|s| {
-        let narrow = |v: i64| i32::try_from(v).ok();
-        let factors = [s.outer_factor, s.inner_factor];
-        let form = FloatSum::new(factors, s.constant, narrow(s.zero_point)?, narrow(s.qmin)?, narrow(s.qmax)?)?;
-        Some(Form::Sum(s.outer, form))
-    });
-    let form = match sum {
+    let form = match vector_form(facts, &compiled, bytes, dtype)? {
         Some(form) => form,
-        None if len >= TABLE_ELEMENTS => Form::Table(table(facts, &compiled, dtype)?),
+        None if bytes && len >= TABLE_ELEMENTS => Form::Table(table(facts, &compiled, dtype)?),
         None => return Ok(Err(compiled)),
     };
     let layout = match shapes {
@@ -98,13 +98,47 @@ pub fn prepare(
     Ok(Ok(Prepared { kernel: Box::new(kernel), arguments, layout }))
 }
 
+/// The program as vector code, where it has a form for it. `bytes` says whether both operands are of one byte.
+fn vector_form(facts: &Facts<'_>, compiled: &Compiled, bytes: bool, dtype: DType) -> Result<Option<Form>> {
+    let narrow = |v: i64| i32::try_from(v).ok();
+    if let Some(s) = compiled.float_sum().filter(|_| bytes && dtype.size() == 1)
+        && let (Some(zero_point), Some(qmin), Some(qmax)) = (narrow(s.zero_point), narrow(s.qmin), narrow(s.qmax))
+        && let Some(sum) = FloatSum::new([s.outer_factor, s.inner_factor], s.constant, zero_point, qmin, qmax)
+    {
+        return Ok(Some(Form::Sum(s.outer, sum)));
+    }
+    let Some(split) = compiled.split() else { return Ok(None) };
+    let Some(epilogue) = epilogue::vectors(&split.after, MEET_CHANNELS, dtype) else { return Ok(None) };
+    let [first, second] = [0, 1].map(|i| part(&split.parts[i], encoding(facts, i)?));
+    Ok(first?.zip(second?).map(|(first, second)| Form::Meet(split.meeting, [first, second], epilogue)))
+}
+
+fn encoding<'f>(facts: &'f Facts<'_>, i: usize) -> Result<&'f Encoding> {
+    super::environment::encoding_of(facts, facts.input(i)?)
+}
+
+/// What becomes of the codes of an operand, where vector code computes it: an affine function of all codes that the encoding
+/// has, or a table of bytes.
+fn part(compiled: &Compiled, encoding: &Encoding) -> Result<Option<Part>> {
+    let (least, most) = (encoding.qmin() as i32, encoding.qmax() as i32);
+    let codes: Vec<i32> = (least..=most).collect();
+    let mut values = vec![0i32; codes.len()];
+    compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut values)?;
+    let factor = values.get(1).map_or(0, |second| second.wrapping_sub(values[0]));
+    if values.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == factor) {
+        return Ok(Some(Part::Affine { factor, constant: values[0].wrapping_sub(least.wrapping_mul(factor)) }));
+    }
+    if encoding.storage_dtype().size() != 1 {
+        return Ok(None);
+    }
+    let mut entries = [0i32; 256];
+    codes.iter().zip(values).for_each(|(&code, value)| entries[usize::from(code as u8)] = value);
+    Ok(Some(Part::table(entries)))
+}
+
 /// The results of all pairs of codes that the encodings have; zero for bytes that are no codes.
 fn table(facts: &Facts<'_>, compiled: &Compiled, dtype: DType) -> Result<Data> {
-    let range = |i: usize| -> Result<std::ops::RangeInclusive<i32>> {
-        let fact = facts.input(i)?;
-        let encoding = super::environment::encoding_of(facts, fact)?;
-        Ok(encoding.qmin() as i32..=encoding.qmax() as i32)
-    };
+    let range = |i: usize| encoding(facts, i).map(|e| e.qmin() as i32..=e.qmax() as i32);
     let (first, second) = (range(0)?, range(1)?);
     let codes: Vec<i32> = second.clone().collect();
     let (tile, mut scratch) = (compiled.tile(), Scratch::default());
@@ -154,6 +188,8 @@ impl Pairs {
         Ok(match x.data() {
             Data::U8(v) => spread!(v, U8),
             Data::I8(v) => spread!(v, I8),
+            Data::U16(v) => spread!(v, U16),
+            Data::I16(v) => spread!(v, I16),
             other => return Err(super::mac::wrong_codes(other)),
         })
     }
@@ -181,6 +217,17 @@ impl Spread<'_> {
             Spread::Repeated(data) => data,
         }
     }
+}
+
+/// Codes of one or two bytes.
+fn codes(data: &Data) -> Result<Codes<'_>> {
+    Ok(match data {
+        Data::U8(v) => Codes::U8(v),
+        Data::I8(v) => Codes::I8(v),
+        Data::U16(v) => Codes::U16(v),
+        Data::I16(v) => Codes::I16(v),
+        other => return Err(super::mac::wrong_codes(other)),
+    })
 }
 
 /// The bytes of codes.
@@ -221,6 +268,12 @@ impl Kernel for Pairs {
                     (Data::I8(a), Data::I8(b)) => add!(a, b),
                     (other, _) => return Err(super::mac::wrong_codes(other)),
                 }
+            }
+            Form::Meet(meeting, [first, second], epilogue) => {
+                let codes = [codes(a.data())?, codes(b.data())?];
+                epilogue::with_epilogue!(context, epilogue, len, (e, out) => {
+                    meet(engine, *meeting, [first, second], codes, e, &mut out);
+                })
             }
             Form::Table(table) => {
                 let (a, b) = (bytes(a.data())?, bytes(b.data())?);

@@ -5,7 +5,8 @@ use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes};
 use super::table::ByteTable;
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::num::FloatType;
+use crate::kernels::{FloatQuantize, Nearest, any_nan, quantize};
+use crate::num::{FloatType, Rounding};
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Kernel, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
@@ -28,6 +29,8 @@ pub fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
 struct Quantize {
     compiled: Compiled,
     tile: TileProgram,
+    /// The program in vector code, where it has a form for it.
+    vectors: Option<FloatQuantize>,
     map: ScaleMap,
     dtype: DType,
     name: String,
@@ -58,11 +61,22 @@ fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, sh
     let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
     Ok(Quantize {
         tile: compiled.tile(),
+        vectors: vector_form(&compiled),
         compiled,
         map: ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?,
         dtype: encoding.storage_dtype(),
         name: name.to_string(),
     })
+}
+
+fn vector_form(compiled: &Compiled) -> Option<FloatQuantize> {
+    let form = compiled.float_quantize()?;
+    let nearest = match form.rounding {
+        Rounding::HalfEven => Nearest::Even,
+        Rounding::HalfAway => Nearest::Away,
+        _ => return None,
+    };
+    FloatQuantize::new(form.divide, form.scale, nearest, form.zero_point, form.qmin, form.qmax)
 }
 
 fn prepare_dequantize(spec: &Spec, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Dequantize> {
@@ -183,12 +197,18 @@ fn code(x: &Tensor, index: usize) -> Result<Option<Value>> {
 }
 
 impl Quantize {
+    /// Refuses NaN, which has no code.
+    fn check(&self, context: &RunContext<'_>, x: &[f32]) -> Result<()> {
+        if !any_nan(context.engine(), x) {
+            return Ok(());
+        }
+        let index = x.iter().position(|v| v.is_nan());
+        Err(Error::invalid("quantize_nan", "a NaN cannot be quantized")
+            .at(Location::Tensor { name: self.name.clone(), index }))
+    }
+
     fn codes(&self, x: &[f32], start: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
         let len = out.len();
-        if let Some(i) = x[start..start + len].iter().position(|v| v.is_nan()) {
-            return Err(Error::invalid("quantize_nan", "a NaN cannot be quantized")
-                .at(Location::Tensor { name: self.name.clone(), index: Some(start + i) }));
-        }
         self.map.segments(start..start + len, |range, channels| {
             let to = &mut out[range.start - start..range.end - start];
             self.tile.run(&[Lanes::F32(&x[range])], channels, scratch, to)
@@ -200,6 +220,24 @@ impl Kernel for Quantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.name))?;
+        self.check(context, values)?;
+        if let Some(form) = &self.vectors {
+            macro_rules! codes {
+                ($variant:ident, $t:ty) => {{
+                    let mut out = context.buffer::<$t>(values.len());
+                    quantize(context.engine(), form, values, &mut out);
+                    Data::$variant(out)
+                }};
+            }
+            let data = match self.dtype {
+                DType::U8 => codes!(U8, u8),
+                DType::I8 => codes!(I8, i8),
+                DType::U16 => codes!(U16, u16),
+                DType::I16 => codes!(I16, i16),
+                _ => codes!(I32, i32),
+            };
+            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+        }
         let data = compute_codes(context, self.dtype, values.len(), |start, out| {
             self.codes(values, start, &mut Scratch::default(), out)
         })?;
@@ -243,6 +281,7 @@ impl Kernel for FakeQuant {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.quantize.name))?;
+        self.quantize.check(context, values)?;
         let mut out = vec![0f32; values.len()];
         for_chunks(context, &mut out, |start, chunk| {
             let mut codes = [0i32; CHUNK];

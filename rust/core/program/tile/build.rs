@@ -387,6 +387,10 @@ impl Build<'_> {
                 let reference = Reference { node, args: vec![Argument::Lane(source, Type::Int)] };
                 self.emit(Action::Reference(Box::new(reference)), &[], Class::F32)
             }
+            (Type::Float(FloatType::F32), FloatType::F16) => {
+                let source = self.operand(arg, Class::F32);
+                self.emit(Action::RoundF16, &[source], Class::F32)
+            }
             (_, half) => {
                 let source = self.operand(arg, Class::F64);
                 self.emit(Action::RoundHalf(half), &[source], Class::F32)
@@ -406,6 +410,11 @@ impl Build<'_> {
                 Action::Fma => {
                     let sources = self.operands(args, Class::F64);
                     self.emit(Action::FmaHalf(half), &sources, Class::F32)
+                }
+                // One rounding to f32 before that to f16 changes nothing.
+                Action::Add | Action::Sub | Action::Mul | Action::Div if half == FloatType::F16 => {
+                    let wide = self.same(action, args, Class::F32);
+                    self.emit(Action::RoundF16, &[wide], Class::F32)
                 }
                 action => {
                     let wide = self.same(action, args, Class::F64);

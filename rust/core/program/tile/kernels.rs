@@ -6,7 +6,7 @@ use super::super::types::{Datum, Type, Value};
 use super::lanes::{LANES, Lane, Scratch, View};
 use super::loops::{self, Level};
 use super::{Action, AnyView, Argument, Channels, Class, Instruction, Lanes, Reference, Shift, Source, TileProgram};
-use crate::num::float::{fma_half, round_to};
+use crate::num::float::{HalfGrid, fma_half, nearest_f16};
 use crate::num::{Rounding, div_round, shr_round};
 
 pub(super) struct Tile<'a, 'r> {
@@ -101,6 +101,25 @@ macro_rules! int {
 int!(i32);
 int!(i64);
 int!(i128);
+
+/// `as`, in a form that has vectors: saturates, and NaN becomes 0. `$end` is the first power of two beyond the type.
+macro_rules! saturate {
+    ($from:ident, $to:ident, $end:literal) => {
+        |v: $from| {
+            const END: $from = $end;
+            let bounded = v.max(-END).min(END.next_down());
+            // SAFETY: `max` and `min` leave no NaN and nothing beyond the type.
+            let int: $to = unsafe { bounded.to_int_unchecked() };
+            if v.is_nan() {
+                0
+            } else if v >= END {
+                $to::MAX
+            } else {
+                int
+            }
+        }
+    };
+}
 
 /// The lanes of a view; a scalar is spread into `$spread` first.
 macro_rules! lanes {
@@ -293,9 +312,10 @@ impl Tile<'_, '_> {
                 let format = *format;
                 self.map3(i, |a: f64, b: f64, c: f64| fma_half(a, b, c, format) as f32);
             }
+            Action::RoundF16 => self.map1(i, nearest_f16),
             Action::RoundHalf(format) => {
-                let format = *format;
-                self.map1(i, |a: f64| round_to(a, format) as f32);
+                let grid = HalfGrid::new(*format);
+                self.map1(i, |a: f64| grid.round(a) as f32);
             }
             Action::Not => self.map1(i, |a: i32| a ^ 1),
             Action::And => self.map2(i, |a: i32, b: i32| a & b),
@@ -396,30 +416,10 @@ impl Tile<'_, '_> {
             (Class::I128, Class::F64) => self.map1(i, |v: i128| v as f64),
             (Class::F32, Class::F64) => self.map1(i, |v: f32| f64::from(v)),
             (Class::F64, Class::F32) => self.map1(i, |v: f64| v as f32),
-            // Saturating; NaN becomes 0.
-            (Class::F32, Class::I32) => self.map1(i, |v: f32| {
-                // `as`, in a form that has vectors.
-                const END: f32 = 2_147_483_648.0;
-                let bounded = v.max(-END).min(END.next_down());
-                // SAFETY: `max` and `min` leave no NaN and nothing beyond the type.
-                let int: i32 = unsafe { bounded.to_int_unchecked() };
-                if v.is_nan() {
-                    0
-                } else if v >= END {
-                    i32::MAX
-                } else {
-                    int
-                }
-            }),
-            (Class::F32, Class::I64) => self.map1(i, |v: f32| v as i64),
-            (Class::F64, Class::I32) => self.map1(i, |v: f64| {
-                // As above; the type's bounds are doubles.
-                let bounded = v.max(f64::from(i32::MIN)).min(f64::from(i32::MAX));
-                // SAFETY: `max` and `min` leave no NaN and nothing beyond the type.
-                let int: i32 = unsafe { bounded.to_int_unchecked() };
-                if v.is_nan() { 0 } else { int }
-            }),
-            (Class::F64, Class::I64) => self.map1(i, |v: f64| v as i64),
+            (Class::F32, Class::I32) => self.map1(i, saturate!(f32, i32, 2_147_483_648.0)),
+            (Class::F32, Class::I64) => self.map1(i, saturate!(f32, i64, 9_223_372_036_854_775_808.0)),
+            (Class::F64, Class::I32) => self.map1(i, saturate!(f64, i32, 2_147_483_648.0)),
+            (Class::F64, Class::I64) => self.map1(i, saturate!(f64, i64, 9_223_372_036_854_775_808.0)),
             // Conversions to the same class are never emitted.
             _ => {}
         }

@@ -106,6 +106,8 @@ enum Action {
     Clamp,
     Fma,
     FmaHalf(FloatType),
+    /// f32 lanes to f16 in f32 lanes.
+    RoundF16,
     /// f64 lanes to f16 or bf16 in f32 lanes.
     RoundHalf(FloatType),
     Compare(Comparison),

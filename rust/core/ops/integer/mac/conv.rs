@@ -2,7 +2,7 @@
 
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac, MacWindow};
-use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
@@ -126,7 +126,7 @@ impl Form {
     fn wide(weights: WideWeights, arithmetic: &Arithmetic, x_zero: i64, dtype: DType) -> Form {
         let init = weights.centred_init(&arithmetic.bias, x_zero as i32);
         if arithmetic.accumulator.width == 64 {
-            return Form::Wide64 { weights, init, epilogue: wide(&arithmetic.compiled, dtype) };
+            return Form::Wide64 { weights, init, epilogue: tiles(&arithmetic.compiled, dtype) };
         }
         let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype);
         Form::Wide32 { weights, init: init.into_iter().map(|v| v as i32).collect(), epilogue }

@@ -1,7 +1,9 @@
 //! From accumulator to code while the tile is in cache: vector code for the normal forms of shipped specs, the tile executor
 //! for every other program.
 
-use crate::kernels::{AccTile, Code, DoubleRounding, Epilogue, FloatScale, MulShift, OutTile, ShiftRounding, Simd};
+use crate::kernels::{
+    AccTile, Code, DoubleRounding, Epilogue, FloatAffine, FloatScale, MulShift, OutTile, ShiftRounding, Simd,
+};
 use crate::num::Rounding;
 use crate::program::{Channels, Compiled, Lanes, NormalForm, Scratch, TileProgram};
 use crate::tensor::DType;
@@ -43,27 +45,28 @@ macro_rules! with_epilogue {
         }
     }};
 }
-pub(super) use with_epilogue;
+pub(in crate::ops::integer) use with_epilogue;
 
 /// The epilogue of 32-bit accumulators.
 pub fn narrow(compiled: &Compiled, channels: usize, dtype: DType) -> AnyEpilogue<i32> {
-    fn pick<O: Code>(compiled: &Compiled, channels: usize) -> Box<dyn Epilogue<i32, Out = O> + Send> {
-        match compiled.normal_form().and_then(|form| vector_form::<O>(form, channels)) {
-            Some(epilogue) => epilogue,
-            None => Box::new(TileEpilogue { tile: compiled.tile(), out: std::marker::PhantomData::<fn() -> O> }),
-        }
-    }
-    match dtype {
-        DType::U8 => AnyEpilogue::U8(pick(compiled, channels)),
-        DType::I8 => AnyEpilogue::I8(pick(compiled, channels)),
-        DType::U16 => AnyEpilogue::U16(pick(compiled, channels)),
-        DType::I16 => AnyEpilogue::I16(pick(compiled, channels)),
-        _ => AnyEpilogue::I32(pick(compiled, channels)),
-    }
+    vectors(compiled, channels, dtype).unwrap_or_else(|| tiles(compiled, dtype))
 }
 
-/// The epilogue of 64-bit accumulators.
-pub fn wide(compiled: &Compiled, dtype: DType) -> AnyEpilogue<i64> {
+/// The epilogue of 32-bit accumulators in vector code, where the program has a form that there is some for.
+pub fn vectors(compiled: &Compiled, channels: usize, dtype: DType) -> Option<AnyEpilogue<i32>> {
+    let form = compiled.normal_form()?;
+    let reach = compiled.input_reach(0).and_then(|reach| u32::try_from(reach).ok()).unwrap_or(1 << 31);
+    Some(match dtype {
+        DType::U8 => AnyEpilogue::U8(vector_form(form, channels, reach)?),
+        DType::I8 => AnyEpilogue::I8(vector_form(form, channels, reach)?),
+        DType::U16 => AnyEpilogue::U16(vector_form(form, channels, reach)?),
+        DType::I16 => AnyEpilogue::I16(vector_form(form, channels, reach)?),
+        _ => AnyEpilogue::I32(vector_form(form, channels, reach)?),
+    })
+}
+
+/// The epilogue of any program, by the tile executor.
+pub fn tiles<A: TileInput>(compiled: &Compiled, dtype: DType) -> AnyEpilogue<A> {
     macro_rules! boxed {
         ($t:ty) => {
             Box::new(TileEpilogue { tile: compiled.tile(), out: std::marker::PhantomData::<fn() -> $t> })
@@ -82,8 +85,12 @@ fn spread<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
     if values.len() == 1 { vec![values[0]; channels] } else { values.to_vec() }
 }
 
-/// The vector code of a normal form, where it is exact for these constants.
-fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
+/// The vector code of a normal form, where it is exact for these constants. No accumulator exceeds `reach` in magnitude.
+fn vector_form<O: Code>(
+    form: NormalForm,
+    channels: usize,
+    reach: u32,
+) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     Some(match form {
         NormalForm::FloatScale {
@@ -97,20 +104,27 @@ fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epi
             let scale = spread(&scale, channels);
             Box::new(FloatScale::<O>::new(scale, lo, hi, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
         }
-        NormalForm::FloatScale { .. } => return None,
+        NormalForm::FloatAffine { scale, offset, rounding: Rounding::HalfEven, zero_point, qmin, qmax } => {
+            let (scale, offset) = (spread(&scale, channels), spread(&offset, channels));
+            Box::new(FloatAffine::<O>::new(scale, offset, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
+        }
+        NormalForm::FloatScale { .. } | NormalForm::FloatAffine { .. } => return None,
         NormalForm::DoubleRounding { left, mantissa, mid, right, last, zero_point, qmin, qmax } => {
             if (mid, last) != (Rounding::HalfUp, Rounding::HalfAway) {
                 return None;
             }
             let shifts = |s: &[u32]| spread(s, channels).iter().map(|&s| i32::try_from(s).ok()).collect::<Option<_>>();
-            Box::new(DoubleRounding::<O>::new(
-                shifts(&left)?,
-                spread(&mantissa, channels),
-                shifts(&right)?,
-                narrow(zero_point)?,
-                narrow(qmin)?,
-                narrow(qmax)?,
-            )?)
+            Box::new(
+                DoubleRounding::<O>::new(
+                    shifts(&left)?,
+                    spread(&mantissa, channels),
+                    shifts(&right)?,
+                    narrow(zero_point)?,
+                    narrow(qmin)?,
+                    narrow(qmax)?,
+                )?
+                .within(reach),
+            )
         }
         NormalForm::MulShift { drop, mantissa, shift, rounding, offset, zero_point, qmin, qmax } => {
             if drop.0 != 0 {
@@ -124,15 +138,18 @@ fn vector_form<O: Code>(form: NormalForm, channels: usize) -> Option<Box<dyn Epi
                 Rounding::HalfAway => ShiftRounding::HalfAway,
                 _ => return None,
             };
-            Box::new(MulShift::<O>::new(
-                mantissa?,
-                spread(&offset, channels),
-                spread(&shift, channels),
-                rounding,
-                narrow(zero_point)?,
-                narrow(qmin)?,
-                narrow(qmax)?,
-            )?)
+            Box::new(
+                MulShift::<O>::new(
+                    mantissa?,
+                    spread(&offset, channels),
+                    spread(&shift, channels),
+                    rounding,
+                    narrow(zero_point)?,
+                    narrow(qmin)?,
+                    narrow(qmax)?,
+                )?
+                .within(reach),
+            )
         }
     })
 }
@@ -157,7 +174,8 @@ thread_local! {
 }
 
 /// Accumulators that the tile executor reads.
-trait TileInput: Copy + Sync + 'static {
+pub trait TileInput: Copy + Sync + 'static {
+    /// As inputs of a program.
     fn lanes(slice: &[Self]) -> Lanes<'_>;
     /// The buffer for accumulators of this type.
     fn row<'b>(narrow: &'b mut Vec<i32>, wide: &'b mut Vec<i64>) -> &'b mut Vec<Self>;

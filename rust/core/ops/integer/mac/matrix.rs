@@ -3,7 +3,7 @@
 use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::conv::{require_pairs, wrong_codes};
-use super::epilogue::{AnyEpilogue, narrow, wide, with_epilogue};
+use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
@@ -119,7 +119,7 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
         (true, _) if pairs => Epilogues::Pairs(narrow(&arithmetic.compiled, mac.channels, dtype)),
         (true, _) => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype)),
         (false, 32) => Epilogues::Wide32(narrow(&arithmetic.compiled, mac.channels, dtype)),
-        (false, _) => Epilogues::Wide64(wide(&arithmetic.compiled, dtype)),
+        (false, _) => Epilogues::Wide64(tiles(&arithmetic.compiled, dtype)),
     };
     let mut kernel = MatrixKernel {
         depth: mac.depth,

@@ -3,7 +3,7 @@
 mod arithmetic;
 mod conv;
 mod conv_transpose;
-mod epilogue;
+pub mod epilogue;
 mod matrix;
 mod reference;
 mod weights;
