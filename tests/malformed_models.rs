@@ -244,9 +244,9 @@ fn tensors_that_lie_about_their_data() {
     refused(with(floats("w", &[1 << 40, 1 << 40], &[1.0])), INVALID, "tensor_too_large", "2^31");
     // Two gigabytes are declared, four bytes are there: nothing may be allocated.
     refused(with(floats("w", &[1 << 29], &[1.0])), INVALID, "tensor_data_length", "536870912");
-    let raw = TensorProto { raw_data: Some(vec![0; 3]), ..floats("w", &[1], &[]) };
+    let raw = TensorProto { raw_data: Some(vec![0; 3].into()), ..floats("w", &[1], &[]) };
     refused(with(raw), INVALID, "tensor_data_length", "take 4 bytes, the file has 3");
-    let both = TensorProto { raw_data: Some(vec![0; 4]), ..floats("w", &[1], &[1.0]) };
+    let both = TensorProto { raw_data: Some(vec![0; 4].into()), ..floats("w", &[1], &[1.0]) };
     refused(with(both), INVALID, "tensor_data_twice", "more than one field");
     refused(with(codes("w", data_type::INT8, &[1], &[200])), INVALID, "tensor_range", "200 is outside int8");
     refused(with(codes("w", data_type::BOOL, &[1], &[3])), INVALID, "tensor_range", "bool");

@@ -51,6 +51,20 @@ fn every_thread_count_and_batch_gives_the_same_bits() {
 }
 
 #[test]
+fn float_runs_alone_compute_the_reals_of_coded_weights() {
+    for target in TARGETS {
+        let graph = network(1);
+        capture(&session(&graph, target, 1), &network_input(2, 1));
+        let coded: Vec<_> = graph.tensors.iter().filter(|t| t.codes.is_some()).collect();
+        assert!(coded.len() > 2, "the network has coded weights");
+        for tensor in coded {
+            let computed = tensor.constant.as_ref().unwrap().is_computed();
+            assert_eq!(computed, target == "float", "{target}: '{}'", tensor.name);
+        }
+    }
+}
+
+#[test]
 fn no_behaviour_hangs_on_a_targets_name() {
     let graph = network(3);
     let input = network_input(4, 1);

@@ -4,7 +4,7 @@ use super::case::{Activation, Case, Operand};
 use crate::encoding::{Encoding, Granularity, ScaleIndex};
 use crate::error::{Error, Result};
 use crate::graph::parameters::code_type;
-use crate::graph::{Attribute, Graph, Node, PARAMETER_PREFIX, Port, TensorInfo};
+use crate::graph::{Attribute, Constant, Graph, Node, PARAMETER_PREFIX, Port, TensorInfo};
 use crate::spec::Spec;
 use crate::tensor::{DType, Data, Tensor, element_count};
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
     for operand in case.inputs.iter().filter(read) {
         let value = &arrays[&operand.array];
         if operand.role == "table" {
-            let constant = Some(Arc::new(value.clone()));
+            let constant = Some(value.clone().into());
             let info = TensorInfo { name: operand.role.clone(), constant, ..TensorInfo::default() };
             inputs.push(Some(graph.add_tensor(info)));
             continue;
@@ -40,7 +40,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
         let info = TensorInfo {
             name: operand.role.clone(),
             dtype: Some(DType::F32),
-            constant: is_constant.then(|| reals(value, encoding.as_ref())).transpose()?.map(Arc::new),
+            constant: is_constant.then(|| reals(value, encoding.as_ref())).transpose()?.map(Constant::from),
             codes: is_constant.then(|| Arc::new(value.clone())),
             encoding: encoding.clone().map(Arc::new),
             ..TensorInfo::default()
@@ -59,7 +59,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
         let zeros = Tensor::new(vec![channels], Data::I32(vec![0; channels]))?;
         inputs.push(Some(graph.add_tensor(TensorInfo {
             name: "b".into(),
-            constant: Some(Arc::new(Tensor::f32(&[channels], vec![0.0; channels]))),
+            constant: Some(Tensor::f32(&[channels], vec![0.0; channels]).into()),
             codes: Some(Arc::new(zeros)),
             ..TensorInfo::default()
         })));
@@ -125,7 +125,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
                 None => None,
             };
             let id = value.map(|v| {
-                let constant = Some(Arc::new(Tensor::f32(&[], vec![v])));
+                let constant = Some(Tensor::f32(&[], vec![v]).into());
                 graph.add_tensor(TensorInfo { name: bound.into(), constant, ..TensorInfo::default() })
             });
             node.inputs.push(id);
@@ -138,7 +138,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             let outer = case.inputs[0].shape.get(..2).ok_or_else(|| fault("the input has no spatial axes"))?;
             let mut sizes: Vec<i64> = outer.iter().map(|&d| d as i64).collect();
             sizes.extend(spatial);
-            let tensor = Arc::new(Tensor::i64(&[sizes.len()], sizes));
+            let tensor = Tensor::i64(&[sizes.len()], sizes).into();
             let id =
                 graph.add_tensor(TensorInfo { name: "sizes".into(), constant: Some(tensor), ..TensorInfo::default() });
             node.inputs.extend([None, None, Some(id)]);
@@ -191,7 +191,7 @@ fn float_parameter(name: &str, values: &Tensor) -> Result<TensorInfo> {
     Ok(TensorInfo {
         name: name.into(),
         dtype: Some(DType::F32),
-        constant: Some(Arc::new(values.clone())),
+        constant: Some(values.clone().into()),
         codes: Some(Arc::new(Tensor::new(values.shape().to_vec(), Data::I8(codes))?)),
         encoding: Some(Arc::new(encoding)),
         ..TensorInfo::default()

@@ -356,7 +356,7 @@ mod tests {
     fn the_lowest_code_of_a_strict_grid_is_found_in_the_values() {
         let mut graph = graph();
         let w = graph.find("w").unwrap();
-        graph.tensors[w].constant = Some(Arc::new(crate::tensor::Tensor::f32(&[2, 1, 1, 1], vec![-128.0, 127.0])));
+        graph.tensors[w].constant = Some(crate::tensor::Tensor::f32(&[2, 1, 1, 1], vec![-128.0, 127.0]).into());
         graph.tensors[w].encoding = Some(Arc::new(per_tensor(1.0, 0, 8, true)));
         let spec = Spec::parse(RULES, "t.toml").unwrap();
         assert!(check(&graph, &spec).iter().any(|f| f.code == "placement_strict" && f.place == "w"));

@@ -2,14 +2,13 @@
 
 use super::layout::ClipKernel;
 use crate::error::{Error, Result};
-use crate::graph::Clamp;
+use crate::graph::{Clamp, Constant};
 use crate::ops::closure::input;
 use crate::ops::integer::table::ByteTable;
 use crate::ops::integer::{self, code_at, quantizers};
 use crate::ops::{Explained, Explanation, Fact, Facts, Kernel, Op, Place, RunContext};
 use crate::spec::{Execution, Spec, names};
 use crate::tensor::Tensor;
-use std::sync::Arc;
 
 /// A table of codes, and the kernels that made it.
 pub struct FloatTable {
@@ -17,7 +16,7 @@ pub struct FloatTable {
     /// From code to code, with what each does.
     stages: Vec<(String, Box<dyn Kernel>)>,
     /// Further inputs of the operator.
-    constants: Vec<Option<Arc<Tensor>>>,
+    constants: Vec<Option<Constant>>,
     /// All codes of the input.
     codes: Tensor,
 }
@@ -106,7 +105,7 @@ pub fn float_table(
     }
     let quantize = quantizers::quantize_kernel(spec, names::QUANTIZE, &y.name, to, shape).ok()?;
     stages.push((format!("quantize {}", y.name), quantize));
-    let constants: Vec<Option<Arc<Tensor>>> =
+    let constants: Vec<Option<Constant>> =
         facts.inputs.iter().skip(1).map(|f| f.as_ref().and_then(|f| f.constant.clone())).collect();
     let mut table = FloatTable { table: None, stages, constants, codes };
     let last = table.values(context).ok()?.pop()?;

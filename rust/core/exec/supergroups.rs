@@ -184,7 +184,7 @@ impl View<'_> {
     fn is_square(&self, n: usize, x: TensorId) -> bool {
         let two = |t: TensorId| {
             let constant = self.graph.tensors[t].constant.as_ref();
-            constant.is_some_and(|c| c.to_f64() == [2.0])
+            constant.is_some_and(|c| c.len() == 1 && c.to_f64() == [2.0])
         };
         self.input(n, 0) == Some(x)
             && match self.graph.nodes[n].op_type.as_str() {

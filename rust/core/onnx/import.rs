@@ -7,7 +7,6 @@ use crate::graph::{Attribute, Dim, Graph, Node, Port, TensorId, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Versions of ONNX's own operators that are understood.
 const OPSETS: RangeInclusive<i64> = 7..=28;
@@ -77,7 +76,7 @@ impl Import<'_> {
         for initializer in proto.initializer {
             let name = initializer.name.clone().unwrap_or_default();
             let (dtype, tensor) = tensor::decode(initializer, self.base_dir)?;
-            let constant = Some(Arc::new(tensor));
+            let constant = Some(tensor.into());
             self.add(TensorInfo { name, dtype: Some(dtype), constant, ..TensorInfo::default() })?;
         }
         self.inputs(proto.input)?;
@@ -223,7 +222,7 @@ impl Import<'_> {
             };
             let output = output.clone();
             let (dtype, tensor) = attributes::constant(proto, self.base_dir)?;
-            let constant = Some(Arc::new(tensor));
+            let constant = Some(tensor.into());
             self.add(TensorInfo { name: output, dtype: Some(dtype), constant, ..TensorInfo::default() })?;
             return Ok(());
         }

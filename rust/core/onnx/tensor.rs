@@ -232,7 +232,7 @@ fn from_bytes(dtype: DType, raw: &[u8], count: usize) -> Result<Data> {
         DType::I64 => words!(I64, i64),
         DType::I32 => words!(I32, i32),
         DType::I16 => words!(I16, i16),
-        DType::I8 => words!(I8, i8),
+        DType::I8 => Data::I8(raw.iter().map(|&b| b as i8).collect()),
         DType::U64 => words!(U64, u64),
         DType::U32 => words!(U32, u32),
         DType::U16 => words!(U16, u16),
@@ -267,7 +267,7 @@ pub fn encode(name: &str, dtype: DType, tensor: &Tensor) -> Result<TensorProto> 
         dims: tensor.shape().iter().map(|&d| d as i64).collect(),
         data_type: Some(number(dtype)),
         name: Some(name.to_string()),
-        raw_data: Some(raw),
+        raw_data: Some(raw.into()),
         ..TensorProto::default()
     })
 }
@@ -310,6 +310,7 @@ fn pack(bits: u32, codes: impl Iterator<Item = (i32, u8, bool)>, name: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::bytes::Bytes;
 
     fn proto(data_type: i32, dims: &[i64]) -> TensorProto {
         TensorProto { dims: dims.to_vec(), data_type: Some(data_type), ..TensorProto::default() }
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn four_bit_codes_lie_low_half_first() {
-        let raw = Some(vec![0x8F, 0x07]);
+        let raw = Some(Bytes::from_static(&[0x8F, 0x07]));
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT4, &[3]) }, None).unwrap();
         assert_eq!((dtype, t.data()), (DType::I4, &Data::I8(vec![-1, -8, 7])));
         let (dtype, t) = decode(TensorProto { raw_data: raw, ..proto(data_type::UINT4, &[3]) }, None).unwrap();
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn two_bit_codes_lie_low_bits_first() {
-        let raw = Some(vec![0b11_10_01_00, 0b01]);
+        let raw = Some(Bytes::from_static(&[0b11_10_01_00, 0b01]));
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT2, &[5]) }, None).unwrap();
         assert_eq!((dtype, t.data()), (DType::I2, &Data::I8(vec![0, 1, -2, -1, 1])));
         assert_eq!(encode("t", dtype, &t).unwrap().raw_data, raw);

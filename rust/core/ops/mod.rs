@@ -68,7 +68,7 @@ pub mod window;
 
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::graph::Node;
+use crate::graph::{Constant, Node};
 use crate::kernels::{Engine, Simd, Team};
 use crate::tensor::{DType, Tensor};
 pub use explained::Explained;
@@ -86,7 +86,7 @@ pub struct Fact {
     /// Shape in ONNX's order.
     pub shape: Vec<usize>,
     /// The value, where it is constant (reals or indices).
-    pub constant: Option<Arc<Tensor>>,
+    pub constant: Option<Constant>,
     /// The integers, where constant and quantized.
     pub codes: Option<Arc<Tensor>>,
     /// The encoding, where quantized.
@@ -129,7 +129,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Constant value of input `i`, which must be known before the run.
-    pub fn constant(&self, i: usize) -> Result<&'a Arc<Tensor>> {
+    pub fn constant(&self, i: usize) -> Result<&'a Constant> {
         let fact = self.input(i)?;
         fact.constant.as_ref().ok_or_else(|| {
             Error::unsupported("input_not_constant", format!("input {i} ('{}') must be constant", fact.name))

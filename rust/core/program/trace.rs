@@ -1,8 +1,8 @@
 //! The steps by which one element is computed.
 
-use super::Compiled;
-use super::graph::{NodeId, Op};
+use super::graph::{Cell, NodeId, Op};
 use super::types::{Datum, Value};
+use super::{Compiled, eval};
 use crate::error::Result;
 use crate::num::float::{as_fraction, decompose};
 use serde::Serialize;
@@ -96,8 +96,14 @@ impl Compiled {
         self.fill(&mut cells, channel, inputs)?;
         let wanted = self.graph.reachable(self.result, true);
         for &id in &wanted {
-            if let Some(cell) = self.graph.nodes[id].cell(channel) {
-                cells[id] = cell.clone();
+            let node = &self.graph.nodes[id];
+            match node.cell(channel) {
+                Some(cell) => cells[id] = cell.clone(),
+                None if node.frozen.is_some() => {
+                    let args: Vec<&Cell> = node.args.iter().map(|&arg| &cells[arg]).collect();
+                    cells[id] = eval::apply(node, &args);
+                }
+                None => {}
             }
         }
         let value = |id: NodeId| match &cells[id] {
@@ -138,7 +144,7 @@ impl Compiled {
     }
 }
 
-fn eval_result(cell: &super::graph::Cell) -> Option<Value> {
+fn eval_result(cell: &Cell) -> Option<Value> {
     if let Ok(Datum::Value(value)) = cell { Some(*value) } else { None }
 }
 

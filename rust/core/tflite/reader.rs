@@ -127,7 +127,7 @@ impl Tensor<'_> {
             DType::I64 => Data::I64(numbers!(i64).collect()),
             DType::I32 => Data::I32(numbers!(i32).collect()),
             DType::I16 => Data::I16(numbers!(i16).collect()),
-            DType::I8 => Data::I8(numbers!(i8).collect()),
+            DType::I8 => Data::I8(bytes.iter().map(|&b| b as i8).collect()),
             DType::U64 => Data::U64(numbers!(u64).collect()),
             DType::U32 => Data::U32(numbers!(u32).collect()),
             DType::U16 => Data::U16(numbers!(u16).collect()),

@@ -210,7 +210,7 @@ fn a_model_without_inputs_runs_once() {
     graph.opsets.insert(String::new(), 17);
     let shape = Some(vec![Dim::Fixed(2)]);
     let real = |name: &str| TensorInfo { name: name.into(), dtype: Some(DType::F32), ..TensorInfo::default() };
-    let constant = Some(std::sync::Arc::new(Tensor::f32(&[2], vec![-1.0, 2.0])));
+    let constant = Some(Tensor::f32(&[2], vec![-1.0, 2.0]).into());
     let c = graph.add_tensor(TensorInfo { constant, ..real("c") });
     let y = graph.add_tensor(TensorInfo { shape, ..real("y") });
     graph.nodes.push(Node {

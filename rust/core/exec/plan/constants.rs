@@ -5,6 +5,7 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::exec::layout;
 use crate::exec::step::Source;
+use crate::graph::Constant;
 use crate::ops::integer::{Layout, quantizers};
 use crate::ops::{Fact, Facts, Op};
 use crate::spec::Execution;
@@ -16,7 +17,7 @@ impl Planner<'_> {
     pub(super) fn constant_value(
         &self,
         fact: &Fact,
-        constant: &Arc<Tensor>,
+        constant: &Constant,
         form: Form,
         layout: Layout,
     ) -> Result<Source> {
@@ -25,9 +26,9 @@ impl Planner<'_> {
                 (Some(encoding), Execution::Integer | Execution::FakeQuant) if constant.dtype() == DType::F32 => {
                     // What a float kernel reads of a quantized constant is what its codes stand for.
                     let is_bias = encoding.bitwidth == 32;
-                    if is_bias { constant.clone() } else { self.dequantized_constant(fact, encoding)? }
+                    if is_bias { constant.shared().clone() } else { self.dequantized_constant(fact, encoding)? }
                 }
-                _ => constant.clone(),
+                _ => constant.shared().clone(),
             },
             Form::Codes => quantizers::quantize_constant(self.spec, fact, &self.context)?,
             Form::CodesAs(target) => {
@@ -74,7 +75,7 @@ impl Planner<'_> {
                     let message = format!("{computed:?} was computed, {inferred:?} inferred; please report this");
                     return Err(Error::invalid("inferred", message));
                 }
-                fact.constant = Some(Arc::new(value));
+                fact.constant = Some(value.into());
             }
         }
         self.report(facts.node, "folded", None);

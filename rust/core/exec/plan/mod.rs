@@ -11,14 +11,13 @@ use super::placement::{Note, Placed};
 use super::step::{Conversion, LAYOUT, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Clamp, Node, TensorId, qdq};
+use crate::graph::{Clamp, Constant, Node, TensorId, qdq};
 use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Explained, Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// In what form a tensor's value is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -270,7 +269,8 @@ impl<'a> Planner<'a> {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
                 self.used(self.spec.constant_rule());
             }
-            let held = self.held_in(t).map(|n| narrowed(self.context.pool, constant, n).map(Arc::new)).transpose()?;
+            let held =
+                self.held_in(t).map(|n| narrowed(self.context.pool, constant, n)).transpose()?.map(Constant::from);
             self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
@@ -616,7 +616,7 @@ impl<'a> Planner<'a> {
         for (t, fact) in node.inputs.iter().zip(&mut known) {
             let source = t.map(|t| self.value(t, Form::Real, Layout::RowMajor)).transpose()?;
             if let (Some(Source::Constant(value)), Some(fact)) = (&source, fact) {
-                fact.constant = Some(value.clone());
+                fact.constant = Some(value.clone().into());
             }
             inputs.push(source);
         }

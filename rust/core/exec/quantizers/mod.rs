@@ -5,13 +5,12 @@
 use crate::encoding::file::ParamUse;
 use crate::exec::scaling::Scaling;
 use crate::exec::supergroups::{chains, patterns};
-use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::graph::{Attribute, Constant, Graph, Node, TensorId};
 use crate::ops::{Fact, Facts, integer};
 use crate::spec::placement::{Break, Constraint, OpRule, OperandPair, Placement, Precision, Tie};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
 
 /// A grid to be found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,7 +105,7 @@ pub struct Decisions {
     /// Inputs first, then in the order of the nodes that read or write them.
     pub tensors: Vec<Decision>,
     index: HashMap<TensorId, usize>,
-    values: Vec<Option<Arc<Tensor>>>,
+    values: Vec<Option<Constant>>,
 }
 
 impl Decisions {
@@ -116,7 +115,7 @@ impl Decisions {
     }
 
     /// The value of a tensor that does not depend on inputs.
-    pub(super) fn value(&self, tensor: TensorId) -> Option<&Arc<Tensor>> {
+    pub(super) fn value(&self, tensor: TensorId) -> Option<&Constant> {
         self.values[tensor].as_ref()
     }
 }
@@ -166,7 +165,7 @@ struct Draft {
 struct Builder<'a> {
     graph: &'a Graph,
     placement: &'a Placement,
-    values: Vec<Option<Arc<Tensor>>>,
+    values: Vec<Option<Constant>>,
     real: Vec<bool>,
     /// What each node is; a pattern's last node is the pattern's operator.
     op_types: Vec<String>,
@@ -185,7 +184,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(graph: &'a Graph, placement: &'a Placement) -> Builder<'a> {
-        let mut values: Vec<Option<Arc<Tensor>>> = graph.tensors.iter().map(|t| t.constant.clone()).collect();
+        let mut values: Vec<Option<Constant>> = graph.tensors.iter().map(|t| t.constant.clone()).collect();
         for node in &graph.nodes {
             if let ("Identity", [Some(from)], [Some(to)]) = (node.op_type.as_str(), &node.inputs[..], &node.outputs[..])
             {
@@ -548,7 +547,7 @@ fn merged(a: Draft, b: Draft) -> Draft {
 }
 
 /// Which tensors hold reals: all whose type is float or, undeclared, follows from no integer.
-pub(super) fn reals(graph: &Graph, values: &[Option<Arc<Tensor>>]) -> Vec<bool> {
+pub(super) fn reals(graph: &Graph, values: &[Option<Constant>]) -> Vec<bool> {
     let mut real: Vec<bool> = (0..values.len())
         .map(|t| graph.tensors[t].dtype.or(values[t].as_ref().map(|v| v.dtype())).is_none_or(|d| d.is_float()))
         .collect();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::exec::testing::Builder;
 use crate::spec::Spec;
+use crate::tensor::Tensor;
 
 fn spec(placement: &str) -> Spec {
     Spec::parse(&format!("schema_version = 1\nname = \"t\"\n[placement]\n{placement}"), "t.toml")
@@ -139,7 +140,7 @@ fn parameters_have_rules_of_their_own() {
     // The constant was made after the node that reads it.
     let mut graph = graph;
     let h2 = graph.find("h2").unwrap();
-    graph.tensors[h2].constant = Some(Arc::new(Tensor::f32(&[4], vec![1.0; 4])));
+    graph.tensors[h2].constant = Some(Tensor::f32(&[4], vec![1.0; 4]).into());
     let rules = "patterns = [\"matmul_add\"]\ndefaults.parameters.bitwidth = 4\n\
                  ops.LayerNormalization.params.weight = { min_bitwidth = 8, symmetric = false, symmetric_from_bits = 16 }\n\
                  ops.MatMul.per_channel = true";
