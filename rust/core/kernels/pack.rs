@@ -5,7 +5,6 @@
 
 use super::code::Code8;
 use super::isa::{Isa, Simd, multiversion};
-use std::sync::OnceLock;
 
 /// Columns of one panel.
 pub const PANEL: usize = 16;
@@ -28,11 +27,10 @@ pub(crate) enum Pairing {
 impl Pairing {
     /// The one that suits the richest instruction set of this machine. Kernels of all its sets read it.
     pub(crate) fn of_this_machine() -> Pairing {
-        static PAIRING: OnceLock<Pairing> = OnceLock::new();
-        *PAIRING.get_or_init(|| match Isa::NeonI8mm.is_available() {
+        match Isa::NeonI8mm.is_of_this_architecture() && Isa::NeonI8mm.is_available() {
             true => Pairing::Interleaved,
             false => Pairing::Apart,
-        })
+        }
     }
 
     /// Line and first byte of the four bytes of `column` of group `group` in a run of `per_run` groups.
