@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import shared_folder
 from small_models import network
@@ -41,14 +42,47 @@ def only_in_export(name: str) -> bool:
     """What AIMET's exporter names beyond the quantizers of its simulation.
 
     A torch module is one quantizer: of ReLU6, exported as Clip, also the bounds and the convolution's output bear it.
-    A weight that two modules share is also named as it is before the Identity that copies it.
+    A weight that two modules share is also named as it is before the Identity that copies it. A constant scalar has an entry
+    too, which `aimet::quantize_dequantize` in its name stands for.
     """
-    return name.endswith(("Constant_output_0", "Constant_1_output_0")) or name == "n1.weight"
+    constants = ("Constant_output_0", "Constant_1_output_0")
+    return name.endswith(constants) or name == "n1.weight" or name.startswith("aimet::quantize_dequantize")
 
 
 def only_in_rules(name: str) -> bool:
     """GELU is one torch module, and five ONNX operators."""
     return name.startswith("/ge/")
+
+
+def scaled(export: Path) -> dict[str, str]:
+    """Tensors that by our rules have the codes of another one in another scale, and that one."""
+    prefix, suffix = "has the codes of '", "' in another scale"
+    reasons = {name: site["reason"] for name, site in sites(export).items() if site["reason"].endswith(suffix)}
+    return {name: reason.removeprefix(prefix).removesuffix(suffix) for name, reason in reasons.items()}
+
+
+@needs_exports
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda path: path.name)
+def test_products_with_a_scalar_scale_the_grid(export: Path) -> None:
+    """The exporter derives their entries: the offset of the operand, and its scale times the scalar."""
+    graph = onnx.load(export / "model_1.0.0.onnx").graph
+    scalars = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    scalars |= {
+        n.output[0]: onnx.numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"
+    }
+    compared = 0
+    for node in graph.node:
+        operand = scaled(export).get(node.output[0])
+        # The operand has no entry inside of a torch module.
+        if operand is None or operand not in entries(export):
+            continue
+        ours, theirs = entries(export)[operand], entries(export)[node.output[0]]
+        scalar = float(next(scalars[name] for name in node.input if name in scalars))
+        factor = 1.0 / scalar if node.op_type == "Div" else scalar
+        np.testing.assert_allclose(theirs["scale"], np.multiply(ours["scale"], factor), rtol=1e-6)
+        assert theirs["offset"] == ours["offset"]
+        compared += 1
+    assert compared == (2 if export.name.startswith("block") else 0)
 
 
 @needs_exports
@@ -57,7 +91,8 @@ def test_the_same_tensors_are_quantized(export: Path) -> None:
     ours = {name for name, site in sites(export).items() if site["quantized"]}
     theirs = set(entries(export))
     clipped = {name for name in theirs if sites(export).get(name, {}).get("reason") == "inside Conv + Clip"}
-    assert {name for name in theirs - ours - clipped if not only_in_export(name)} == set()
+    derived = set(scaled(export))
+    assert {name for name in theirs - ours - clipped - derived if not only_in_export(name)} == set()
     assert {name for name in ours - theirs if not only_in_rules(name)} == set()
     for name in clipped:
         end = entries(export)[name.replace(".0/Conv", ".2/Clip").replace("c1/Conv", "r1/Clip")]
