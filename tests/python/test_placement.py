@@ -42,8 +42,8 @@ def only_in_export(name: str) -> bool:
     """What AIMET's exporter names beyond the quantizers of its simulation.
 
     A torch module is one quantizer: of ReLU6, exported as Clip, also the bounds and the convolution's output bear it.
-    A weight that two modules share is also named as it is before the Identity that copies it. A constant scalar has an entry
-    too, which `aimet::quantize_dequantize` in its name stands for.
+    A weight that two modules share is also named as it is before the Identity that copies it. A constant scalar has an
+    entry too, which `aimet::quantize_dequantize` in its name stands for.
     """
     constants = ("Constant_output_0", "Constant_1_output_0")
     return name.endswith(constants) or name == "n1.weight" or name.startswith("aimet::quantize_dequantize")
