@@ -145,9 +145,14 @@ fmt: $(STAMPS)/setup  ## Format all sources
 bench: develop  ## Latency, preparation and memory beside onnxruntime and LiteRT; arguments in BENCH
 	@$(PY) benches/compare.py $(BENCH)
 
+.PHONY: programs
+programs: cli  ## What arithmetic costs that has no vector form; arguments in PROGRAMS
+	@$(PY) benches/programs.py $(PROGRAMS)
+
 .PHONY: instructions
-instructions: cli  ## Instructions per inference under callgrind; --check or --write FILE in INSTRUCTIONS
-	@$(PY) benches/instructions.py $(or $(MODELS),$(wildcard ../shared/models/*.onnx)) $(INSTRUCTIONS)
+instructions: cli  ## Compare instructions per inference under callgrind with the record; --write FILE in INSTRUCTIONS
+	@$(PY) benches/instructions.py $(or $(MODELS),$(wildcard ../shared/models/*.onnx)) \
+		$(or $(INSTRUCTIONS),--check benches/instructions.json)
 
 .PHONY: clean
 clean:  ## Remove build results and the virtual environment that make created

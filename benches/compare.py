@@ -2,8 +2,8 @@
 
 `make bench`, or `python benches/compare.py --help`. Ratios are medians over rounds in which both runners run one after
 the other, so that what else the machine does falls on both; the spread is that between the quartiles. Idle threads of a
-runner look out for work for some milliseconds after a run, on the cores that the other one is to use: a pause comes between
-the two, and each timed run follows one that is not timed.
+runner look out for work for some milliseconds after a run, on the cores that the other one is to use: a pause comes
+between the two, and each timed run follows one that is not timed.
 """
 
 from __future__ import annotations

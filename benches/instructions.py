@@ -44,10 +44,17 @@ def main() -> None:
         once, more = (instructions(arguments.tool, model, arguments.target, runs) for runs in (1, 5))
         counts[model.name] = (more - once) // 8
         print(f"{model.name}: {counts[model.name] / 1e6:.1f} million instructions per inference", flush=True)
+    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if arguments.write:
-        arguments.write.write_text(json.dumps(counts, indent=1, sort_keys=True) + "\n")
+        record = {"compiler": compiler, "target": arguments.target, "instructions": counts}
+        arguments.write.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     if arguments.check:
-        known = json.loads(arguments.check.read_text())
+        record = json.loads(arguments.check.read_text())
+        if record["target"] != arguments.target:
+            sys.exit(f"{arguments.check} holds counts of {record['target']}, not of {arguments.target}")
+        if record["compiler"] != compiler:
+            print(f"the counts were recorded with {record['compiler']}, this is {compiler}", file=sys.stderr)
+        known = record["instructions"]
         worse = [name for name, count in counts.items() if name in known and count > known[name] * 1.02]
         for name in worse:
             print(f"{name}: {counts[name] / known[name]:.3f} times the recorded count", file=sys.stderr)

@@ -15,7 +15,7 @@ fn output(op_type: &str, rank: usize) -> f32 {
         graph.add_tensor(TensorInfo {
             name: name.into(),
             dtype: Some(DType::F32),
-            constant: constant.map(|v| Arc::new(Tensor::f32(&shape, vec![v]))),
+            constant: constant.map(|v| Tensor::f32(&shape, vec![v]).into()),
             encoding: constant.map(|_| Arc::new(Encoding::per_tensor(1.0, 0, 8, true).unwrap())),
             ..TensorInfo::default()
         })

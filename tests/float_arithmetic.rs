@@ -4,17 +4,16 @@ use half::{bf16, f16};
 use nputwin::encoding::file::{EncodingsFile, Entry, FloatKind, NamedEntry, Section, Version};
 use nputwin::exec::{Options, Session};
 use nputwin::graph::encodings::{ApplyOptions, apply};
-use nputwin::graph::{Attribute, Graph, Node, Port, TensorInfo};
+use nputwin::graph::{Attribute, Constant, Graph, Node, Port, TensorInfo};
 use nputwin::num::FloatType;
 use nputwin::spec::Spec;
 use nputwin::tensor::{DType, Tensor};
-use std::sync::Arc;
 
 /// A graph of one node; inputs with a value are constants.
 fn graph(op_type: &str, inputs: &[Option<Tensor>], attributes: &[(&str, Attribute)]) -> Graph {
     let mut graph = Graph { opsets: [(String::new(), 17)].into(), ..Graph::default() };
     let mut tensor = |name: String, constant: Option<Tensor>| {
-        let constant = constant.map(Arc::new);
+        let constant = constant.map(Constant::from);
         graph.add_tensor(TensorInfo { name, dtype: Some(DType::F32), constant, ..TensorInfo::default() })
     };
     let ids: Vec<usize> = inputs.iter().enumerate().map(|(i, t)| tensor(format!("x{i}"), t.clone())).collect();

@@ -1,6 +1,8 @@
 //! Models that are wrong: each gives an error of its own, none a panic or an allocation by declared size.
 
+use nputwin::exec::{Options, Session};
 use nputwin::onnx::proto::*;
+use nputwin::spec::Spec;
 use nputwin::{Error, Kind, onnx};
 use prost::Message;
 use std::path::Path;
@@ -47,6 +49,16 @@ fn codes(name: &str, data_type: i32, dims: &[i64], data: &[i32]) -> TensorProto 
 
 fn attribute(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: text(name), r#type: Some(attribute_type::INT), i: Some(i), ..AttributeProto::default() }
+}
+
+fn ints(name: &str, data: &[i64]) -> TensorProto {
+    TensorProto {
+        name: text(name),
+        dims: vec![data.len() as i64],
+        data_type: Some(data_type::INT64),
+        int64_data: data.to_vec(),
+        ..TensorProto::default()
+    }
 }
 
 /// `y = Relu(x)`.
@@ -232,18 +244,19 @@ fn tensors_that_lie_about_their_data() {
     refused(with(floats("w", &[1 << 40, 1 << 40], &[1.0])), INVALID, "tensor_too_large", "2^31");
     // Two gigabytes are declared, four bytes are there: nothing may be allocated.
     refused(with(floats("w", &[1 << 29], &[1.0])), INVALID, "tensor_data_length", "536870912");
-    let raw = TensorProto { raw_data: Some(vec![0; 3]), ..floats("w", &[1], &[]) };
+    let raw = TensorProto { raw_data: Some(vec![0; 3].into()), ..floats("w", &[1], &[]) };
     refused(with(raw), INVALID, "tensor_data_length", "take 4 bytes, the file has 3");
-    let both = TensorProto { raw_data: Some(vec![0; 4]), ..floats("w", &[1], &[1.0]) };
+    let both = TensorProto { raw_data: Some(vec![0; 4].into()), ..floats("w", &[1], &[1.0]) };
     refused(with(both), INVALID, "tensor_data_twice", "more than one field");
     refused(with(codes("w", data_type::INT8, &[1], &[200])), INVALID, "tensor_range", "200 is outside int8");
     refused(with(codes("w", data_type::BOOL, &[1], &[3])), INVALID, "tensor_range", "bool");
     refused(with(codes("w", data_type::INT4, &[3], &[1])), INVALID, "tensor_data_length", "int4");
-    // Four bits are held in eight, which a cast would follow.
+    // Four bits are held in eight, which a cast must not follow.
     let cast = edited(with(codes("w", data_type::INT4, &[2], &[0x21])), |g| {
         g.node = vec![node("CastLike", &["x", "w"], &["y"])];
     });
-    refused(cast, UNSUPPORTED, "node_unsupported", "CastLike");
+    let spelt_out = &onnx::decode(&cast.encode_to_vec(), "m", None).unwrap().nodes[0];
+    assert_eq!((spelt_out.op_type.as_str(), spelt_out.int("to", 0).unwrap()), ("Cast", 22));
     refused(with(codes("w", 0, &[1], &[1])), INVALID, "tensor_type", "undefined");
     refused(with(codes("w", 77, &[1], &[1])), INVALID, "tensor_type", "77");
     let elsewhere = TensorProto { data_location: Some(5), ..floats("w", &[1], &[1.0]) };
@@ -363,4 +376,79 @@ fn qlinear_operators_out_of_reach() {
     refused(q("QLinearConcat", &["s"], vec![]), INVALID, "node_inputs", "1 inputs");
     let float = edited(q("QLinearSigmoid", &["q", "s", "z", "s", "z"], vec![]), |g| g.node[1].input[0] = "x".into());
     refused(float, UNSUPPORTED, "quantized_operand", "'x'");
+}
+
+/// Plans a model of `x`, one float, and constants, whose values may take 64 MiB.
+fn plan(nodes: Vec<NodeProto>, constants: Vec<TensorProto>) -> Result<(), Error> {
+    let mut model = edited(model(), |g| {
+        g.input = vec![value("x", data_type::FLOAT, &[1, 1, 1, 1])];
+        g.output[0].r#type = None;
+        g.node = nodes;
+        g.initializer = constants;
+    });
+    model.opset_import[0].version = Some(13);
+    let graph = onnx::decode(&model.encode_to_vec(), "m", None)?;
+    let options = Options { threads: 1, max_memory: Some(64 << 20), ..Options::default() };
+    let session = Session::new(graph, Spec::load("float")?, options)?;
+    session.report(session.default_shapes()?).map(drop)
+}
+
+#[test]
+fn small_models_that_ask_for_much_memory() {
+    let scalar = |name: &str, data: i64| TensorProto { dims: vec![], ..ints(name, &[data]) };
+    let large = ints("large", &[1, 1, 1 << 15, 1 << 15]);
+    let scales = floats("scales", &[4], &[1.0, 1.0, 32768.0, 32768.0]);
+    let cases = [
+        (vec![node("Expand", &["x", "large"], &["y"])], vec![large.clone()]),
+        (vec![node("ConstantOfShape", &["large"], &["y"])], vec![large.clone()]),
+        (vec![node("Tile", &["x", "large"], &["y"])], vec![large.clone()]),
+        (
+            vec![node("Range", &["from", "to", "step"], &["y"])],
+            vec![scalar("from", 0), scalar("to", 1 << 30), scalar("step", 1)],
+        ),
+        (vec![node("Pad", &["x", "pads"], &["y"])], vec![ints("pads", &[0, 0, 0, 0, 0, 0, 1 << 15, 1 << 15])]),
+        (vec![node("Resize", &["x", "", "scales"], &["y"])], vec![scales.clone()]),
+        (
+            vec![node("OneHot", &["indices", "depth", "values"], &["y"])],
+            vec![ints("indices", &[1, 2]), scalar("depth", 1 << 29), floats("values", &[2], &[0.0, 1.0])],
+        ),
+        (
+            vec![node("Expand", &["x", "large"], &["data"]), node("ScatterND", &["data", "at", "update"], &["y"])],
+            vec![
+                large.clone(),
+                TensorProto { dims: vec![1, 4], ..ints("at", &[0; 4]) },
+                floats("update", &[1], &[1.0]),
+            ],
+        ),
+        // No value is large, many live at one time.
+        (
+            (0..5)
+                .map(|i| node("Expand", &["x", "size"], &[["a", "b", "c", "d", "e"][i]]))
+                .chain([node("Sum", &["a", "b", "c", "d", "e"], &["y"])])
+                .collect(),
+            vec![ints("size", &[1, 1, 2048, 2048])],
+        ),
+    ];
+    for (nodes, constants) in cases {
+        let shown = format!("{nodes:?}");
+        let error = plan(nodes, constants).expect_err(&shown);
+        assert_eq!((error.kind(), error.code()), (INVALID, "memory_limit"), "{shown}: {error}");
+        assert!(error.to_string().contains("at node 'n_") && error.to_string().contains("64.0 MiB"), "{error}");
+    }
+    // Three values of 16 MiB at one time; the constant is one of them, since folding it would leave no room for others.
+    let size = ints("size", &[1, 1, 2048, 2048]);
+    let sum = vec![
+        node("Expand", &["x", "size"], &["a"]),
+        node("ConstantOfShape", &["size"], &["b"]),
+        node("Add", &["a", "b"], &["y"]),
+    ];
+    plan(sum, vec![size]).unwrap();
+}
+
+#[test]
+fn more_threads_than_anybody_wants() {
+    let graph = onnx::decode(&model().encode_to_vec(), "m", None).unwrap();
+    let options = Options { threads: 1 << 20, ..Options::default() };
+    let Err(error) = Session::new(graph, Spec::load("float").unwrap(), options) else { panic!("it started them") };
+    assert!(error.code() == "threads" && error.message().contains("1048576"), "{error}");
 }

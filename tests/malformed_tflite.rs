@@ -74,7 +74,20 @@ fn every_fault_has_its_code_and_a_text_of_its_own() {
         ("tensor_shape_conflict", Box::new(|m| m.tensors[3].shape[1] = 5)),
         ("tensor_shape_conflict", Box::new(|m| m.tensors[3].shape = vec![60])),
         ("graph", Box::new(|m| m.inputs.clear())),
-        ("graph", Box::new(|m| m.operators.push(m.operators[0].clone()))),
+        ("tensor_twice", Box::new(|m| m.operators.push(m.operators[0].clone()))),
+        ("tensor_twice", Box::new(|m| m.operators[0].outputs[0] = 0)),
+        // The reals of the output, which are one tensor with its codes in the graph, written twice.
+        (
+            "tensor_twice",
+            Box::new(|m| {
+                m.codes.push(6);
+                let real = Tensor { dtype: FLOAT32, scale: vec![], zero_point: vec![], ..m.tensors[3].clone() };
+                m.tensors.push(Tensor { name: "real_y".into(), ..real });
+                let reals = Operator { code: 1, inputs: vec![3], outputs: vec![4], ..Operator::default() };
+                m.operators.extend([reals.clone(), reals]);
+                m.outputs = vec![4];
+            }),
+        ),
     ];
     let mut texts: BTreeMap<String, &str> = BTreeMap::new();
     for (i, (code, change)) in cases.into_iter().enumerate() {

@@ -80,6 +80,23 @@ fn the_unchanged_case_is_equal() {
 }
 
 #[test]
+fn what_only_informs_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut case = conv();
+    case["source"] = json!({ "repository": "https://example.com", "commit": "0" });
+    case["case"] = json!(0);
+    case["domain"] = json!("");
+    for (operand, layout) in [("/inputs/0", "NCHW"), ("/inputs/1", "OIHW"), ("/outputs/0", "NCHW")] {
+        let operand = case.pointer_mut(operand).unwrap();
+        operand["layout"] = json!(layout);
+        operand["scale_dtype"] = json!("float32");
+        (operand["min"], operand["max"]) = (json!("-64"), json!("63.5"));
+    }
+    write(dir.path(), &[case]);
+    assert_eq!(run(dir.path()).unwrap(), Outcome::Equal);
+}
+
+#[test]
 fn cases_that_lie_fail_with_texts_of_their_own() {
     let lies = [
         ("/op", json!("Convolve"), "Convolve"),
@@ -108,6 +125,9 @@ fn cases_that_lie_fail_with_texts_of_their_own() {
         ("/attributes/kernel_shape", json!([3, 3]), "kernel_shape"),
         ("/attributes/dilations", json!([{ "a": 1 }]), "dilations"),
         ("/attributes/speed", json!(1), "speed"),
+        ("/domain", json!("com.example"), "com.example"),
+        ("/inputs/0/accumulator_bits", json!(9), "accumulator_bits = 9"),
+        ("/inputs/0/dtype", json!("int64"), "the case says int64"),
         ("/attributes/group", json!(u64::MAX), "18446744073709551615"),
         ("/activation", json!({ "type": "Relu" }), "neither qmin nor qmax"),
         ("/activation", json!({ "type": "Relu", "by": "magic" }), "'magic'"),
@@ -135,6 +155,8 @@ fn files_that_lie_are_refused() {
     let roles = vec![changed("/inputs/1/role", json!("in0"))];
     let missing = vec![changed("/id", Value::Null)];
     let negative = vec![changed("/inputs/0/shape", json!([-1]))];
+    let mut three_tenths = changed("/inputs/0/scale_dtype", json!("float32"));
+    three_tenths["inputs"][0]["scale"] = json!(["0.3"]);
     for (cases, code, part) in [
         (twice, "vector_case", "twice"),
         (outside, "vector_case", "no file of the folder"),
@@ -143,6 +165,15 @@ fn files_that_lie_are_refused() {
         (roles, "vector_case", "role 'in0'"),
         (missing, "vector_json", "`id`"),
         (negative, "vector_json", "-1"),
+        (vec![changed("/sped", json!(1))], "vector_key", "'sped'"),
+        (vec![changed("/domian", json!(""))], "vector_key", "did you mean 'domain'"),
+        (vec![changed("/inputs/1/sclae", json!(["1"]))], "vector_key", "operand 'w' has an unknown key 'sclae'"),
+        (vec![changed("/activation", json!({ "type": "none", "qmim": 1 }))], "vector_key", "did you mean 'qmin'"),
+        (vec![changed("/inputs/0/layout", json!("NHWC"))], "vector_operand", "NCHW is read"),
+        (vec![changed("/inputs/1/layout", json!("IOHW"))], "vector_operand", "OIHW is read"),
+        (vec![changed("/inputs/2/layout", json!("NCHW"))], "vector_operand", "layout NCHW of shape [2]"),
+        (vec![changed("/inputs/0/scale_dtype", json!("float16"))], "vector_operand", "scales of type float16"),
+        (vec![three_tenths], "vector_operand", "scale 0.3 is no float32"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &cases);

@@ -38,7 +38,7 @@ fn run(case: &Case, output_scale: f64) -> nputwin::Result<(Tensor, &'static str)
                 graph.add_tensor(info)
             }
             Err(data) => {
-                let constant = Some(Arc::new(Tensor::new(shape.clone(), data.clone()).unwrap()));
+                let constant = Some(Tensor::new(shape.clone(), data.clone()).unwrap().into());
                 graph.add_tensor(TensorInfo { name: name.clone(), constant, ..TensorInfo::default() })
             }
         };

@@ -80,7 +80,7 @@ fn run(case: &Value, node: &Value, values: &mut HashMap<String, Tensor>, context
                 name: n.clone(),
                 dtype: values[n].dtype(),
                 shape: values[n].shape().to_vec(),
-                constant: Some(Arc::new(values[n].clone())),
+                constant: Some(values[n].clone().into()),
                 codes: None,
                 encoding: None,
             })

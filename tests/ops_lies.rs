@@ -338,7 +338,7 @@ fn no_node_panics() {
                         name: "x".into(),
                         dtype: t.dtype(),
                         shape: t.shape().to_vec(),
-                        constant: Some(Arc::new(t.clone())),
+                        constant: Some(t.clone().into()),
                         codes: None,
                         encoding: None,
                     })

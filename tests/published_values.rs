@@ -120,13 +120,13 @@ fn operand(graph: &mut Graph, feeds: &mut Vec<(String, Tensor)>, i: usize, v: &V
     };
     if v["constant"].as_bool() == Some(true) {
         if value.dtype() == DType::F32 || value.dtype() == DType::I64 {
-            info.constant = Some(Arc::new(value));
+            info.constant = Some(value.into());
         } else {
             let e = encoding.unwrap();
             let real = |c: i64| ((c - e.zero_point[0]) as f64 * e.scale[0]) as f32;
             let reals = value.to_i64().unwrap().into_iter().map(real).collect();
-            info.constant = Some(Arc::new(Tensor::f32(value.shape(), reals)));
-            info.codes = Some(Arc::new(value));
+            info.constant = Some(Tensor::f32(value.shape(), reals).into());
+            info.codes = Some(value.into());
         }
         return graph.add_tensor(info);
     }

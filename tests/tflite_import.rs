@@ -54,6 +54,30 @@ fn codes_go_in_and_come_out_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_bias_without_scale_stands_for_other_reals_in_each_convolution() {
+    let mut model = convolution();
+    model.tensors[2].scale = vec![];
+    model.tensors[2].zero_point = vec![];
+    let (mut w, mut y) = (model.tensors[1].clone(), model.tensors[3].clone());
+    (w.name, w.scale) = ("w2".into(), vec![0.5, 1.0, 2.0]);
+    y.name = "y2".into();
+    model.tensors.extend([w, y]);
+    model.operators.push(Operator { inputs: vec![0, 4, 2], outputs: vec![5], ..model.operators[0].clone() });
+    model.outputs = vec![3, 5];
+    let graph = tflite::decode(&model.bytes(), "test").unwrap();
+    let names: std::collections::BTreeSet<&str> = graph.tensors.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names.len(), graph.tensors.len(), "{names:?}");
+    let biases: Vec<_> = graph.nodes.iter().map(|n| &graph.tensors[n.inputs[2].unwrap()]).collect();
+    assert_eq!(biases[0].name, "b");
+    for (bias, unit) in biases.iter().zip([0.125, 0.25]) {
+        assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![7, -8, 9]));
+        assert_eq!(bias.encoding.as_ref().unwrap().scale, [unit, 2.0 * unit, 4.0 * unit]);
+        let reals = bias.constant.as_ref().unwrap().to_f64();
+        assert_eq!(reals, [7.0 * unit, -16.0 * unit, 36.0 * unit]);
+    }
+}
+
+#[test]
 fn four_bits_are_unpacked_low_half_first() {
     let mut model = convolution();
     model.tensors[1].dtype = INT4;

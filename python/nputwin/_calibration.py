@@ -24,6 +24,7 @@ def calibrate(
     weight_bits: int | None = None,
     per_channel: bool | None = None,
     threads: int = 0,
+    max_memory: int | None = None,
     version: str = "1.0.0",
 ) -> dict[str, Any]:
     """Runs the float model on samples and derives an encoding for every tensor that the target quantizes.
@@ -41,6 +42,7 @@ def calibrate(
         weight_bits: 2 to 32, of all weights; None for the target's.
         per_channel: Whether every weight has one scale per output channel; None for what the target says.
         threads: 0 for as many as the machine has.
+        max_memory: As for `Session`.
         version: Of the encodings format: "0.6.1", "1.0.0", "2.0.0" or "2.1.0".
 
     Returns:
@@ -62,6 +64,7 @@ def calibrate(
         weight_bits=weight_bits,
         per_channel=per_channel,
         threads=threads,
+        max_memory=max_memory,
         version=version,
     )
     encodings: dict[str, Any] = json.loads(text)

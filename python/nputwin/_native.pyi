@@ -89,6 +89,7 @@ class Session:
         *,
         encodings: str | bytes | None = None,
         threads: int = 0,
+        max_memory: int | None = None,
         strict: bool = False,
         assume: Sequence[tuple[str, str]] | None = None,
         allow_unmatched: bool = False,
@@ -137,6 +138,7 @@ def calibrate(
     weight_bits: int | None,
     per_channel: bool | None,
     threads: int,
+    max_memory: int | None,
     version: str,
 ) -> str: ...
 def placement(model: str | bytes, target: str) -> list[dict[str, Any]]: ...

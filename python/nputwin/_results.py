@@ -143,7 +143,9 @@ class Explanation:
         index: Flat index of the element, row-major.
         node: Name and operator of the node that computed it.
         operands: What went in: operands, sums, counts, as pairs of name and value.
-        trace: The program's steps as the core gives them; None where the kernel is not a program.
+        trace: The steps to the element: `channel`, `steps` and `result`. A step has `text`, `value` and `kind`:
+            "input", "constant", "step", or "stage", the result of one kernel that the next one reads. Some have a
+            `name`, and `exact`, the value before rounding.
     """
 
     target: str
@@ -158,6 +160,7 @@ class Explanation:
         lines = [f"{self.tensor}[{self.index}] under {self.target}{at}"]
         lines += [f"  {name} = {value}" for name, value in self.operands]
         lines += [f"  {line}" for line in trace_lines(self.trace)]
+        lines.append(f"  result   {self.trace['result']}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

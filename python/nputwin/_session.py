@@ -73,6 +73,7 @@ class Session:
         encodings: Path of an `.encodings` file (0.6.1, 1.0.0, 2.0.0 or 2.1.0), or its contents as a dictionary; needed
             where the model itself has no quantization.
         threads: 0 for as many as the machine has.
+        max_memory: Bytes that the values of a run may take; None for half of what the machine has available.
         strict: Refuse models that use rules which are only assumed.
         assume: Alternatives to choose among a rule's hypotheses, such as `{"Add.rule": "A1"}`.
         allow_unmatched: Accept encodings that name no tensor of the model.
@@ -94,6 +95,7 @@ class Session:
         target: str | os.PathLike[str],
         encodings: Encodings | None = None,
         threads: int = 0,
+        max_memory: int | None = None,
         strict: bool = False,
         assume: Mapping[str, str] | None = None,
         allow_unmatched: bool = False,
@@ -103,6 +105,7 @@ class Session:
             os.fspath(target),
             encodings=encodings_argument(encodings),
             threads=threads,
+            max_memory=max_memory,
             strict=strict,
             assume=list(assume.items()) if assume else None,
             allow_unmatched=allow_unmatched,
@@ -196,7 +199,7 @@ class Session:
         return {tensor["name"]: Dumped(**tensor) for tensor in self._native.dump(feeds_argument(feeds))}
 
     def explain(self, tensor: str, index: int | Sequence[int], feeds: Feeds) -> Explanation:
-        """How one element of a tensor came about.
+        """How one element of a tensor came about: operands and steps, to its code where the tensor has codes.
 
         Args:
             tensor: Name of a tensor that a kernel computes.
@@ -205,7 +208,7 @@ class Session:
 
         Raises:
             InvalidError: The tensor or the element does not exist.
-            UnsupportedError: Its kernel moves data or computes in float.
+            UnsupportedError: No kernel computes the tensor: it is an input of the model.
         """
         arrays = feeds_argument(feeds)
         if not isinstance(index, int):

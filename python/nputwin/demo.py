@@ -172,15 +172,15 @@ def run_table(table: Table, output_dir: Path, options: Sequence[str], say: Calla
             np.savez(path, **named)
             paths.append(str(path))
         say(f"{table.title}: running {len(paths)} networks")
-        outcome = _run_demo(["--json", *options, "--output-dir", str(output_dir), "--weights", *paths])
+        outcome = command_json(["demo", *options, "--output-dir", str(output_dir), "--weights", *paths])
     published = {row["depth"]: row for row in outcome["published"][table.key]}
     return [Row(r["depth"], published[r["depth"]], r["device"], r["host"]) for r in outcome["rows"]]
 
 
-def _run_demo(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs ``nputwin demo`` in a process of its own, whose standard output is JSON."""
+def command_json(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a command prints with ``--json``, run in a process of its own; ends this one where the command fails."""
     program = "import sys; from nputwin._native import run_cli; sys.exit(run_cli(['nputwin', *sys.argv[1:]]))"
-    done = subprocess.run([sys.executable, "-c", program, "demo", *arguments], stdout=subprocess.PIPE, check=False)
+    done = subprocess.run([sys.executable, "-c", program, "--json", *arguments], stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise SystemExit(done.returncode)
     outcome: dict[str, Any] = json.loads(done.stdout)

@@ -1,5 +1,6 @@
 //! Model files of any format that is read.
 
+use crate::arrays::Contents;
 use crate::error::{Error, Location, Result};
 use crate::graph::Graph;
 use crate::{onnx, tflite};
@@ -21,8 +22,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
     if !metadata.is_file() {
         return Err(Error::invalid("model_file", "the model is not a regular file").at(Location::File(origin)));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(&origin, &e))?;
-    tflite::decode(&bytes, &origin)
+    let contents = Contents::of(path).map_err(|e| Error::io(&origin, &e))?;
+    tflite::decode(contents.as_ref(), &origin)
 }
 
 /// Reads a model from bytes. `origin` names them in errors; external data of an ONNX model is looked for in `base_dir`, and

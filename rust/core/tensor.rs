@@ -28,9 +28,39 @@ pub enum DType {
     I4,
     /// Four bits, unsigned; one code per byte in memory.
     U4,
+    /// Two bits, signed; one code per byte in memory.
+    I2,
+    /// Two bits, unsigned; one code per byte in memory.
+    U2,
 }
 
 impl DType {
+    /// Every type.
+    pub const ALL: [DType; 17] = [
+        DType::F64,
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::I64,
+        DType::I32,
+        DType::I16,
+        DType::I8,
+        DType::U64,
+        DType::U32,
+        DType::U16,
+        DType::U8,
+        DType::Bool,
+        DType::I4,
+        DType::U4,
+        DType::I2,
+        DType::U2,
+    ];
+
+    /// The type that [`DType::name`] calls so.
+    pub fn from_name(name: &str) -> Option<DType> {
+        DType::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// numpy's name of the type.
     pub fn name(self) -> &'static str {
         match self {
@@ -49,6 +79,8 @@ impl DType {
             DType::Bool => "bool",
             DType::I4 => "int4",
             DType::U4 => "uint4",
+            DType::I2 => "int2",
+            DType::U2 => "uint2",
         }
     }
 
@@ -58,7 +90,25 @@ impl DType {
             DType::F64 | DType::I64 | DType::U64 => 8,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 2,
-            DType::I8 | DType::U8 | DType::Bool | DType::I4 | DType::U4 => 1,
+            DType::I8 | DType::U8 | DType::Bool | DType::I4 | DType::U4 | DType::I2 | DType::U2 => 1,
+        }
+    }
+
+    /// Bits of an element that files pack with others into a byte.
+    pub fn packed_bits(self) -> Option<u32> {
+        match self {
+            DType::I4 | DType::U4 => Some(4),
+            DType::I2 | DType::U2 => Some(2),
+            _ => None,
+        }
+    }
+
+    /// The type of the elements in memory: bytes for packed ones.
+    pub fn in_memory(self) -> DType {
+        match self {
+            DType::I4 | DType::I2 => DType::I8,
+            DType::U4 | DType::U2 => DType::U8,
+            other => other,
         }
     }
 
@@ -74,7 +124,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// Element storage. Four-bit types are held one code per byte in `I8` and `U8`.
+/// Element storage. Types of two and four bits are held one code per byte in `I8` and `U8`.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
 pub enum Data {

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -57,17 +56,10 @@ class Score:
         return (len(self.missed), self.rms if self.rms is not None else math.inf, self.code_error)
 
 
-def cli(arguments: list[str]) -> Any:
-    """What a command prints with --json."""
-    program = "import sys; from nputwin._native import run_cli; sys.exit(run_cli(['nputwin', *sys.argv[1:]]))"
-    command = [sys.executable, "-c", program, "--json", *arguments]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-
-
 def alternatives(target: str) -> dict[str, tuple[str, list[str]]]:
     """Rules of a target with a choice: the choice, and all alternatives."""
     found = {}
-    for rule in cli(["spec", "show", target])["rules"]:
+    for rule in demo.command_json(["spec", "show", target])["rules"]:
         if rule["choice"]:
             found[rule["name"]] = (rule["choice"], sorted([rule["choice"], *rule["alternatives"]]))
     return found
@@ -100,7 +92,7 @@ def score_tables(score: Score, tables: list[tuple[demo.Table, list[str]]], folde
     errors: list[float] = []
     for table, paths in tables:
         assumption = f"{score.rule}={score.alternative}"
-        outcome = cli(["demo", "--assume", assumption, "--output-dir", str(folder), "--weights", *paths])
+        outcome = demo.command_json(["demo", "--assume", assumption, "--output-dir", str(folder), "--weights", *paths])
         published = {row["depth"]: row for row in outcome["published"][table.key]}
         keys = ["mse"] if table is demo.FIFTEEN_ROWS else ["mse_normalized", "l1_normalized"]
         rows = outcome["rows"]

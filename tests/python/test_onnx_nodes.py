@@ -109,8 +109,9 @@ def difference(name: str, got: np.ndarray, expected: np.ndarray) -> str | None:
     tolerance = {"float64": 1e-7, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}.get(kind, 0.0)
     if name in FOUR_DIGITS:
         tolerance = 1e-3
-    # numpy has none of these types: bfloat16 comes as float32, integers of four bits as such of eight.
-    if other := {"bfloat16": np.float32, "int4": np.int8, "uint4": np.uint8}.get(kind):
+    # numpy has none of these types: bfloat16 comes as float32, integers of two and four bits as such of eight.
+    narrow = {"int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8}
+    if other := {"bfloat16": np.float32, **narrow}.get(kind):
         expected = expected.astype(other)
     if got.dtype != expected.dtype or got.shape != expected.shape:
         return f"{got.dtype} {got.shape} instead of {expected.dtype} {expected.shape}"

@@ -74,6 +74,15 @@ def test_same_bits_for_threads_and_batches(target: str, encodings: dict) -> None
     np.testing.assert_array_equal(np.concatenate(singles), expected)
 
 
+def test_the_memory_of_a_run_has_a_limit(encodings: dict, samples: list) -> None:
+    small = nputwin.Session(network(), target="htp_v75", encodings=encodings, max_memory=16)
+    with pytest.raises(nputwin.InvalidError, match="16 bytes may be used") as refused:
+        small.run(None, samples[0])
+    assert refused.value.code == "memory_limit"
+    enough = nputwin.Session(network(), target="htp_v75", encodings=encodings, max_memory=1 << 30)
+    assert enough.run(None, samples[0])[0].size
+
+
 @pytest.mark.parametrize("target", ["htp_v75", "fake_quant"])
 def test_integers_in_and_out(target: str, encodings: dict, samples: list) -> None:
     session = nputwin.Session(network(), target=target, encodings=encodings)
@@ -129,6 +138,24 @@ def test_explain_traces_one_element() -> None:
         session.explain(name, 32, {"x": x})
     with pytest.raises(nputwin.InvalidError, match="element"):
         session.explain(name, [0, 0, 0, 4], {"x": x})
+
+
+@pytest.mark.parametrize("target", ["float", "fake_quant", "onnxruntime_cpu", "htp_v75"])
+def test_explain_traces_every_tensor_that_a_kernel_computes(encodings: dict, samples: list, target: str) -> None:
+    session = nputwin.Session(network(), target=target, encodings=encodings)
+    feeds = samples[0]
+    traced = 0
+    for name, tensor in session.dump(feeds).items():
+        if name in feeds and tensor.codes is None:
+            continue
+        held = tensor.value if tensor.codes is None else tensor.codes
+        for index in {0, held.size // 2, held.size - 1}:
+            explanation = session.explain(name, index, feeds)
+            assert explanation.trace["steps"], explanation
+            assert held.dtype.type(explanation.trace["result"]) == held.reshape(-1)[index], explanation
+            assert str(explanation).endswith(f"result   {explanation.trace['result']}")
+            traced += 1
+    assert traced > 10
 
 
 def test_report_names_rules_and_evidence(encodings: dict) -> None:

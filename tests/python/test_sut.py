@@ -45,13 +45,10 @@ np.save(folder / "out.npy", y)
 """
 
 
-def run(folder: Path, change: str, *options: str) -> tuple[int, dict]:
-    script = folder / "model.py"
-    script.write_text(MODEL.replace("CHANGE", change))
+def conformance(*options: str) -> tuple[int, dict]:
     command = ["conformance", str(ROOT / "tests/vectors/cmsis-nn"), "--only", "/Gemm/", "--json"]
-    implementation = ["--sut", f"'{sys.executable}' '{script}'"]
     result = subprocess.run(
-        [sys.executable, "-m", "nputwin", *command, *implementation, *options],
+        [sys.executable, "-m", "nputwin", *command, *options],
         capture_output=True,
         text=True,
         timeout=300,
@@ -59,6 +56,43 @@ def run(folder: Path, change: str, *options: str) -> tuple[int, dict]:
     )
     assert result.stdout, result.stderr
     return result.returncode, json.loads(result.stdout)
+
+
+def run(folder: Path, change: str, *options: str) -> tuple[int, dict]:
+    script = folder / "model.py"
+    script.write_text(MODEL.replace("CHANGE", change))
+    return conformance("--sut", f"'{sys.executable}' '{script}'", *options)
+
+
+# The same implementation as one process for all cases.
+SERVER = """
+import json, os, sys, time
+from pathlib import Path
+log = Path(__file__).with_name("served.txt")
+for number, line in enumerate(sys.stdin):
+    request = json.loads(line)
+    with log.open("a") as file:
+        print(os.getpid(), request["id"], file=file)
+    answer = {"id": request["id"]}
+    CHANGE
+    sys.argv = ["model", request["dir"]]
+    exec(compile(Path(__file__).with_name("model.py").read_text(), "model.py", "exec"), {})
+    assert Path(request["output"]).is_file()
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def serve(folder: Path, change: str, *options: str, model: str = "") -> tuple[int, dict]:
+    (folder / "model.py").write_text(MODEL.replace("CHANGE", model))
+    script = folder / "server.py"
+    script.write_text(SERVER.replace("CHANGE", change))
+    return conformance("--sut-batch", f"'{sys.executable}' '{script}'", *options)
+
+
+def served(folder: Path) -> tuple[set[str], list[str]]:
+    """The processes that served, and the cases."""
+    lines = [line.split() for line in (folder / "served.txt").read_text().splitlines()]
+    return {pid for pid, _ in lines}, [case for _, case in lines]
 
 
 def failures(summary: dict) -> list[dict]:
@@ -104,3 +138,44 @@ def test_a_broken_model_is_reported_per_case(tmp_path: Path, change: str, text: 
     found = failures(summary)
     assert len(found) == len(summary["reports"][0]["cases"])
     assert all(text in outcome["message"] for outcome in found)
+
+
+def test_one_process_serves_all_cases(tmp_path: Path) -> None:
+    code, summary = serve(tmp_path, "")
+    assert (code, failures(summary)) == (0, [])
+    processes, cases = served(tmp_path)
+    assert len(processes) == 1
+    assert sorted(cases) == sorted(case["id"] for case in summary["reports"][0]["cases"])
+    code, summary = serve(tmp_path, "", model="y[0, 0] ^= 1")
+    assert code == 1
+    assert all(outcome["index"] == 0 and outcome["elements"] == 1 for outcome in failures(summary))
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "restarts"),
+    [
+        ("time.sleep(60)", "did not answer case '{id}' within 3 s", True),
+        ("raise SystemExit('no licence')", "at case '{id}'; it said:\nno licence", True),
+        ("print('hello')", "answered case '{id}' with 'hello'", True),
+        ("answer['id'] = 'another'", "answered case '{id}' with", True),
+        ("answer['error'] = 'too wide'", "refuses case '{id}': too wide", False),
+        ("print(json.dumps(answer), flush=True); continue", "no out.npy", False),
+    ],
+)
+def test_a_broken_process_is_reported_with_the_case(tmp_path: Path, change: str, text: str, restarts: bool) -> None:
+    code, summary = serve(tmp_path, change, "--timeout", "3")
+    assert code == 1
+    cases = summary["reports"][0]["cases"]
+    for case in cases:
+        message = case["outcomes"][0][1]["message"]
+        assert text.replace("{id}", case["id"]) in message
+    assert len(served(tmp_path)[0]) == (len(cases) if restarts else 1)
+
+
+def test_the_cases_after_a_crash_are_served_again(tmp_path: Path) -> None:
+    code, summary = serve(tmp_path, "if number == 1: os._exit(3)", "-j", "1")
+    assert code == 1
+    outcomes = [case["outcomes"][0][1] for case in summary["reports"][0]["cases"]]
+    fails = [outcome["outcome"] == "failed" for outcome in outcomes]
+    assert fails == [i % 2 == 1 for i in range(len(fails))]
+    assert all("exit status: 3" in outcome["message"] for outcome in outcomes[1::2])

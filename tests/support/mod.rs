@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use nputwin::encoding::{Encoding, Granularity};
-use nputwin::graph::{Attribute, Graph, Node, Port, TensorId, TensorInfo};
+use nputwin::graph::{Attribute, Constant, Graph, Node, Port, TensorId, TensorInfo};
 use nputwin::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
@@ -84,14 +84,13 @@ impl Builder {
             granularity,
             lpbq: None,
         };
-        let inner: usize = shape[axis + 1..].iter().product();
-        let scale_of = |i: usize| scales[if scales.len() == 1 { 0 } else { i / inner % shape[axis] }];
-        let reals = codes.iter().enumerate().map(|(i, &c)| (f64::from(c) * scale_of(i)) as f32).collect();
+        let codes = Arc::new(Tensor::new(shape.to_vec(), Data::I8(codes)).unwrap());
+        let encoding = Arc::new(encoding);
         self.graph.add_tensor(TensorInfo {
             name,
-            constant: Some(Arc::new(Tensor::f32(shape, reals))),
-            codes: Some(Arc::new(Tensor::new(shape.to_vec(), Data::I8(codes)).unwrap())),
-            encoding: Some(Arc::new(encoding)),
+            constant: Some(Constant::dequantized(codes.clone(), encoding.clone(), DType::F32).unwrap()),
+            codes: Some(codes),
+            encoding: Some(encoding),
             ..TensorInfo::default()
         })
     }
@@ -100,7 +99,7 @@ impl Builder {
         let name = self.name("c");
         self.graph.add_tensor(TensorInfo {
             name,
-            constant: Some(Arc::new(tensor)),
+            constant: Some(tensor.into()),
             encoding: encoding.map(Arc::new),
             ..TensorInfo::default()
         })

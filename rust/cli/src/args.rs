@@ -3,7 +3,7 @@
 use crate::files::sha256;
 use clap::Args;
 use nputwin::encoding::file::EncodingsFile;
-use nputwin::exec::{Options, Session};
+use nputwin::exec::{Options, Session, parse_bytes};
 use nputwin::graph::Graph;
 use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::spec::Spec;
@@ -36,6 +36,14 @@ pub struct RunOptions {
     /// Threads; 0 for as many as the machine has
     #[arg(long, short = 'j', default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Memory that the values of a run may take, such as 16GiB; without it, half of what the machine has available
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub max_memory: Option<u64>,
+}
+
+/// A number of bytes, for the parser of arguments.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|e| [e.message(), e.help_text().unwrap_or_default()].join(": "))
 }
 
 /// A model that has been read.
@@ -100,7 +108,7 @@ impl RunOptions {
 
     /// As the core takes them.
     pub fn options(&self) -> Options {
-        Options { threads: self.threads, strict: self.strict, ..Options::default() }
+        Options { threads: self.threads, strict: self.strict, max_memory: self.max_memory, ..Options::default() }
     }
 }
 

@@ -1,9 +1,11 @@
-//! Tensors in files: npy, npz and raw.
+//! Tensors in files: npy, npz and raw; and whole files as bytes.
 
+mod contents;
 mod npy;
 mod npz;
 mod raw;
 
+pub use contents::Contents;
 pub use npy::{decode as decode_npy, encode as encode_npy};
 pub use npz::{Npz, NpzWriter};
 pub use raw::{decode as decode_raw, element_from_le, encode as encode_raw};

@@ -172,11 +172,11 @@ pub fn encode(tensor: &Tensor) -> Vec<u8> {
         DType::I64 => "<i8",
         DType::I32 => "<i4",
         DType::I16 => "<i2",
-        DType::I8 | DType::I4 => "|i1",
+        DType::I8 | DType::I4 | DType::I2 => "|i1",
         DType::U64 => "<u8",
         DType::U32 => "<u4",
         DType::U16 => "<u2",
-        DType::U8 | DType::U4 => "|u1",
+        DType::U8 | DType::U4 | DType::U2 => "|u1",
         DType::Bool => "|b1",
     };
     let dims: String = tensor.shape().iter().map(|d| format!("{d},")).collect();

@@ -33,11 +33,11 @@ pub fn element_from_le(dtype: DType, bytes: &[u8], swap: bool) -> Result<Data> {
         DType::I64 => read!(I64, i64, 8),
         DType::I32 => read!(I32, i32, 4),
         DType::I16 => read!(I16, i16, 2),
-        DType::I8 | DType::I4 => read!(I8, i8, 1),
+        DType::I8 | DType::I4 | DType::I2 => read!(I8, i8, 1),
         DType::U64 => read!(U64, u64, 8),
         DType::U32 => read!(U32, u32, 4),
         DType::U16 => read!(U16, u16, 2),
-        DType::U8 | DType::U4 => Data::U8(bytes.to_vec()),
+        DType::U8 | DType::U4 | DType::U2 => Data::U8(bytes.to_vec()),
         DType::Bool => match bytes.iter().find(|b| **b > 1) {
             Some(b) => return Err(Error::invalid("bool_byte", format!("byte {b} is not a bool"))),
             None => Data::Bool(bytes.iter().map(|b| *b == 1).collect()),

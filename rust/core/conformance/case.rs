@@ -2,8 +2,10 @@
 
 use crate::arrays::Npz;
 use crate::error::{Error, Location, Result};
-use crate::tensor::Tensor;
+use crate::spec::nearest_help;
+use crate::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,8 +15,16 @@ const FORMAT: &str = "nputwin-golden/1";
 /// File that makes a folder a family.
 const CASES: &str = "cases.json";
 
+/// Keys that inform a reader and change nothing: of a family, a case and an operand. An activation has none.
+const FAMILY_NOTES: [&str; 4] = ["split", "licence_of_source", "build", "environment"];
+const CASE_NOTES: [&str; 2] = ["case", "source"];
+const OPERAND_NOTES: [&str; 2] = ["min", "max"];
+
+/// What a document says besides the keys that are read.
+type Others = BTreeMap<String, Value>;
+
 /// A folder of cases.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Family {
     format: String,
     /// Name.
@@ -25,6 +35,8 @@ pub struct Family {
     pub description: String,
     /// All cases.
     pub cases: Vec<Case>,
+    #[serde(flatten)]
+    others: Others,
     #[serde(skip)]
     dir: PathBuf,
     /// The archive that was read last.
@@ -41,6 +53,9 @@ pub struct Case {
     pub file: String,
     /// ONNX operator, or `Requantize`, `QuantizeLinear`, `DequantizeLinear`.
     pub op: String,
+    /// Domain of the operator; empty for ONNX's.
+    #[serde(default)]
+    pub domain: String,
     /// Attributes in ONNX's terms.
     #[serde(default)]
     pub attributes: BTreeMap<String, serde_json::Value>,
@@ -63,6 +78,9 @@ pub struct Case {
     /// Where the result needs more than the encodings.
     #[serde(default)]
     pub note: Option<String>,
+    /// Where it comes from.
+    #[serde(flatten)]
+    others: Others,
 }
 
 /// One array of a case and its encoding.
@@ -76,15 +94,27 @@ pub struct Operand {
     pub dtype: String,
     /// Shape.
     pub shape: Vec<usize>,
+    /// Order of the axes: `NCHW`, or `OIHW` and `IOHW` of weights; ONNX's where it is absent.
+    #[serde(default)]
+    pub layout: Option<String>,
     /// Scales as decimal numbers.
     #[serde(default)]
     pub scale: Option<Vec<String>>,
+    /// `float32` where every scale is one, `float64` otherwise.
+    #[serde(default)]
+    pub scale_dtype: Option<String>,
     /// Zero points.
     #[serde(default)]
     pub zero_point: Option<Vec<i64>>,
     /// Channel axis.
     #[serde(default)]
     pub axis: Option<usize>,
+    /// Bits of the accumulator whose sums the codes are, where they are fewer than those of the type.
+    #[serde(default)]
+    pub accumulator_bits: Option<u32>,
+    /// The range that the encoding stands for.
+    #[serde(flatten)]
+    others: Others,
 }
 
 /// A fused activation as bounds on codes.
@@ -102,9 +132,26 @@ pub struct Activation {
     /// `output_range` where no code of the output lies beyond the bounds, so that there is nothing to clamp.
     #[serde(default)]
     pub by: Option<String>,
+    #[serde(flatten)]
+    others: Others,
 }
 
 impl Case {
+    /// Keys, layouts and types of scales.
+    fn check(&self) -> Result<()> {
+        let place = format!("case '{}'", self.id);
+        known_keys(&place, &self.others, &CASE_NOTES, self)?;
+        for operand in self.inputs.iter().chain(&self.outputs) {
+            let place = format!("{place}, operand '{}'", operand.role);
+            known_keys(&place, &operand.others, &OPERAND_NOTES, operand)?;
+            operand.check(&self.op).map_err(|text| Error::invalid("vector_operand", format!("{place}: {text}")))?;
+        }
+        match &self.activation {
+            Some(activation) => known_keys(&format!("{place}, activation"), &activation.others, &[], activation),
+            None => Ok(()),
+        }
+    }
+
     /// The file without its ending: operator and types, the rows of reports.
     pub fn group(&self) -> &str {
         self.file.strip_suffix(".npz").unwrap_or(&self.file)
@@ -142,11 +189,51 @@ pub fn find_families(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+impl Operand {
+    /// Says what is wrong with the layout or the type of the scales.
+    fn check(&self, op: &str) -> Result<(), String> {
+        if let Some(layout) = &self.layout {
+            let expected = match (self.role.as_str(), op) {
+                ("w", "ConvTranspose") => "IOHW",
+                ("w", _) => "OIHW",
+                _ => "NCHW",
+            };
+            if layout != expected {
+                return Err(format!("layout {layout}: {expected} is read"));
+            }
+            if self.shape.len() != layout.len() {
+                return Err(format!("layout {layout} of shape {:?}", self.shape));
+            }
+        }
+        let is_wider = |s: &&String| s.parse::<f64>().is_ok_and(|v| v.is_finite() && f64::from(v as f32) != v);
+        match self.scale_dtype.as_deref() {
+            None | Some("float64") => Ok(()),
+            Some("float32") => match self.scale.iter().flatten().find(is_wider) {
+                Some(scale) => Err(format!("scale {scale} is no float32")),
+                None => Ok(()),
+            },
+            Some(other) => Err(format!("scales of type {other}: float32 and float64 are read")),
+        }
+    }
+}
+
+/// Refuses what is neither read nor a note. `read` is the part of the document, which names the keys that are read.
+fn known_keys(place: &str, others: &Others, notes: &[&str], read: &impl Serialize) -> Result<()> {
+    let Some(unknown) = others.keys().find(|key| !notes.contains(&key.as_str())) else { return Ok(()) };
+    let document = serde_json::to_value(read).map_err(|e| Error::invalid("vector_json", e.to_string()))?;
+    let read = document.as_object().into_iter().flat_map(|o| o.keys()).map(String::as_str);
+    let known = read.filter(|key| !others.contains_key(*key)).chain(notes.iter().copied());
+    let known: Vec<&str> = known.collect();
+    Err(Error::invalid("vector_key", format!("{place} has an unknown key '{unknown}'"))
+        .help(nearest_help(unknown, known.into_iter())))
+}
+
 impl Family {
     /// Reads the folder's `cases.json`.
     ///
     /// # Errors
-    /// `vector_json`, `vector_format`; `vector_case` where an id is there twice or a file is not one of the folder.
+    /// `vector_json`, `vector_format`; `vector_key` for a key that is neither read nor known to inform only; `vector_case` where
+    /// an id is there twice or a file is not one of the folder; `vector_operand` for a layout that is not ONNX's.
     pub fn read(dir: &Path) -> Result<Family> {
         let path = dir.join(CASES);
         let place = |e: Error| e.at(Location::File(path.display().to_string()));
@@ -162,8 +249,10 @@ impl Family {
     }
 
     fn check(&self) -> Result<()> {
+        known_keys("the family", &self.others, &FAMILY_NOTES, self)?;
         let mut ids = BTreeSet::new();
         for case in &self.cases {
+            case.check()?;
             let fault = |text: String| Error::invalid("vector_case", format!("case '{}': {text}", case.id));
             if !ids.insert(case.id.as_str()) {
                 return Err(fault("the id is there twice".into()));
@@ -186,7 +275,7 @@ impl Family {
         self.cases.iter().find(|c| c.id == id).ok_or_else(|| {
             let known = self.cases.iter().map(|c| c.id.as_str());
             Error::invalid("vector_case", format!("family '{}' has no case '{id}'", self.name))
-                .help(crate::spec::nearest_help(id, known.take(1000)))
+                .help(nearest_help(id, known.take(1000)))
         })
     }
 
@@ -207,7 +296,7 @@ impl Family {
         }
         let Some((_, npz)) = archive.as_mut() else { unreachable!("opened above") };
         let tensor = npz.array(&operand.array)?;
-        let stored = if operand.dtype == "int4" { "int8" } else { operand.dtype.as_str() };
+        let stored = DType::from_name(&operand.dtype).map_or(operand.dtype.as_str(), |dtype| dtype.in_memory().name());
         if tensor.shape() != operand.shape.as_slice() || tensor.dtype().name() != stored {
             let (array, dtype) = (&operand.array, tensor.dtype());
             return Err(Error::invalid(

@@ -19,6 +19,7 @@ pub use request::{Request, Summary};
 pub use runner::{OneNode, Prepared, Runner, Runtime};
 
 use crate::error::Result;
+use crate::exec::check_threads;
 use crate::spec::{Claim, Spec, embedded_names};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,12 +63,12 @@ impl Check<'_> {
     /// Runs the cases that are `wanted`. `step` is called after each, on this thread, and may stop the run.
     ///
     /// # Errors
-    /// Those of `step`. A case that cannot run is a failure in the report.
+    /// `threads` for too many jobs; those of `step`. A case that cannot run is a failure in the report.
     pub fn run(&self, wanted: &dyn Fn(&Case) -> bool, step: &mut dyn FnMut() -> Result<()>) -> Result<Report> {
         let cases: Vec<&Case> = self.family.cases.iter().filter(|c| wanted(c)).collect();
         let jobs = match self.jobs {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-            n => n,
+            n => check_threads(n)?,
         };
         let next = AtomicUsize::new(0);
         let (sender, done) = std::sync::mpsc::channel();

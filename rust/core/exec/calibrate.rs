@@ -40,6 +40,8 @@ pub struct CalibrateOptions {
     pub per_channel: Option<bool>,
     /// Threads; 0 for as many as the machine has.
     pub threads: usize,
+    /// Bytes that the values of a run may take, as in [`Options`].
+    pub max_memory: Option<u64>,
     /// Version that the result says it has; it can be written as any.
     pub version: Version,
 }
@@ -53,6 +55,7 @@ impl Default for CalibrateOptions {
             weight_bits: None,
             per_channel: None,
             threads: 0,
+            max_memory: None,
             version: Version::V1_0_0,
         }
     }
@@ -82,7 +85,8 @@ pub fn calibrate(
     let ids: HashMap<&str, TensorId> =
         bare.tensors.iter().enumerate().map(|(t, info)| (info.name.as_str(), t)).collect();
     let float = Spec { execution: Execution::Float, float: None, ..spec.clone() };
-    let session = Session::new(bare.clone(), float, Options { threads: options.threads, ..Options::default() })?;
+    let CalibrateOptions { threads, max_memory, .. } = *options;
+    let session = Session::new(bare.clone(), float, Options { threads, max_memory, ..Options::default() })?;
     let mut float_tensors: BTreeSet<TensorId> = BTreeSet::new();
     let mut seen = 0usize;
     for feeds in samples {

@@ -1,6 +1,7 @@
 //! Where a model's encodings break the target's placement rules.
 
 use super::quantizers::{Decision, Decisions, Quantizer, Reason, Role, data_inputs, quantizers};
+use super::scaling::Scaling;
 use crate::encoding::{Encoding, Granularity};
 use crate::graph::{Graph, TensorId};
 use crate::spec::Spec;
@@ -65,6 +66,14 @@ impl Checker<'_> {
         self.graph.tensors[t].encoding.as_deref()
     }
 
+    /// Whether an encoding is the one that follows from what the tensor is a multiple of.
+    fn is_scaled(&self, t: TensorId, encoding: &Encoding) -> bool {
+        let Some(node) = self.graph.nodes.iter().find(|n| n.outputs.first() == Some(&Some(t))) else { return false };
+        let value = |t: TensorId| self.decisions.value(t).map(|v| &**v);
+        let scaling = Scaling::of(self.graph, &self.spec.placement, node, value);
+        scaling.is_some_and(|s| self.encoding(s.from).is_some_and(|from| s.keeps_codes(from, encoding)))
+    }
+
     fn tensor(&mut self, decision: &Decision) {
         let info = &self.graph.tensors[decision.tensor];
         let name = &info.name;
@@ -84,6 +93,11 @@ impl Checker<'_> {
                         return;
                     }
                     Reason::Preserved(_) => return,
+                    Reason::Scaled(_) if self.is_scaled(decision.tensor, encoding) => return,
+                    Reason::Scaled(from) => (
+                        format!("it has a grid of its own, but the target leaves it the codes of '{from}'"),
+                        "remove the encoding: it follows from that tensor's and the constant",
+                    ),
                     reason => (format!("it has an encoding, but the target gives it none ({reason})"), "remove it"),
                 };
                 self.finding("placement_extra", name, message, help);
@@ -342,7 +356,7 @@ mod tests {
     fn the_lowest_code_of_a_strict_grid_is_found_in_the_values() {
         let mut graph = graph();
         let w = graph.find("w").unwrap();
-        graph.tensors[w].constant = Some(Arc::new(crate::tensor::Tensor::f32(&[2, 1, 1, 1], vec![-128.0, 127.0])));
+        graph.tensors[w].constant = Some(crate::tensor::Tensor::f32(&[2, 1, 1, 1], vec![-128.0, 127.0]).into());
         graph.tensors[w].encoding = Some(Arc::new(per_tensor(1.0, 0, 8, true)));
         let spec = Spec::parse(RULES, "t.toml").unwrap();
         assert!(check(&graph, &spec).iter().any(|f| f.code == "placement_strict" && f.place == "w"));

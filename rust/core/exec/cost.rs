@@ -136,7 +136,6 @@ mod tests {
     use super::*;
     use crate::graph::{Port, TensorInfo};
     use crate::tensor::Tensor;
-    use std::sync::Arc;
 
     #[test]
     fn a_convolution_and_a_product_are_counted() {
@@ -157,7 +156,7 @@ mod tests {
             .to_vec();
         let w = graph.add_tensor(TensorInfo {
             name: "w".into(),
-            constant: Some(Arc::new(Tensor::f32(&[3], vec![0.0; 3]))),
+            constant: Some(Tensor::f32(&[3], vec![0.0; 3]).into()),
             ..TensorInfo::default()
         });
         for (from, to) in [(0, 1), (1, 2), (2, 3)] {

@@ -45,11 +45,7 @@ pub fn file_shape(info: &TensorInfo, shape: &[usize]) -> Vec<usize> {
 /// The flat index in ONNX's order of an element that the outside counts as `index`; `shape` is in ONNX's order.
 pub fn graph_index(info: &TensorInfo, shape: &[usize], index: usize) -> usize {
     match shape {
-        &[_, c, h, w] if info.channels_last => {
-            let (pixel, channel) = (index / c, index % c);
-            let (image, place) = (pixel / (h * w), pixel % (h * w));
-            (image * c + channel) * h * w + place
-        }
+        &[_, _, _, _] if info.channels_last => Layout::ChannelsLast.element(shape, index),
         _ => index,
     }
 }
@@ -77,15 +73,6 @@ fn transposition(shape: &[usize], to: Layout) -> Result<([usize; 3], Vec<usize>)
         Layout::RowMajor => rest.len() - channels,
     });
     Ok(([batch, rows.iter().product(), columns.iter().product()], [&[batch], columns, rows].concat()))
-}
-
-/// Where an element of a tensor of `shape` (ONNX order) lies in the channels-last form.
-pub fn channels_last_index(shape: &[usize], index: usize) -> usize {
-    let axes = channel_axes(shape.len());
-    let (channels, spatial): (usize, usize) = (shape[1..=axes].iter().product(), shape[1 + axes..].iter().product());
-    let (row, s) = (index / spatial, index % spatial);
-    let (n, c) = (row / channels, row % channels);
-    (n * spatial + s) * channels + c
 }
 
 /// Converts its argument to a layout.
@@ -139,7 +126,7 @@ mod tests {
         let info = TensorInfo { channels_last: true, ..TensorInfo::default() };
         for (index, &value) in there.as_f32().unwrap().iter().enumerate() {
             assert_eq!(graph_index(&info, x.shape(), index), value as usize);
-            assert_eq!(channels_last_index(x.shape(), value as usize), index);
+            assert_eq!(Layout::ChannelsLast.index(x.shape(), value as usize), index);
         }
     }
 }

@@ -38,7 +38,7 @@ pub fn kernel(
     for (source, fact) in inputs.iter_mut().zip(&mut known) {
         if let (Some(Source::Constant(value)), Some(fact)) = (source, fact) {
             *value = Arc::new(narrowed(pool, value, narrow)?);
-            fact.constant = Some(value.clone());
+            fact.constant = Some(value.clone().into());
         }
     }
     let facts = Facts { inputs: &known, ..*facts };

@@ -1,13 +1,15 @@
 //! Where quantizers stand: the spec's rules applied to a graph's encodings before it is planned.
 
 use super::parameters;
-use super::quantizers::data_inputs;
+use super::quantizers::{data_inputs, reals};
+use super::scaling::Scaling;
 use super::supergroups::chains;
 use crate::error::Result;
 use crate::graph::{Attribute, Clamp, Graph, Node, TensorId};
 use crate::spec::Spec;
 use crate::spec::placement::{Break, Tie};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Something that the rules changed or could not do; shown to the user.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,9 +58,23 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, no
     let preserves = |node: &Node| spec.placement.preserves_grid(&node.op_type) || tie(node).is_some();
     // Concat ties several inputs, whether a spec calls it tied or grid-preserving.
     let many = |node: &Node| node.op_type == "Concat" || tie(node) == Some(Tie::InputsFollowOutput);
-    let float_like = |graph: &Graph, t: TensorId| graph.tensors[t].dtype.is_none_or(|d| d.is_float());
+    let constants: Vec<_> = graph.tensors.iter().map(|info| info.constant.clone()).collect();
+    let holds_reals = reals(graph, &constants);
     for n in 0..graph.nodes.len() {
         let node = &graph.nodes[n];
+        // A product may be the head of a chain: only what is left of it then scales.
+        let value = |t: TensorId| graph.tensors[t].constant.as_deref();
+        let scaling = Scaling::of(graph, &spec.placement, node, value).filter(|_| fusing.is_empty());
+        if let (Some(scaling), Some(Some(y))) = (scaling, node.outputs.first())
+            && let (Some(from), None) = (&graph.tensors[scaling.from].encoding, &graph.tensors[*y].encoding)
+            && let Some(encoding) = scaling.encoding(from)
+        {
+            let (y, whose) = (*y, graph.tensors[scaling.from].name.clone());
+            let text = format!("has no encoding; takes the codes of '{whose}', whose scale is multiplied");
+            notes.push(Note { place: graph.tensors[y].name.clone(), text });
+            graph.tensors[y].encoding = Some(Arc::new(encoding));
+            continue;
+        }
         if !preserves(node) || fusing.contains(node.op_type.as_str()) {
             continue;
         }
@@ -72,7 +88,7 @@ fn inherit_encodings(graph: &mut Graph, spec: &Spec, fusing: &BTreeSet<&str>, no
             continue;
         }
         for t in node.outputs.clone().into_iter().flatten() {
-            if graph.tensors[t].encoding.is_none() && float_like(graph, t) {
+            if graph.tensors[t].encoding.is_none() && holds_reals[t] {
                 notes.push(Note {
                     place: graph.tensors[t].name.clone(),
                     text: format!(
@@ -130,18 +146,22 @@ fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
 
 fn fuse(graph: &mut Graph, spec: &Spec, clamps: &mut Vec<Option<Clamp>>, notes: &mut Vec<Note>) {
     let mut removed = vec![false; graph.nodes.len()];
-    let mut unclamped = BTreeSet::new();
+    let mut unclamped = BTreeMap::new();
     let open = |t: TensorId| graph.tensors[t].encoding.is_none();
     let found = chains(graph, &spec.placement, false, open, |nodes| {
         let clamps = nodes[1..].iter().all(|&m| clamp_of(graph, &graph.nodes[m]).is_some());
         if !clamps {
-            unclamped.insert(nodes[0]);
+            let names: Vec<&str> = nodes[1..].iter().map(|&m| graph.nodes[m].op_type.as_str()).collect();
+            unclamped.entry(nodes[0]).or_insert_with(|| names.join(" and "));
         }
         clamps
     });
-    for &n in unclamped.iter().filter(|n| found.iter().all(|chain| chain.nodes[0] != **n)) {
-        let place = graph.nodes[n].name.clone();
-        notes.push(Note { place, text: "its fused activation is not a clamp".into() });
+    for (n, activation) in unclamped.into_iter().filter(|(n, _)| found.iter().all(|chain| chain.nodes[0] != *n)) {
+        let text = format!(
+            "the target runs it as one kernel with {activation}, whose arithmetic on the accumulator nobody documented: \
+             both run in float between the quantizers"
+        );
+        notes.push(Note { place: graph.nodes[n].name.clone(), text });
     }
     for chain in found {
         let n = chain.nodes[0];
@@ -183,4 +203,48 @@ fn cannot_leave(graph: &Graph, chain: &[usize], bounds: Clamp) -> bool {
     let Some(encoding) = output.and_then(|t| graph.tensors[t].encoding.as_deref()) else { return false };
     let (lo, hi) = (encoding.min(), encoding.max());
     lo >= f64::from(bounds.lo) && hi <= f64::from(bounds.hi) * (1.0 + 1e-6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Builder;
+    use super::*;
+    use crate::encoding::Encoding;
+
+    #[test]
+    fn indices_inherit_no_encoding() {
+        let mut builder = Builder::new();
+        builder.constant("k", &[1]).node("TopK", &["x", "k"], "values");
+        let indices = builder.tensor("indices", None);
+        builder.node("Identity", &["indices"], "same");
+        let mut graph = builder.graph(&["x"], &["values", "same"]);
+        graph.nodes[0].outputs.push(Some(indices));
+        for name in ["indices", "same"] {
+            let t = graph.find(name).unwrap();
+            graph.tensors[t].dtype = None;
+        }
+        let x = graph.find("x").unwrap();
+        graph.tensors[x].encoding = Some(Arc::new(Encoding::per_tensor(0.5, 0, 8, true).unwrap()));
+        let placed = place(graph, &Spec::load("htp_v75").unwrap()).unwrap().graph;
+        let encoding = |name: &str| placed.tensors[placed.find(name).unwrap()].encoding.clone();
+        assert_eq!(encoding("values"), encoding("x"));
+        assert_eq!((encoding("indices"), encoding("same")), (None, None));
+    }
+
+    #[test]
+    fn a_product_that_fuses_with_its_activation_does_not_scale() {
+        let mut builder = Builder::new();
+        builder.tensor("c", Some(crate::tensor::Tensor::f32(&[], vec![0.5])));
+        builder.node("Mul", &["x", "c"], "m").node("Relu", &["m"], "y");
+        let mut graph = builder.graph(&["x"], &["y"]);
+        for name in ["x", "y"] {
+            let t = graph.find(name).unwrap();
+            graph.tensors[t].encoding = Some(Arc::new(Encoding::per_tensor(0.5, 0, 8, true).unwrap()));
+        }
+        let text = "schema_version = 1\nname = \"t\"\n[placement]\ngrid_scaling = [\"Mul\"]\n";
+        let alone = Spec::parse(text, "t.toml").unwrap();
+        let fused = Spec::parse(&format!("{text}supergroups = [[\"Mul\", \"Relu\"]]"), "t.toml").unwrap();
+        let nodes = |spec: &Spec| place(graph.clone(), spec).unwrap().graph.nodes.len();
+        assert_eq!((nodes(&alone), nodes(&fused)), (2, 1));
+    }
 }

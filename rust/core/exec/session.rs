@@ -1,16 +1,17 @@
 //! A model and a target, ready to run on tensors.
 
 use super::admission::admit;
+use super::budget::{Budget, check_threads};
 use super::layout;
 use super::placement::{Note, Placed, place};
 use super::plan::{Form, Plan, plan};
-use super::step::{NodeReport, Source, Step};
+use super::step::{NodeReport, Source};
 use crate::encoding::Encoding;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
 use crate::kernels::{Isa, Simd, Team};
 use crate::ops::integer::Layout;
-use crate::ops::{Explanation, Memory, RunContext};
+use crate::ops::{Memory, RunContext};
 use crate::program::{Evaluator, Executor, Vectors};
 use crate::spec::{Evidence, Spec, Status};
 use crate::tensor::{DType, Tensor};
@@ -22,8 +23,12 @@ use std::time::{Duration, Instant};
 /// How a session runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Threads; 0 for as many as the machine has.
+    /// Threads; 0 for as many as the machine has, at most [`super::MAX_THREADS`].
     pub threads: usize,
+    /// Bytes that the values of a run may take at one time; None for half of what the machine has available when the session
+    /// begins. Constants of the file and what kernels need in between come on top; each of several runs side by side may take
+    /// as much.
+    pub max_memory: Option<u64>,
     /// Refuse models that use rules whose evidence is `assumed`.
     pub strict: bool,
     /// How programs are computed. Results do not depend on it.
@@ -106,6 +111,7 @@ pub struct Session {
     placed: Placed,
     spec: Spec,
     options: Options,
+    budget: Budget,
     simd: Simd,
     pool: rayon::ThreadPool,
     team: Team,
@@ -122,9 +128,12 @@ const MAX_PLANS: usize = 16;
 
 impl Session {
     /// Applies the target's placement rules to a model.
+    ///
+    /// # Errors
+    /// `threads` for too many of them; those of placement, and `activation_encoding` for what the target does not take.
     pub fn new(graph: Graph, spec: Spec, options: Options) -> Result<Session> {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+            .num_threads(check_threads(options.threads)?)
             .thread_name(|i| format!("nputwin-{i}"))
             .build()
             .map_err(|e| Error::invalid("threads", e.to_string()))?;
@@ -134,7 +143,8 @@ impl Session {
         let spec = spec.with_executor(options.executor(simd));
         let team = Team::new(pool.current_num_threads());
         let (memories, plans) = (Mutex::default(), Mutex::default());
-        Ok(Session { placed, spec, options, simd, pool, team, memories, plans })
+        let budget = Budget::new(options.max_memory);
+        Ok(Session { placed, spec, options, budget, simd, pool, team, memories, plans })
     }
 
     /// The target.
@@ -147,7 +157,7 @@ impl Session {
         &self.placed.graph
     }
 
-    fn context(&self) -> RunContext<'_> {
+    pub(super) fn context(&self) -> RunContext<'_> {
         RunContext { pool: &self.pool, team: Some(&self.team), memory: None, simd: self.simd }
     }
 
@@ -189,14 +199,14 @@ impl Session {
             .collect()
     }
 
-    fn plan_for(&self, shapes: Vec<Vec<usize>>, capture: bool) -> Result<Arc<Plan>> {
+    pub(super) fn plan_for(&self, shapes: Vec<Vec<usize>>, capture: bool) -> Result<Arc<Plan>> {
         let key = (shapes, capture);
         if let Some(plan) = self.plans.lock().expect("no panic while locked").get(&key) {
             return Ok(plan.clone());
         }
         let keep: BTreeSet<TensorId> =
             if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
-        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, self.context())?);
+        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, self.budget, self.context())?);
         if self.options.strict {
             refuse_assumptions(&plan)?;
         }
@@ -222,7 +232,7 @@ impl Session {
         Ok(plan.facts.iter().flatten().map(|f| (f.name.clone(), (f.dtype, f.shape.clone()))).collect())
     }
 
-    fn bind<'f>(&self, feeds: &[(&str, &'f Tensor)]) -> Result<Vec<&'f Tensor>> {
+    pub(super) fn bind<'f>(&self, feeds: &[(&str, &'f Tensor)]) -> Result<Vec<&'f Tensor>> {
         let ports = self.inputs();
         for (name, _) in feeds {
             if !ports.iter().any(|p| p.name == *name) {
@@ -273,7 +283,7 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), capture)?;
         let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
-        let mut slots = self.execute(&plan, &inputs, &memory, between, &mut |_, _| ())?;
+        let mut slots = self.execute(&plan, &inputs, Some(&memory), between, &mut |_, _| ())?;
         let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
         let mut outputs = Vec::with_capacity(plan.outputs.len());
         for (i, (port, source)) in self.graph().outputs.iter().zip(&plan.outputs).enumerate() {
@@ -297,7 +307,7 @@ impl Session {
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), false)?;
         let mut out = Vec::new();
         let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
-        let slots = self.execute(&plan, &inputs, &memory, &mut || Ok(()), &mut |label, time| {
+        let slots = self.execute(&plan, &inputs, Some(&memory), &mut || Ok(()), &mut |label, time| {
             out.push(Profile { label: label.to_string(), time });
         })?;
         slots.into_iter().for_each(|slot| give_back(&memory, slot));
@@ -305,11 +315,12 @@ impl Session {
         Ok(out)
     }
 
-    fn execute<'f>(
+    /// Runs the steps. Values go back to `memory` after their last reader; without one, all of them stay.
+    pub(super) fn execute<'f>(
         &self,
         plan: &Plan,
         inputs: &[&'f Tensor],
-        memory: &Memory,
+        memory: Option<&Memory>,
         between: &mut dyn FnMut() -> Result<()>,
         timed: &mut dyn FnMut(&str, Duration),
     ) -> Result<Vec<Slot<'f>>> {
@@ -317,7 +328,7 @@ impl Session {
         for ((slot, _), tensor) in plan.inputs.iter().zip(inputs) {
             slots[*slot] = Some(Cow::Borrowed(tensor));
         }
-        let context = RunContext { memory: Some(memory), ..self.context() };
+        let context = RunContext { memory, ..self.context() };
         for step in &plan.steps {
             between()?;
             let started = Instant::now();
@@ -332,8 +343,8 @@ impl Session {
                     slots[*slot] = Some(Cow::Owned(tensor));
                 }
             }
-            for slot in &step.frees {
-                give_back(memory, slots[*slot].take());
+            if let Some(memory) = memory {
+                step.frees.iter().for_each(|&slot| give_back(memory, slots[slot].take()));
             }
             timed(&step.label, started.elapsed());
         }
@@ -396,67 +407,6 @@ impl Session {
         )?;
         Ok(kernel.run(&self.context(), &[Some(reals)])?.remove(0))
     }
-
-    /// How one element of a tensor came about. `index` is flat, in the order of the file's shape.
-    pub fn explain(&self, feeds: &[(&str, &Tensor)], tensor: &str, index: usize) -> Result<Explanation> {
-        let inputs = self.bind(feeds)?;
-        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
-        let memory = Memory::default();
-        let mut slots = self.execute(&plan, &inputs, &memory, &mut || Ok(()), &mut |_, _| ())?;
-        // Inputs in reals are freed once they are codes.
-        for ((slot, _), tensor) in plan.inputs.iter().zip(&inputs) {
-            slots[*slot].get_or_insert(Cow::Borrowed(tensor));
-        }
-        let graph = self.graph();
-        let t = graph.find(tensor).ok_or_else(|| {
-            let known = graph.tensors.iter().map(|t| t.name.as_str());
-            Error::invalid("tensor_unknown", format!("the model has no tensor '{tensor}'"))
-                .help(crate::spec::nearest_help(tensor, known))
-        })?;
-        let step =
-            plan.producers.get(&t).copied().or_else(|| converter(&plan, t)).ok_or_else(|| {
-                Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor)
-            })?;
-        let step = converted_by(&plan, graph, &plan.steps[step]);
-        let fact = plan.facts[t].as_ref().expect("produced tensors have facts");
-        if index >= fact.shape.iter().product() {
-            return Err(
-                Error::invalid("explain_index", format!("element {index} of shape {:?}", fact.shape)).at_tensor(tensor)
-            );
-        }
-        let channels_last = plan.values.iter().any(|(&(_, _, layout), source)| {
-            layout == Layout::ChannelsLast && matches!(source, Source::Slot(s) if step.outputs.contains(&Some(*s)))
-        });
-        let onnx_index = layout::graph_index(&graph.tensors[t], &fact.shape, index);
-        let place = if channels_last { layout::channels_last_index(&fact.shape, onnx_index) } else { onnx_index };
-        let arguments: Vec<Option<&Tensor>> =
-            step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
-        let mut explanation = step.kernel.explain(&arguments, place)?;
-        explanation.tensor = tensor.to_string();
-        explanation.index = index;
-        explanation.node = step.node.map(|n| (graph.nodes[n].name.clone(), graph.nodes[n].op_type.clone()));
-        explanation.target = self.spec.name.clone();
-        Ok(explanation)
-    }
-}
-
-/// The step that converts a tensor which no node computes: an input of the graph.
-fn converter(plan: &Plan, t: TensorId) -> Option<usize> {
-    [Form::Codes, Form::Real].into_iter().find_map(|form| {
-        let Source::Slot(slot) = plan.values.get(&(t, form, Layout::RowMajor))? else { return None };
-        plan.steps.iter().position(|s| s.outputs.contains(&Some(*slot)))
-    })
-}
-
-/// Operators that move no element to another index.
-const IN_PLACE: [&str; 5] = ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"];
-
-/// The step that changes the encoding for a step that only moves codes in place; else the step itself.
-fn converted_by<'p>(plan: &'p Plan, graph: &Graph, step: &'p Step) -> &'p Step {
-    let moves = step.node.is_some_and(|n| IN_PLACE.contains(&graph.nodes[n].op_type.as_str()));
-    let Some(Some(Source::Slot(slot))) = step.inputs.first() else { return step };
-    let mut steps = plan.steps.iter().filter(|s| moves && s.node == step.node);
-    steps.find(|s| s.outputs.contains(&Some(*slot))).unwrap_or(step)
 }
 
 fn refuse_assumptions(plan: &Plan) -> Result<()> {
@@ -475,7 +425,7 @@ fn refuse_assumptions(plan: &Plan) -> Result<()> {
 }
 
 /// A value of a run: computed, or one of the feeds.
-type Slot<'f> = Option<Cow<'f, Tensor>>;
+pub(super) type Slot<'f> = Option<Cow<'f, Tensor>>;
 
 fn give_back(memory: &Memory, slot: Slot<'_>) {
     if let Some(Cow::Owned(tensor)) = slot {
@@ -483,7 +433,7 @@ fn give_back(memory: &Memory, slot: Slot<'_>) {
     }
 }
 
-fn fetch<'a>(slots: &'a [Slot<'_>], source: &'a Source) -> Result<&'a Tensor> {
+pub(super) fn fetch<'a>(slots: &'a [Slot<'_>], source: &'a Source) -> Result<&'a Tensor> {
     match source {
         Source::Constant(tensor) => Ok(tensor),
         Source::Slot(slot) => slots[*slot].as_deref().ok_or_else(slot_empty),

@@ -1,5 +1,6 @@
 //! What a plan is made of.
 
+use crate::graph::TensorId;
 use crate::ops::Kernel;
 use crate::spec::Evidence;
 use crate::tensor::Tensor;
@@ -14,12 +15,26 @@ pub enum Source {
     Constant(Arc<Tensor>),
 }
 
+/// Label of conversions between layouts.
+pub const LAYOUT: &str = "layout";
+
+/// What a step does that computes nothing of the graph.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversion {
+    /// The tensor that it brings into another form.
+    pub tensor: TensorId,
+    /// Whether the form is another layout.
+    pub turns: bool,
+}
+
 /// One kernel and its arguments.
 pub struct Step {
     /// Node that the step belongs to; for conversions, the one that asked for it.
     pub node: Option<usize>,
     /// What it does, for profiles.
     pub label: String,
+    /// Where it is a conversion: of what.
+    pub conversion: Option<Conversion>,
     /// The kernel.
     pub kernel: Box<dyn Kernel>,
     /// Arguments.

@@ -123,6 +123,7 @@ pub(super) fn patterns(graph: &Graph, placement: &Placement) -> Vec<Fused> {
                 Pattern::MatmulAdd => view.matmul_add(n),
                 Pattern::LayerNormalization => view.layer_normalization(n),
                 Pattern::RmsNormalization => view.rms_normalization(n),
+                Pattern::MaskedSoftmax => view.masked_softmax(n),
             };
             if let Some(found) = found
                 && !out.iter().any(|o| o.internal.iter().any(|t| found.internal.contains(t)))
@@ -183,7 +184,7 @@ impl View<'_> {
     fn is_square(&self, n: usize, x: TensorId) -> bool {
         let two = |t: TensorId| {
             let constant = self.graph.tensors[t].constant.as_ref();
-            constant.is_some_and(|c| c.to_f64() == [2.0])
+            constant.is_some_and(|c| c.len() == 1 && c.to_f64() == [2.0])
         };
         self.input(n, 0) == Some(x)
             && match self.graph.nodes[n].op_type.as_str() {
@@ -240,6 +241,42 @@ impl View<'_> {
             return None;
         }
         self.affine("LayerNormalization", vec![n, centred, square, mean, shifted, root, div], true)
+    }
+
+    /// `Softmax(Where(mask, x, ReduceMin(x) + b))` over the last of four axes with `b` of -20 or less: what is masked has no
+    /// weight that a code could hold.
+    fn masked_softmax(&self, n: usize) -> Option<Fused> {
+        if !self.is(n, "ReduceMin") {
+            return None;
+        }
+        let x = self.input(n, 0)?;
+        let shifted = self.next(n, "Add")?;
+        let below = self.graph.tensors[self.constant_operand(shifted, n)?].constant.as_ref()?;
+        let chosen = self.next(shifted, "Where")?;
+        let last = self.next(chosen, "Softmax")?;
+        let four = self.graph.tensors[x].shape.as_ref().is_none_or(|shape| shape.len() == 4);
+        let fits = four
+            && below.to_f64().iter().all(|&b| b <= -20.0)
+            && self.input(chosen, 1) == Some(x)
+            && self.input(chosen, 2) == self.output(shifted)
+            && self.is_over_the_last_axis(n)
+            && matches!(self.graph.nodes[last].int("axis", -1), Ok(-1 | 3));
+        let internal = vec![self.output(n)?, self.output(shifted)?, self.output(chosen)?];
+        fits.then_some(Fused { op_type: "Softmax", internal, last, parameters: Vec::new() })
+    }
+
+    /// Whether a reduction of four axes keeps the others and goes over the last.
+    fn is_over_the_last_axis(&self, n: usize) -> bool {
+        let node = &self.graph.nodes[n];
+        let axes = match (node.attributes.get("axes"), self.input(n, 1)) {
+            (Some(Attribute::Ints(axes)), None) => axes.clone(),
+            (None, Some(t)) => {
+                let constant = self.graph.tensors[t].constant.as_ref();
+                constant.and_then(|axes| axes.to_i64().ok()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        matches!(axes[..], [-1 | 3]) && matches!(node.int("keepdims", 1), Ok(1))
     }
 
     fn rms_normalization(&self, n: usize) -> Option<Fused> {

@@ -1,9 +1,8 @@
 //! Small graphs for tests.
 
-use crate::graph::{Attribute, Graph, Node, Port, TensorId, TensorInfo};
+use crate::graph::{Attribute, Constant, Graph, Node, Port, TensorId, TensorInfo};
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// A graph that grows by names.
 pub struct Builder(pub Graph);
@@ -19,7 +18,7 @@ impl Builder {
             self.0.add_tensor(TensorInfo {
                 name: name.into(),
                 dtype: Some(DType::F32),
-                constant: constant.map(Arc::new),
+                constant: constant.map(Constant::from),
                 ..TensorInfo::default()
             })
         })

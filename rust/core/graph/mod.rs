@@ -3,6 +3,7 @@
 //! Whatever a file used (a float model with an `.encodings` file, QDQ pairs, QLinear operators), the graph holds float
 //! operators; quantization is an attribute of tensors. A tensor whose integers are in the file keeps them in `codes`.
 
+mod constant;
 pub mod encodings;
 pub(crate) mod movement;
 mod order;
@@ -10,6 +11,8 @@ pub mod parameters;
 pub mod qdq;
 pub mod qlinear;
 mod spell_out;
+
+pub use constant::Constant;
 
 use crate::encoding::Encoding;
 use crate::num::FloatType;
@@ -41,8 +44,8 @@ pub struct TensorInfo {
     pub dtype: Option<DType>,
     /// Declared shape.
     pub shape: Option<Vec<Dim>>,
-    /// Value of an initializer: floats for quantized weights, dequantized from `codes` where the file had integers.
-    pub constant: Option<Arc<Tensor>>,
+    /// Value of an initializer: floats for quantized weights, computed from `codes` on demand where the file had integers.
+    pub constant: Option<Constant>,
     /// Integers of a quantized initializer as the file has them.
     pub codes: Option<Arc<Tensor>>,
     /// How the tensor is quantized.

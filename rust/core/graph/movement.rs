@@ -113,7 +113,7 @@ fn pad_value(
     };
     let value = (code.saturating_sub(encoding.zero_point[0])) as f32 * encoding.scale[0] as f32;
     let name = fold.fresh(format!("{}_pad_value", node.name));
-    let constant = Some(Arc::new(Tensor::f32(&[], vec![value])));
+    let constant = Some(Tensor::f32(&[], vec![value]).into());
     let t = fold.new_tensor(TensorInfo { name, dtype: Some(DType::F32), constant, ..TensorInfo::default() });
     if inputs.len() < 3 {
         inputs.resize(3, None);

@@ -11,6 +11,8 @@ pub fn code_type(dtype: DType) -> Option<(u32, bool)> {
     Some(match dtype {
         DType::I4 => (4, true),
         DType::U4 => (4, false),
+        DType::I2 => (2, true),
+        DType::U2 => (2, false),
         DType::I8 => (8, true),
         DType::U8 => (8, false),
         DType::I16 => (16, true),
@@ -25,6 +27,8 @@ pub fn type_of_codes(encoding: &Encoding) -> Option<DType> {
     Some(match (encoding.bitwidth, encoding.signed) {
         (4, true) => DType::I4,
         (4, false) => DType::U4,
+        (2, true) => DType::I2,
+        (2, false) => DType::U2,
         (8, true) => DType::I8,
         (8, false) => DType::U8,
         (16, true) => DType::I16,
@@ -152,6 +156,15 @@ pub fn check_shape(encoding: &Encoding, shape: &[usize]) -> Result<()> {
     Err(Error::invalid("encoding_axis", message))
 }
 
+/// Fails where [`dequantize`] would.
+pub fn check_dequantizable(codes: &Tensor, encoding: &Encoding) -> Result<()> {
+    check_shape(encoding, codes.shape())?;
+    match codes.data() {
+        Data::U8(_) | Data::I8(_) | Data::U16(_) | Data::I16(_) | Data::I32(_) => Ok(()),
+        _ => codes.to_i64().map(drop),
+    }
+}
+
 /// Reals of integers: `(code - zero_point) · scale`. The product is formed in f32 where the scale is an f32 number, in f64
 /// and then rounded to f32 otherwise.
 pub fn dequantize(codes: &Tensor, encoding: &Encoding) -> Result<Tensor> {
@@ -207,7 +220,7 @@ mod tests {
         TensorInfo {
             name: "p".into(),
             dtype: Some(tensor.dtype()),
-            constant: Some(Arc::new(tensor)),
+            constant: Some(tensor.into()),
             ..TensorInfo::default()
         }
     }

@@ -6,11 +6,11 @@
 //! whose output has an encoding. A quantizer whose codes something else reads (`ConvInteger`, …) stays a node.
 
 use super::movement::Movement;
-use super::parameters::{self, Layout, code_type, dequantize, rank};
-use super::{Graph, Node, TensorId, TensorInfo, qlinear};
+use super::parameters::{self, Layout, code_type, rank};
+use super::{Constant, Graph, Node, TensorId, TensorInfo, qlinear};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Data, Tensor};
+use crate::tensor::DType;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -159,6 +159,8 @@ impl<'g> Fold<'g> {
                 5 => DType::I16,
                 21 => DType::U4,
                 22 => DType::I4,
+                25 => DType::U2,
+                26 => DType::I2,
                 other => {
                     let message = format!("output_dtype {other}");
                     return Err(at(Error::unsupported("quantized_type", message)));
@@ -312,16 +314,12 @@ impl<'g> Fold<'g> {
             return Ok(*form);
         }
         let info = &self.graph.tensors[t];
-        let Some(codes) = info.constant.clone() else {
+        let Some(codes) = info.constant.as_ref().map(|codes| codes.shared().clone()) else {
             return Err(Error::invalid("codes_missing", "the codes are not constant").at_tensor(&info.name));
         };
-        let reals = dequantize(&codes, encoding).map_err(|e| e.at_tensor(&info.name))?;
         let dtype = dtype.unwrap_or(DType::F32);
-        let reals = match (dtype, reals.as_f32()?) {
-            (DType::F16, v) => Data::F16(v.iter().map(|&x| half::f16::from_f32(x)).collect()),
-            (DType::BF16, v) => Data::BF16(v.iter().map(|&x| half::bf16::from_f32(x)).collect()),
-            (_, v) => Data::F32(v.to_vec()),
-        };
+        let reals = Constant::dequantized(codes.clone(), encoding.clone(), dtype);
+        let constant = Some(reals.map_err(|e| e.at_tensor(&info.name))?);
         let mut aliases = Vec::new();
         let first = !self.forms.iter().any(|(from, ..)| *from == t);
         let name = if name == info.name {
@@ -334,7 +332,6 @@ impl<'g> Fold<'g> {
             }
             name
         };
-        let constant = Some(Arc::new(Tensor::new(codes.shape().to_vec(), reals)?));
         let encoding = encoding.clone();
         let (dtype, codes) = (Some(dtype), Some(codes));
         let form = self.new_tensor(TensorInfo {

@@ -216,7 +216,7 @@ fn reduce_axes(fold: &mut Fold<'_>, node: &mut Node) -> Result<()> {
     let Some(axes) = node.ints("axes")?.map(<[i64]>::to_vec) else { return Ok(()) };
     node.attributes.remove("axes");
     let name = fold.fresh(format!("{}_axes", node.name));
-    let constant = Some(Arc::new(Tensor::i64(&[axes.len()], axes)));
+    let constant = Some(Tensor::i64(&[axes.len()], axes).into());
     let t = fold.new_tensor(TensorInfo { name, dtype: Some(DType::I64), constant, ..TensorInfo::default() });
     node.inputs.push(Some(t));
     Ok(())

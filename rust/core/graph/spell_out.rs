@@ -4,7 +4,6 @@ use super::{Attribute, Clamp, Graph, Node, Port, TensorId, TensorInfo, qdq};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 impl Graph {
     /// The same graph in ONNX's operators alone. A fused activation becomes a Relu or Clip behind its node, whose own result
@@ -149,7 +148,7 @@ impl SpellOut {
             for (what, bound) in [("min", lo), ("max", hi)] {
                 inputs.push(bound.is_finite().then(|| {
                     let name = self.fresh(format!("{name}_{what}"));
-                    let constant = Some(Arc::new(Tensor::f32(&[], vec![bound])));
+                    let constant = Some(Tensor::f32(&[], vec![bound]).into());
                     self.graph.add_tensor(TensorInfo {
                         name,
                         dtype: Some(DType::F32),

@@ -49,9 +49,7 @@ impl ConvWeights {
                 let channels = g * group_out..(g + 1) * group_out;
                 PackedWeights::in_runs(window::runs(shape), group_out, &zero_points[channels], |n, packed: &mut [W]| {
                     let own = &weights[(g * group_out + n) * shape.depth()..][..shape.depth()];
-                    for (tap, packed) in packed.chunks_exact_mut(group_in).enumerate() {
-                        packed.iter_mut().zip(own[tap..].iter().step_by(taps)).for_each(|(to, &w)| *to = w);
-                    }
+                    taps_in_front(own, taps, packed);
                 })
             })
             .collect();
@@ -68,6 +66,26 @@ impl ConvWeights {
     /// empty `bias` is zero. The padding code must then be `zero_point`.
     pub fn centred_init(&self, bias: &[i32], zero_point: i32) -> Vec<i32> {
         centred_init(&self.column_sums, bias, zero_point)
+    }
+}
+
+/// Turns rows of `taps` into columns.
+fn taps_in_front<W: Copy>(rows: &[W], taps: usize, out: &mut [W]) {
+    fn turn<W: Copy, const TAPS: usize>(rows: &[W], out: &mut [W]) {
+        let rows = rows.as_chunks::<TAPS>().0;
+        for (tap, out) in out.chunks_exact_mut(rows.len().max(1)).enumerate() {
+            out.iter_mut().zip(rows).for_each(|(to, row)| *to = row[tap]);
+        }
+    }
+    match taps {
+        1 => out.copy_from_slice(rows),
+        9 => turn::<W, 9>(rows, out),
+        _ => {
+            for (i, row) in rows.chunks_exact(taps.max(1)).enumerate() {
+                let column = out[i..].iter_mut().step_by(rows.len() / taps);
+                column.zip(row).for_each(|(to, &w)| *to = w);
+            }
+        }
     }
 }
 

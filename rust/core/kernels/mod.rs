@@ -49,7 +49,7 @@ pub use lookup::{lookup8, lookup8_to, lookup16};
 pub use matmul::matmul;
 pub use meet::{Codes, MEET_CHANNELS, Part, meet};
 pub use pack::PackedWeights;
-pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating};
+pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating, pair, saturated};
 pub use pairs::{FloatSum, float_sum, lookup_pairs};
 pub use pool::{max_pool, window_counts, window_sum};
 pub use quantize::{FloatQuantize, Nearest, any_nan, quantize};

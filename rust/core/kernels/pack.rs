@@ -4,7 +4,7 @@
 //! groups of a run are interleaved by column; see [`Pairing`].
 
 use super::code::Code8;
-use super::isa::Isa;
+use super::isa::{Isa, Simd, multiversion};
 
 /// Columns of one panel.
 pub const PANEL: usize = 16;
@@ -41,6 +41,35 @@ impl Pairing {
             return (group, 4 * column);
         }
         (first + column / 8, column % 8 * 8 + group % 2 * 4)
+    }
+
+    /// Brings the lines of the groups of a run, each apart, into order.
+    fn arrange(self, run: &mut [Line]) {
+        if self == Pairing::Apart {
+            return;
+        }
+        for pair in run.chunks_exact_mut(2) {
+            let groups = [pair[0].0, pair[1].0];
+            for (g, group) in groups.iter().enumerate() {
+                for (column, quad) in group.as_chunks::<4>().0.iter().enumerate() {
+                    let (line, slot) = self.place(2, g, column);
+                    pair[line].0[slot..slot + 4].copy_from_slice(quad);
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Writes `weights - offset`, which are bytes, and adds them to `sum`.
+    fn shifted<W: Code8>(simd: Simd, weights: &[W], offset: i32, out: &mut [i8], sum: &mut i32) {
+        let mut total = 0i32;
+        for (to, w) in out.iter_mut().zip(weights) {
+            let w = w.to_i32() - offset;
+            *to = w as i8;
+            total = total.wrapping_add(w);
+        }
+        *sum = sum.wrapping_add(total);
     }
 }
 
@@ -89,22 +118,29 @@ impl PackedWeights {
         let (k, per_run) = (runs * run, run.div_ceil(4));
         let groups = runs * per_run;
         let pairing = Pairing::of_this_machine();
-        let mut lines = vec![Line([0; 64]); groups * n.div_ceil(PANEL)];
+        let mut lines = Vec::with_capacity(groups * n.div_ceil(PANEL));
         let mut raw_sums = vec![0i32; n];
+        let simd = Simd::best();
         let mut weights = vec![W::default(); k];
-        for (c, sum) in raw_sums.iter_mut().enumerate() {
-            column(c, &mut weights);
-            let lines = lines[c / PANEL * groups..].chunks_exact_mut(per_run.max(1));
-            for (lines, weights) in lines.zip(weights.chunks_exact(run.max(1))) {
-                for (group, quad) in weights.chunks(4).enumerate() {
-                    let (line, slot) = pairing.place(per_run, group, c % PANEL);
-                    for (to, w) in lines[line].0[slot..slot + 4].iter_mut().zip(quad) {
-                        let w = w.to_i32() - offset;
-                        *to = w as i8;
-                        *sum = sum.wrapping_add(w);
-                    }
+        // The columns of one panel, in quads.
+        let mut quads = vec![[0i8; 4]; groups * PANEL];
+        for (panel, sums) in raw_sums.chunks_mut(PANEL).enumerate() {
+            quads[sums.len() * groups..].fill([0; 4]);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                column(panel * PANEL + i, &mut weights);
+                let runs = quads[i * groups..].as_flattened_mut().chunks_exact_mut((per_run * 4).max(1));
+                for (to, weights) in runs.zip(weights.chunks_exact(run.max(1))) {
+                    shifted(simd, weights, offset, to, sum);
                 }
             }
+            lines.extend((0..groups).map(|group| {
+                let mut line = Line([0; 64]);
+                for (to, column) in line.0.as_chunks_mut().0.iter_mut().zip(quads.chunks_exact(groups)) {
+                    *to = column[group];
+                }
+                line
+            }));
+            lines[panel * groups..].chunks_exact_mut(per_run.max(1)).for_each(|run| pairing.arrange(run));
         }
         let factors: Vec<i32> = (0..n).map(|c| offset.wrapping_sub(zero_point(c))).collect();
         let depth = k as i32;
@@ -122,7 +158,9 @@ impl PackedWeights {
     /// Packs a row-major `N × K` matrix (one row per output channel).
     pub fn from_nk<W: Code8>(k: usize, n: usize, zero_points: &[i32], weights: &[W]) -> Self {
         assert_eq!(weights.len(), k * n, "weights and their shape");
-        Self::new(k, n, zero_points, |row, column| weights[column * k + row])
+        Self::in_runs([1, k], n, zero_points, |column, rows: &mut [W]| {
+            rows.copy_from_slice(&weights[column * k..][..k]);
+        })
     }
 
     /// Length of the sums.

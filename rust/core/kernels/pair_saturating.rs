@@ -13,6 +13,18 @@ use super::shape::ConvShape;
 /// Output pixels that go to the epilogue together.
 const PIXELS: usize = 16;
 
+/// The sum of two adjacent products.
+#[inline(always)]
+pub fn pair(x: [u8; 2], w: [i8; 2]) -> i32 {
+    i32::from(x[0]) * i32::from(w[0]) + i32::from(x[1]) * i32::from(w[1])
+}
+
+/// A sum of two products in 16 bits.
+#[inline(always)]
+pub fn saturated(pair: i32) -> i32 {
+    pair.clamp(i16::MIN.into(), i16::MAX.into())
+}
+
 /// `out = epilogue(acc)` for row-major activations of `rows × K` and row-major `N × K` weights.
 ///
 /// `init` is empty (zero) or has `N` entries. Panics where lengths disagree.
@@ -93,8 +105,7 @@ multiversion! {
             for c in columns.clone() {
                 let mut sum = init.get(c).copied().unwrap_or(0);
                 for (x, w) in x.chunks_exact(2).zip(weights[c * depth..][..depth].chunks_exact(2)) {
-                    let pair = i32::from(x[0]) * i32::from(w[0]) + i32::from(x[1]) * i32::from(w[1]);
-                    sum = sum.wrapping_add(pair.clamp(i16::MIN.into(), i16::MAX.into()));
+                    sum = sum.wrapping_add(saturated(pair([x[0], x[1]], [w[0], w[1]])));
                 }
                 acc[c] = sum;
             }

@@ -55,14 +55,26 @@ multiversion! {
     }
 }
 
+/// Pairs that are formed at a time, in vectors, before the first one is looked up.
+const PAIRS: usize = 256;
+
+multiversion! {
+    fn pair_up(simd: Simd, a: &[u8], b: &[u8], pairs: &mut [u16; PAIRS]) {
+        pairs.iter_mut().zip(a).zip(b).for_each(|((p, &a), &b)| *p = u16::from(a) << 8 | u16::from(b));
+    }
+}
+
 /// `out[i] = table[256·a[i] + b[i]]`; signed codes index by their bytes. Panics where lengths disagree.
 pub fn lookup_pairs<T: Code>(engine: Engine<'_>, a: &[u8], b: &[u8], table: &[T], out: &mut [T]) {
     assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");
     let table: &[T; 1 << 16] = table.try_into().expect("an entry for every pair");
     engine.for_each_chunk(out, CHUNK, |i, out| {
         let range = i * CHUNK..i * CHUNK + out.len();
-        for ((o, &a), &b) in out.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-            *o = table[usize::from(a) << 8 | usize::from(b)];
+        let operands = a[range.clone()].chunks(PAIRS).zip(b[range].chunks(PAIRS));
+        for (out, (a, b)) in out.chunks_mut(PAIRS).zip(operands) {
+            let mut pairs = [0u16; PAIRS];
+            pair_up(engine.simd(), a, b, &mut pairs);
+            out.iter_mut().zip(pairs).for_each(|(o, pair)| *o = table[usize::from(pair)]);
         }
     });
 }

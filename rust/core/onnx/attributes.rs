@@ -62,7 +62,7 @@ fn value(a: AttributeProto, name: &str, base_dir: Option<&Path>) -> Result<Attri
         ty::STRING => Attribute::String(text(a.s.unwrap_or_default())?),
         ty::TENSOR => {
             let (dtype, tensor) = tensor::decode(a.t.ok_or_else(missing)?, base_dir)?;
-            if matches!(dtype, DType::I4 | DType::U4) {
+            if dtype.packed_bits().is_some() {
                 let message = format!("attribute '{name}' holds a tensor of {dtype}");
                 return Err(Error::unsupported("attribute_tensor", message));
             }

@@ -3,12 +3,10 @@
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::{attributes, tensor};
 use crate::error::{Error, Result};
-use crate::graph::{Dim, Graph, Node, Port, TensorId, TensorInfo};
-use crate::tensor::DType;
+use crate::graph::{Attribute, Dim, Graph, Node, Port, TensorId, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Versions of ONNX's own operators that are understood.
 const OPSETS: RangeInclusive<i64> = 7..=28;
@@ -78,7 +76,7 @@ impl Import<'_> {
         for initializer in proto.initializer {
             let name = initializer.name.clone().unwrap_or_default();
             let (dtype, tensor) = tensor::decode(initializer, self.base_dir)?;
-            let constant = Some(Arc::new(tensor));
+            let constant = Some(tensor.into());
             self.add(TensorInfo { name, dtype: Some(dtype), constant, ..TensorInfo::default() })?;
         }
         self.inputs(proto.input)?;
@@ -93,7 +91,7 @@ impl Import<'_> {
                 .map(|name| self.read_by(name))
                 .collect::<Result<_>>()
                 .map_err(|e| e.at_node(&node.name, &node.op_type))?;
-            self.check_type_of_cast(&node)?;
+            self.spell_out_cast(&mut node);
             self.graph.nodes.push(node);
         }
         for value in proto.value_info {
@@ -108,15 +106,14 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Fails for a CastLike to the type of a 4-bit constant, whose elements a graph holds in 8 bits.
-    fn check_type_of_cast(&self, node: &Node) -> Result<()> {
+    /// Makes a CastLike to a packed type a Cast: the tensor that states the type has bytes in memory, and so does not.
+    fn spell_out_cast(&self, node: &mut Node) {
         let like = node.inputs.get(1).copied().flatten().and_then(|t| self.graph.tensors[t].dtype);
-        match (node.op_type.as_str(), like) {
-            ("CastLike", Some(DType::I4 | DType::U4)) => {
-                Err(Error::unsupported("node_unsupported", "the cast is not between supported types")
-                    .at_node(&node.name, &node.op_type))
-            }
-            _ => Ok(()),
+        let packed = like.filter(|dtype| dtype.packed_bits().is_some());
+        if let ("CastLike", "", Some(dtype)) = (node.op_type.as_str(), node.domain.as_str(), packed) {
+            node.op_type = "Cast".into();
+            node.inputs.truncate(1);
+            node.attributes.insert("to".into(), Attribute::Int(tensor::number(dtype).into()));
         }
     }
 
@@ -225,7 +222,7 @@ impl Import<'_> {
             };
             let output = output.clone();
             let (dtype, tensor) = attributes::constant(proto, self.base_dir)?;
-            let constant = Some(Arc::new(tensor));
+            let constant = Some(tensor.into());
             self.add(TensorInfo { name: output, dtype: Some(dtype), constant, ..TensorInfo::default() })?;
             return Ok(());
         }

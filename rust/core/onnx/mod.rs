@@ -15,9 +15,11 @@ mod write;
 pub use qlinear::qlinear_model;
 pub use write::{Written, qdq_model, write, write_qlinear};
 
+use crate::arrays::Contents;
 use crate::error::{Error, Location, Result};
 use crate::graph::{Graph, qdq};
 use prost::Message;
+use prost::bytes::{Buf, Bytes};
 use std::path::Path;
 
 /// Largest file that is read: protobuf's own limit.
@@ -36,8 +38,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
             .at(Location::File(origin))
             .help("store its tensors as external data"));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(&origin, &e))?;
-    decode(&bytes, &origin, path.parent())
+    let contents = Contents::of(path).map_err(|e| Error::io(&origin, &e))?;
+    decode_unplaced(Bytes::from_owner(contents), path.parent()).map_err(|e| e.at(Location::File(origin)))
 }
 
 /// Reads a model from bytes. `origin` names them in errors; external data is looked for in `base_dir`, and refused where
@@ -46,8 +48,8 @@ pub fn decode(bytes: &[u8], origin: &str, base_dir: Option<&Path>) -> Result<Gra
     decode_unplaced(bytes, base_dir).map_err(|e| e.at(Location::File(origin.to_string())))
 }
 
-fn decode_unplaced(bytes: &[u8], base_dir: Option<&Path>) -> Result<Graph> {
-    if bytes.is_empty() {
+fn decode_unplaced(bytes: impl Buf, base_dir: Option<&Path>) -> Result<Graph> {
+    if !bytes.has_remaining() {
         return Err(Error::invalid("model_empty", "the model has no bytes"));
     }
     let model = proto::ModelProto::decode(bytes)

@@ -4,6 +4,7 @@
 //! declared as bytes: a hostile file cannot make the decoder recurse through them.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 /// A model: opset versions and a graph.
 #[derive(Clone, PartialEq, Message)]
@@ -217,9 +218,9 @@ pub struct TensorProto {
     /// Name.
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
-    /// Elements in little-endian bytes.
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub raw_data: Option<Vec<u8>>,
+    /// Elements in little-endian bytes; part of the file's where that is decoded from [`Bytes`].
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub raw_data: Option<Bytes>,
     /// Elements of DOUBLE.
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
@@ -253,6 +254,8 @@ pub mod data_type {
     pub const BFLOAT16: i32 = 16;
     pub const UINT4: i32 = 21;
     pub const INT4: i32 = 22;
+    pub const UINT2: i32 = 25;
+    pub const INT2: i32 = 26;
 }
 
 /// Name and type of a tensor.

@@ -25,8 +25,10 @@ pub fn dtype(number: i32) -> Result<DType> {
         data_type::BFLOAT16 => DType::BF16,
         data_type::UINT4 => DType::U4,
         data_type::INT4 => DType::I4,
+        data_type::UINT2 => DType::U2,
+        data_type::INT2 => DType::I2,
         0 => return Err(Error::invalid("tensor_type", "the element type is undefined")),
-        data_type::STRING | 14 | 15 | 17..=20 | 23..=28 => {
+        data_type::STRING | 14 | 15 | 17..=20 | 23 | 24 | 27 | 28 => {
             let name = match number {
                 8 => "string",
                 14 => "complex64",
@@ -37,8 +39,6 @@ pub fn dtype(number: i32) -> Result<DType> {
                 20 => "float8e5m2fnuz",
                 23 => "float4e2m1",
                 24 => "float8e8m0",
-                25 => "uint2",
-                26 => "int2",
                 27 => "float6e2m3",
                 _ => "float6e3m2",
             };
@@ -66,10 +66,12 @@ pub fn number(dtype: DType) -> i32 {
         DType::Bool => data_type::BOOL,
         DType::I4 => data_type::INT4,
         DType::U4 => data_type::UINT4,
+        DType::I2 => data_type::INT2,
+        DType::U2 => data_type::UINT2,
     }
 }
 
-/// Reads a tensor. Four-bit tensors come back as `I8` and `U8` data, one code per element, under their own type.
+/// Reads a tensor. Those of two and four bits come back as `I8` and `U8` data, one code per element, under their own type.
 ///
 /// External data is looked for in `base_dir`. Sizes are compared with the data before anything is allocated.
 pub fn decode(proto: TensorProto, base_dir: Option<&Path>) -> Result<(DType, Tensor)> {
@@ -98,10 +100,15 @@ fn decode_unnamed(proto: TensorProto, base_dir: Option<&Path>) -> Result<(DType,
 
 /// Bytes that `count` elements take in a file.
 fn byte_count(dtype: DType, count: usize) -> usize {
-    match dtype {
-        DType::I4 | DType::U4 => count.div_ceil(2),
-        other => count * other.size(),
+    match dtype.packed_bits() {
+        Some(bits) => count.div_ceil(per_byte(bits)),
+        None => count * dtype.size(),
     }
+}
+
+/// Elements of so many bits in a byte.
+fn per_byte(bits: u32) -> usize {
+    8 / bits as usize
 }
 
 fn shape(dims: &[i64]) -> Result<Vec<usize>> {
@@ -182,11 +189,12 @@ fn inline(dtype: DType, proto: &TensorProto, count: usize, bytes: usize) -> Resu
                 _ => Data::BF16(patterns.into_iter().map(bf16::from_bits).collect()),
             }
         }
-        DType::I4 | DType::U4 => {
+        DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
             if proto.int32_data.len() != bytes {
-                return Err(wrong_length(proto.int32_data.len() * 2));
+                let each = dtype.packed_bits().map_or(1, per_byte);
+                return Err(wrong_length(proto.int32_data.len() * each));
             }
-            // The pairs are bytes; writers give them as 0..=255 or, sign-extended, as -128..=127.
+            // The numbers are bytes; writers give them as 0..=255 or, sign-extended, as -128..=127.
             let raw = proto
                 .int32_data
                 .iter()
@@ -224,27 +232,31 @@ fn from_bytes(dtype: DType, raw: &[u8], count: usize) -> Result<Data> {
         DType::I64 => words!(I64, i64),
         DType::I32 => words!(I32, i32),
         DType::I16 => words!(I16, i16),
-        DType::I8 => words!(I8, i8),
+        DType::I8 => Data::I8(raw.iter().map(|&b| b as i8).collect()),
         DType::U64 => words!(U64, u64),
         DType::U32 => words!(U32, u32),
         DType::U16 => words!(U16, u16),
         DType::U8 => Data::U8(raw.to_vec()),
         DType::Bool => Data::Bool(raw.iter().map(|&b| boolean(b.into())).collect::<Result<_>>()?),
-        DType::I4 => Data::I8(nibbles(raw, count).map(|n| ((n << 4) as i8) >> 4).collect()),
-        DType::U4 => Data::U8(nibbles(raw, count).collect()),
+        DType::I4 => Data::I8(unpacked(raw, 4, count).map(|n| ((n << 4) as i8) >> 4).collect()),
+        DType::U4 => Data::U8(unpacked(raw, 4, count).collect()),
+        DType::I2 => Data::I8(unpacked(raw, 2, count).map(|n| ((n << 6) as i8) >> 6).collect()),
+        DType::U2 => Data::U8(unpacked(raw, 2, count).collect()),
     })
 }
 
-/// The first `count` four-bit values, low half of each byte first.
-fn nibbles(raw: &[u8], count: usize) -> impl Iterator<Item = u8> {
-    raw.iter().flat_map(|&b| [b & 15, b >> 4]).take(count)
+/// The first `count` values of so many bits, the low ones of each byte first.
+fn unpacked(raw: &[u8], bits: u32, count: usize) -> impl Iterator<Item = u8> {
+    raw.iter().flat_map(move |&b| (0..8 / bits).map(move |i| (b >> (i * bits)) & ((1 << bits) - 1))).take(count)
 }
 
-/// The message of a tensor. `dtype` decides on packing: `I4` and `U4` take `I8` and `U8` data.
+/// The message of a tensor. `dtype` decides on packing: `I4` and `I2` take `I8` data, `U4` and `U2` take `U8`.
 pub fn encode(name: &str, dtype: DType, tensor: &Tensor) -> Result<TensorProto> {
     let raw = match (dtype, tensor.data()) {
-        (DType::I4, Data::I8(v)) => pack(v.iter().map(|&c| (c, c as u8, (-8..8).contains(&c))), name)?,
-        (DType::U4, Data::U8(v)) => pack(v.iter().map(|&c| (c as i8, c, c < 16)), name)?,
+        (DType::I4, Data::I8(v)) => pack(4, v.iter().map(|&c| (c.into(), c as u8, (-8..8).contains(&c))), name)?,
+        (DType::U4, Data::U8(v)) => pack(4, v.iter().map(|&c| (c.into(), c, c < 16)), name)?,
+        (DType::I2, Data::I8(v)) => pack(2, v.iter().map(|&c| (c.into(), c as u8, (-2..2).contains(&c))), name)?,
+        (DType::U2, Data::U8(v)) => pack(2, v.iter().map(|&c| (c.into(), c, c < 4)), name)?,
         (_, data) if data.dtype() == dtype => to_bytes(data),
         (_, data) => {
             let message = format!("the data is {}, the declared type is {dtype}", data.dtype());
@@ -255,7 +267,7 @@ pub fn encode(name: &str, dtype: DType, tensor: &Tensor) -> Result<TensorProto> 
         dims: tensor.shape().iter().map(|&d| d as i64).collect(),
         data_type: Some(number(dtype)),
         name: Some(name.to_string()),
-        raw_data: Some(raw),
+        raw_data: Some(raw.into()),
         ..TensorProto::default()
     })
 }
@@ -278,15 +290,18 @@ fn to_bytes(data: &Data) -> Vec<u8> {
     }
 }
 
-fn pack(codes: impl Iterator<Item = (i8, u8, bool)>, name: &str) -> Result<Vec<u8>> {
+fn pack(bits: u32, codes: impl Iterator<Item = (i32, u8, bool)>, name: &str) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    for (i, (shown, bits, fits)) in codes.enumerate() {
+    for (i, (shown, code, fits)) in codes.enumerate() {
         if !fits {
-            return Err(Error::invalid("tensor_range", format!("code {shown} does not fit four bits")).at_tensor(name));
+            return Err(
+                Error::invalid("tensor_range", format!("code {shown} does not fit {bits} bits")).at_tensor(name)
+            );
         }
-        match i % 2 {
-            0 => out.push(bits & 15),
-            _ => *out.last_mut().expect("pushed one step before") |= bits << 4,
+        let (place, code) = (i % per_byte(bits), code & ((1 << bits) - 1));
+        match place {
+            0 => out.push(code),
+            _ => *out.last_mut().expect("pushed before") |= code << (place as u32 * bits),
         }
     }
     Ok(out)
@@ -295,6 +310,7 @@ fn pack(codes: impl Iterator<Item = (i8, u8, bool)>, name: &str) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::bytes::Bytes;
 
     fn proto(data_type: i32, dims: &[i64]) -> TensorProto {
         TensorProto { dims: dims.to_vec(), data_type: Some(data_type), ..TensorProto::default() }
@@ -302,13 +318,28 @@ mod tests {
 
     #[test]
     fn four_bit_codes_lie_low_half_first() {
-        let raw = Some(vec![0x8F, 0x07]);
+        let raw = Some(Bytes::from_static(&[0x8F, 0x07]));
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT4, &[3]) }, None).unwrap();
         assert_eq!((dtype, t.data()), (DType::I4, &Data::I8(vec![-1, -8, 7])));
         let (dtype, t) = decode(TensorProto { raw_data: raw, ..proto(data_type::UINT4, &[3]) }, None).unwrap();
         assert_eq!((dtype, t.data()), (DType::U4, &Data::U8(vec![15, 8, 7])));
         let typed = TensorProto { int32_data: vec![0x8F, 7], ..proto(data_type::INT4, &[3]) };
         assert_eq!(decode(typed, None).unwrap().1.data(), &Data::I8(vec![-1, -8, 7]));
+    }
+
+    #[test]
+    fn two_bit_codes_lie_low_bits_first() {
+        let raw = Some(Bytes::from_static(&[0b11_10_01_00, 0b01]));
+        let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT2, &[5]) }, None).unwrap();
+        assert_eq!((dtype, t.data()), (DType::I2, &Data::I8(vec![0, 1, -2, -1, 1])));
+        assert_eq!(encode("t", dtype, &t).unwrap().raw_data, raw);
+        let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::UINT2, &[5]) }, None).unwrap();
+        assert_eq!((dtype, t.data()), (DType::U2, &Data::U8(vec![0, 1, 2, 3, 1])));
+        assert_eq!(encode("t", dtype, &t).unwrap().raw_data, raw);
+        let typed = TensorProto { int32_data: vec![0b11_10_01_00], ..proto(data_type::INT2, &[5]) };
+        assert!(decode(typed, None).unwrap_err().to_string().contains("has 4"));
+        let wide = Tensor::new(vec![1], Data::I8(vec![2])).unwrap();
+        assert!(encode("t", DType::I2, &wide).unwrap_err().to_string().contains("does not fit 2 bits"));
     }
 
     #[test]

@@ -213,8 +213,8 @@ impl<'g> Writer<'g> {
             return Ok(());
         }
         let Some(constant) = &info.constant else { return Ok(()) };
-        // Four-bit codes are bytes in memory; the declared type says so.
-        let dtype = info.dtype.filter(|d| matches!(d, DType::I4 | DType::U4)).unwrap_or(constant.dtype());
+        // Codes of two and four bits are bytes in memory; the declared type says so.
+        let dtype = info.dtype.filter(|d| d.packed_bits().is_some()).unwrap_or(constant.dtype());
         self.proto.initializer.push(tensor::encode(&info.name, dtype, constant)?);
         self.finish_tensor(t)
     }
@@ -344,7 +344,7 @@ impl<'g> Writer<'g> {
         let opset = self.graph.opset("");
         let per_block = matches!(encoding.granularity, Granularity::PerBlock { .. });
         let per_channel = matches!(encoding.granularity, Granularity::PerChannel { .. });
-        let wide = matches!(dtype, DType::I16 | DType::U16 | DType::I4 | DType::U4);
+        let wide = matches!(dtype, DType::I16 | DType::U16) || dtype.packed_bits().is_some();
         if per_block && opset < 21 {
             let message = format!("block scales need opset 21, the model has {opset}");
             return Err(Error::unsupported("write_block", message).at_tensor(&info.name));
@@ -421,8 +421,8 @@ impl<'g> Writer<'g> {
             };
         }
         let data = match dtype {
-            DType::I4 | DType::I8 => codes!(I8, i8),
-            DType::U4 | DType::U8 => codes!(U8, u8),
+            DType::I2 | DType::I4 | DType::I8 => codes!(I8, i8),
+            DType::U2 | DType::U4 | DType::U8 => codes!(U8, u8),
             DType::I16 => codes!(I16, i16),
             DType::U16 => codes!(U16, u16),
             _ => codes!(I32, i32),

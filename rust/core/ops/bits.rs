@@ -193,7 +193,9 @@ fn from_bits(bits: &[u64], dtype: DType) -> Result<Data> {
             return Err(Error::invalid("tensor_range", "a boolean is 0 or 1"));
         }
         DType::Bool => each!(Bool, |b| b == 1),
-        DType::I4 | DType::U4 => return Err(Error::unsupported("bit_cast", format!("bits as {dtype}"))),
+        DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
+            return Err(Error::unsupported("bit_cast", format!("bits as {dtype}")));
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! Cast and CastLike. Float to integer truncates and saturates, NaN gives 0; integer to integer keeps the low bits;
-//! everything to a float rounds once, to nearest even.
+//! everything to a float rounds once, to nearest even. To two and four bits, the low bits of the truncated number are kept,
+//! one code per byte.
 
 use super::closure::{input, kernel};
 use super::element::{Element, Integer, Real, by_class};
@@ -38,6 +39,17 @@ pub(super) fn by_number(number: i64) -> Option<DType> {
     })
 }
 
+/// The packed type of ONNX's number, whose elements are bytes in memory.
+fn packed_by_number(number: i64) -> Option<DType> {
+    Some(match number {
+        21 => DType::U4,
+        22 => DType::I4,
+        25 => DType::U2,
+        26 => DType::I2,
+        _ => return None,
+    })
+}
+
 impl Cast {
     fn target(self, facts: &Facts<'_>) -> Result<DType> {
         let dtype = match self {
@@ -45,13 +57,12 @@ impl Cast {
             Cast::To if !facts.node.attributes.contains_key("to") => {
                 return Err(facts.invalid("attribute 'to' is missing"));
             }
-            Cast::To => by_number(facts.node.int("to", 0)?),
+            Cast::To => {
+                let number = facts.node.int("to", 0)?;
+                by_number(number).or_else(|| packed_by_number(number))
+            }
         };
-        let four_bits = |d: &DType| matches!(d, DType::I4 | DType::U4);
-        match dtype.filter(|d| !four_bits(d) && !four_bits(&facts.inputs[0].as_ref().map_or(*d, |x| x.dtype))) {
-            Some(dtype) => Ok(dtype),
-            None => Err(facts.unsupported("the cast is not between supported types")),
-        }
+        dtype.ok_or_else(|| facts.unsupported("the cast is not between supported types"))
     }
 }
 
@@ -71,7 +82,7 @@ impl Op for Cast {
         signature::check(facts, inputs, 1..=1, &attributes)?;
         signature::flag(facts, "saturate", true)?;
         facts.node.string("round_mode", "up")?;
-        Ok(vec![(self.target(facts)?, facts.input(0)?.shape.clone())])
+        Ok(vec![(self.target(facts)?.in_memory(), facts.input(0)?.shape.clone())])
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
@@ -108,7 +119,10 @@ pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data
             DType::U16 => to!(|x| x as u16),
             DType::U8 => to!(|x| x as u8),
             DType::Bool => to!(|x| x != 0.0),
-            DType::I4 | DType::U4 => return None,
+            DType::I4 => to!(|x| wrapped(x as i32, 4)),
+            DType::I2 => to!(|x| wrapped(x as i32, 2)),
+            DType::U4 => to!(|x| (x as i32 & 15) as u8),
+            DType::U2 => to!(|x| (x as i32 & 3) as u8),
         })
     }
     fn integers<T: Integer>(pool: &rayon::ThreadPool, v: &[T], target: DType) -> Option<Data> {
@@ -132,7 +146,10 @@ pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data
             DType::U16 => to!(|x| x as u16),
             DType::U8 => to!(|x| x as u8),
             DType::Bool => to!(|x| x != 0),
-            DType::I4 | DType::U4 => return None,
+            DType::I4 => to!(|x| wrapped(x as i32, 4)),
+            DType::I2 => to!(|x| wrapped(x as i32, 2)),
+            DType::U4 => to!(|x| (x & 15) as u8),
+            DType::U2 => to!(|x| (x & 3) as u8),
         })
     }
     let out = by_class!(data, v =>
@@ -141,6 +158,11 @@ pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data
         boolean integers(pool, &v.iter().map(|&b| u8::from(b)).collect::<Vec<_>>(), target),
     );
     out.ok_or_else(|| Error::unsupported("cast", format!("no cast of {} to {target}", data.dtype())))
+}
+
+/// The low bits of an integer, with their sign.
+fn wrapped(x: i32, bits: u32) -> i8 {
+    ((x << (32 - bits)) >> (32 - bits)) as i8
 }
 
 /// Bits that f64 would drop are kept as one sticky bit.
@@ -167,7 +189,11 @@ mod tests {
         assert_eq!(cast(&pool, &Data::I64(vec![257]), DType::U8).unwrap(), Data::U8(vec![1]));
         let big = (1i64 << 24) + 1;
         assert_eq!(cast(&pool, &Data::I64(vec![big + 2]), DType::F32).unwrap(), Data::F32(vec![16777220.0]));
-        assert!(cast(&pool, &x, DType::I4).is_err());
+        let wide = Data::F32(vec![-9.0, -8.5, 7.9, 8.0, f32::NAN]);
+        assert_eq!(cast(&pool, &wide, DType::I4).unwrap(), Data::I8(vec![7, -8, 7, -8, 0]));
+        assert_eq!(cast(&pool, &wide, DType::U4).unwrap(), Data::U8(vec![7, 8, 7, 8, 0]));
+        assert_eq!(cast(&pool, &wide, DType::I2).unwrap(), Data::I8(vec![-1, 0, -1, 0, 0]));
+        assert_eq!(cast(&pool, &Data::I8(vec![-3, -2, 3]), DType::U2).unwrap(), Data::U8(vec![1, 2, 3]));
     }
 
     #[test]

@@ -73,7 +73,14 @@ impl Plan {
         for (i, text) in terms.iter().enumerate() {
             let shape = &facts.input(i)?.shape;
             let labels = term(facts, text, Some(shape.len()), 0)?;
-            for (label, &size) in labels.iter().zip(shape) {
+            for (d, (label, &size)) in labels.iter().zip(shape).enumerate() {
+                // A diagonal has one length; only dimensions of different inputs are repeated.
+                if let Some(first) = labels[..d].iter().position(|l| l == label)
+                    && shape[first] != size
+                {
+                    let message = format!("{label:?} of '{equation}' is {} and {size} in input {i}", shape[first]);
+                    return Err(facts.invalid(message));
+                }
                 match sizes.iter_mut().find(|s| s.0 == *label) {
                     None => sizes.push((*label, size)),
                     Some((_, known)) if *known == size || size == 1 => {}
@@ -276,5 +283,11 @@ mod tests {
             assert!(run(equation, &[m()]).is_err(), "{equation}");
         }
         assert!(run("ij,jk->ik", &[m(), counted(&[3, 2])]).is_err());
+        // A diagonal of dimensions of 1 and 3; 1 and 3 of two inputs are one of 3.
+        for shape in [[1, 3], [3, 1], [2, 3]] {
+            assert!(run("ii", &[counted(&shape)]).is_err() && run("ii->i", &[counted(&shape)]).is_err(), "{shape:?}");
+        }
+        let repeated = run("ii,i->i", &[counted(&[1, 1]), counted(&[3])]).unwrap();
+        assert_eq!(repeated.as_i64().unwrap(), [1, 2, 3]);
     }
 }

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 /// Vectors that are free, by element type.
 #[derive(Default)]
 pub struct Shelves {
+    /// Bytes of all of them.
+    bytes: usize,
     u8: Vec<Vec<u8>>,
     i8: Vec<Vec<i8>>,
     u16: Vec<Vec<u16>>,
@@ -44,6 +46,8 @@ kept!(u8 i8 u16 i16 i32 f32);
 
 /// Free vectors per element type that are kept.
 const MOST: usize = 64;
+/// Bytes of free vectors that are kept.
+const MOST_BYTES: usize = 1 << 30;
 
 impl Memory {
     /// A vector of `len` elements of any value: the smallest free one that is large enough, or a new one.
@@ -57,6 +61,7 @@ impl Memory {
             return vec![T::default(); len];
         };
         let mut out = shelf.swap_remove(best);
+        shelves.bytes -= out.capacity() * size_of::<T>();
         drop(shelves);
         out.resize(len, T::default());
         out
@@ -66,9 +71,10 @@ impl Memory {
     pub fn give(&self, data: Data) {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         fn put<T: Kept>(shelves: &mut Shelves, v: Vec<T>) {
-            let shelf = T::of(shelves);
-            if v.capacity() > 0 && shelf.len() < MOST {
-                shelf.push(v);
+            let bytes = v.capacity() * size_of::<T>();
+            if bytes > 0 && shelves.bytes + bytes <= MOST_BYTES && T::of(shelves).len() < MOST {
+                shelves.bytes += bytes;
+                T::of(shelves).push(v);
             }
         }
         match data {

@@ -27,6 +27,8 @@ pub mod einsum;
 pub mod element;
 pub mod elementwise;
 pub mod expand;
+mod explained;
+pub mod explanation;
 pub mod floats;
 pub mod gather;
 pub mod grid;
@@ -44,6 +46,7 @@ pub mod one_hot;
 pub mod pad;
 pub mod parallel;
 pub mod pool;
+mod products;
 pub mod recurrent;
 pub mod recurrent_cell;
 pub mod reduce;
@@ -65,9 +68,11 @@ pub mod window;
 
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::graph::Node;
+use crate::graph::{Constant, Node};
 use crate::kernels::{Engine, Simd, Team};
 use crate::tensor::{DType, Tensor};
+pub use explained::Explained;
+pub use explanation::{Explanation, Place};
 pub use memory::{Kept, Memory};
 use std::sync::Arc;
 
@@ -81,11 +86,23 @@ pub struct Fact {
     /// Shape in ONNX's order.
     pub shape: Vec<usize>,
     /// The value, where it is constant (reals or indices).
-    pub constant: Option<Arc<Tensor>>,
+    pub constant: Option<Constant>,
     /// The integers, where constant and quantized.
     pub codes: Option<Arc<Tensor>>,
     /// The encoding, where quantized.
     pub encoding: Option<Arc<Encoding>>,
+}
+
+impl Fact {
+    /// Bytes of the value in the float graph.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_as(self.dtype)
+    }
+
+    /// Bytes of as many elements of another type.
+    pub fn bytes_as(&self, dtype: DType) -> u64 {
+        self.shape.iter().fold(dtype.size() as u64, |bytes, &d| bytes.saturating_mul(d as u64))
+    }
 }
 
 /// A node with the facts of its tensors. Optional inputs and outputs that are left out are `None`.
@@ -112,7 +129,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Constant value of input `i`, which must be known before the run.
-    pub fn constant(&self, i: usize) -> Result<&'a Arc<Tensor>> {
+    pub fn constant(&self, i: usize) -> Result<&'a Constant> {
         let fact = self.input(i)?;
         fact.constant.as_ref().ok_or_else(|| {
             Error::unsupported("input_not_constant", format!("input {i} ('{}') must be constant", fact.name))
@@ -172,41 +189,9 @@ pub trait Kernel: Send + Sync {
     /// Computes the outputs.
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>>;
 
-    /// How element `index` (in memory order) of the first output comes about.
-    fn explain(&self, _inputs: &[Option<&Tensor>], _index: usize) -> Result<Explanation> {
-        Err(Error::unsupported("explain_kernel", "this kernel moves data or computes in float: it has no trace"))
-    }
-}
-
-/// How one element came about.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Explanation {
-    /// Target.
-    pub target: String,
-    /// Tensor.
-    pub tensor: String,
-    /// Flat index, in the order of the file's shape.
-    pub index: usize,
-    /// Name and operator of the node.
-    pub node: Option<(String, String)>,
-    /// What went in: operands, sums, counts.
-    pub operands: Vec<(String, String)>,
-    /// The program's steps.
-    pub trace: Option<crate::program::Trace>,
-}
-
-impl std::fmt::Display for Explanation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{} element {} under {}", self.tensor, self.index, self.target)?;
-        if let Some((name, op_type)) = &self.node {
-            writeln!(f, "computed by {op_type} '{name}'")?;
-        }
-        let width = self.operands.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
-        for (key, value) in &self.operands {
-            let pad = " ".repeat(width - key.chars().count());
-            writeln!(f, "  {key}{pad} = {value}")?;
-        }
-        self.trace.as_ref().map_or(Ok(()), |trace| writeln!(f, "{trace}"))
+    /// How one element of an output comes about. Kernels that know no more give their arguments and the result.
+    fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        explanation::of_arguments(&self.run(context, inputs)?, inputs, place, &|i| format!("input {i}"))
     }
 }
 

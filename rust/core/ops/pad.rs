@@ -212,7 +212,6 @@ mod tests {
     use super::*;
     use crate::graph::{Attribute, Node};
     use crate::ops::{Fact, RunContext};
-    use std::sync::Arc;
 
     fn run(mode: &str, pads: Vec<i64>, x: Tensor, value: PadValue) -> Result<Tensor> {
         let node = Node {
@@ -225,7 +224,7 @@ mod tests {
                 name: "x".into(),
                 dtype: t.dtype(),
                 shape: t.shape().to_vec(),
-                constant: Some(Arc::new(t.clone())),
+                constant: Some(t.clone().into()),
                 codes: None,
                 encoding: None,
             })

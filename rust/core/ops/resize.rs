@@ -118,6 +118,10 @@ impl Resize {
             return Err(facts.invalid(format!("{} scales or sizes are needed for {shape:?}", axes.len())));
         }
         let filter = self.filter(facts)?;
+        let antialias = signature::flag(facts, "antialias", false)?;
+        if antialias && matches!(filter, Filter::Nearest(_)) {
+            return Err(facts.invalid("antialias belongs to modes 'linear' and 'cubic'"));
+        }
         let mut output = shape.clone();
         let mut plan_axes = vec![None; rank];
         let mut factors: Vec<f32> = match (&scales, &sizes) {
@@ -151,7 +155,8 @@ impl Resize {
             let coordinates = self.coordinates(facts, i, axes.len())?;
             let same = out == shape[a] && factors[i] == 1.0;
             if !same || matches!(coordinates, Coordinates::TfCropAndResize { .. }) {
-                plan_axes[a] = Some(Axis { input: shape[a], output: out, scale: factors[i], coordinates, filter });
+                plan_axes[a] =
+                    Some(Axis { input: shape[a], output: out, scale: factors[i], coordinates, filter, antialias });
             }
         }
         element_count(&output)?;
@@ -165,9 +170,6 @@ impl Resize {
 
     fn filter(self, facts: &Facts<'_>) -> Result<Filter> {
         let exclude_outside = signature::flag(facts, "exclude_outside", false)?;
-        if signature::flag(facts, "antialias", false)? {
-            return Err(facts.unsupported("antialias is not supported"));
-        }
         let nearest_mode = match (self, facts.opset) {
             (Resize::Upsample, _) => Nearest::Floor,
             (Resize::Resize, ..11) => Nearest::Simple,
@@ -361,8 +363,14 @@ mod tests {
     #[test]
     fn scales_that_are_no_ratio_of_sizes_are_told_apart() {
         let plan = |scale| {
-            let axis =
-                Axis { input: 3, output: 4, scale, coordinates: Coordinates::Asymmetric, filter: Filter::Linear };
+            let axis = Axis {
+                input: 3,
+                output: 4,
+                scale,
+                coordinates: Coordinates::Asymmetric,
+                filter: Filter::Linear,
+                antialias: false,
+            };
             ResizePlan { axes: vec![None, Some(axis)], output: vec![1, 4], extrapolation: 0.0, nearest: false }
         };
         assert!(plan(4.0 / 3.0).follows_sizes() && !plan(1.5).follows_sizes());

@@ -73,6 +73,8 @@ pub struct Axis {
     pub coordinates: Coordinates,
     /// Interpolation.
     pub filter: Filter,
+    /// Whether the filter widens where the axis shrinks, so that it reads every element.
+    pub antialias: bool,
 }
 
 /// Index and weight of one element of the input.
@@ -129,6 +131,7 @@ impl Axis {
                 return None;
             }
             Some(match self.filter {
+                Filter::Linear | Filter::Cubic { .. } if self.antialias && self.scale < 1.0 => self.wide(coordinate),
                 Filter::Nearest(mode) => vec![(self.nearest(coordinate, mode), 1.0)],
                 Filter::Linear => {
                     let clamped = coordinate.clamp(0.0, last as f32);
@@ -141,6 +144,30 @@ impl Axis {
             })
         };
         Ok((0..self.output).map(taps).collect())
+    }
+
+    /// The taps of a filter that is stretched by the inverse of the scale, with weights that sum to 1. Elements outside the
+    /// input are those at its ends.
+    fn wide(&self, coordinate: f32) -> Vec<Tap> {
+        let (scale, centre) = (f64::from(self.scale), f64::from(coordinate));
+        let (support, exclude_outside) = match self.filter {
+            Filter::Cubic { exclude_outside, .. } => (2.0, exclude_outside),
+            _ => (1.0, false),
+        };
+        let weight = |distance: f64| match self.filter {
+            Filter::Cubic { a, .. } => keys(distance.abs(), a.into()),
+            _ => (1.0 - distance.abs()).max(0.0),
+        };
+        // The elements that lie nearer than the stretched support, the ones at its border left out: they weigh nothing.
+        let (first, end) = ((centre - support / scale).floor() as i64 + 1, (centre + support / scale).ceil() as i64);
+        let last = self.input as i64 - 1;
+        let inside = |position: &i64| !exclude_outside || (0..=last).contains(position);
+        let taps: Vec<(usize, f64)> = (first..end)
+            .filter(inside)
+            .map(|position| (position.clamp(0, last) as usize, weight(scale * (position as f64 - centre))))
+            .collect();
+        let sum: f64 = taps.iter().map(|tap| tap.1).sum();
+        taps.into_iter().map(|(i, w)| (i, (w / sum) as f32)).collect()
     }
 
     fn cubic(&self, coordinate: f32, a: f32, exclude_outside: bool) -> Vec<Tap> {
@@ -163,12 +190,21 @@ impl Axis {
     }
 }
 
+/// Keys' kernel with coefficient `a` at a distance.
+fn keys(x: f64, a: f64) -> f64 {
+    match x {
+        ..=1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
+        ..2.0 => ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a,
+        _ => 0.0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn axis(input: usize, output: usize, coordinates: Coordinates, filter: Filter) -> Axis {
-        Axis { input, output, scale: output as f32 / input as f32, coordinates, filter }
+        Axis { input, output, scale: output as f32 / input as f32, coordinates, filter, antialias: false }
     }
 
     #[test]
@@ -192,6 +228,28 @@ mod tests {
                 assert!((sum - 1.0).abs() < 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn a_wide_filter_reads_every_element() {
+        let mut a = axis(8, 2, Coordinates::HalfPixel, Filter::Linear);
+        a.antialias = true;
+        // Centre 1.5, four elements to each side; the two outside are the first one.
+        let taps = a.taps().unwrap();
+        let mut weights = [0.0; 8];
+        taps[0].as_ref().unwrap().iter().for_each(|&(i, w)| weights[i] += w);
+        let sixteenths: Vec<f32> = weights.iter().map(|w| w * 32.0).collect();
+        assert_eq!(sixteenths, [5.0 + 3.0 + 1.0, 7.0, 7.0, 5.0, 3.0, 1.0, 0.0, 0.0]);
+        for filter in [Filter::Linear, Filter::Cubic { a: -0.75, exclude_outside: true }] {
+            for taps in (Axis { antialias: true, filter, ..axis(9, 4, Coordinates::HalfPixel, filter) }).taps().unwrap()
+            {
+                let sum: f32 = taps.unwrap().iter().map(|t| t.1).sum();
+                assert!((sum - 1.0).abs() < 1e-6);
+            }
+        }
+        // An axis that grows has the plain filter.
+        let grows = axis(4, 8, Coordinates::HalfPixel, Filter::Linear);
+        assert_eq!(Axis { antialias: true, ..grows }.taps().unwrap(), grows.taps().unwrap());
     }
 
     #[test]

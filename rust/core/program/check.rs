@@ -9,6 +9,7 @@ use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::{Error, Result, nearest};
 use crate::num::FloatType;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -28,6 +29,14 @@ pub(super) struct Lower<'a> {
     pub channels: usize,
     scope: Vec<(String, NodeId)>,
     shared: HashMap<(Op, Vec<NodeId>), NodeId>,
+    /// Frozen nodes by operation, type and the firsts of their operands: others of the kind share their cells.
+    frozen: HashMap<(Op, Type, Vec<NodeId>), NodeId>,
+    /// Leaves by name.
+    named: HashMap<String, NodeId>,
+    /// Leaves of one number by type and bits.
+    numbers: HashMap<(Type, u128), NodeId>,
+    /// For frozen nodes that have the value of an earlier one, the first of them.
+    firsts: HashMap<NodeId, NodeId>,
     steps: usize,
     depth: usize,
     loops: usize,
@@ -43,6 +52,10 @@ impl<'a> Lower<'a> {
             channels: env.channels()?,
             scope: Vec::new(),
             shared: HashMap::new(),
+            frozen: HashMap::new(),
+            named: HashMap::new(),
+            numbers: HashMap::new(),
+            firsts: HashMap::new(),
             steps: 0,
             depth: 0,
             loops: 0,
@@ -102,9 +115,20 @@ impl<'a> Lower<'a> {
         self.graph.nodes.len() - 1
     }
 
-    pub fn leaf(&mut self, cells: Vec<Cell>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
+    /// The first node of the same value.
+    fn first(&self, id: NodeId) -> NodeId {
+        self.firsts.get(&id).copied().unwrap_or(id)
+    }
+
+    pub fn leaf(&mut self, cells: impl Into<Arc<[Cell]>>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
+        let cells = cells.into();
         let rate = if cells.len() == 1 { Rate::Const } else { Rate::Channel };
-        self.push(Node {
+        let bits = match &cells[..] {
+            [Ok(Datum::Value(Value::Int(v)))] => Some(*v as u128),
+            [Ok(Datum::Value(v))] => v.as_float().map(|v| v.to_bits().into()),
+            _ => None,
+        };
+        let id = self.push(Node {
             op: Op::Frozen,
             args: Vec::new(),
             ty,
@@ -114,7 +138,12 @@ impl<'a> Lower<'a> {
             literal,
             name: None,
             site: site.clone(),
-        })
+        });
+        if let Some(bits) = bits {
+            let first = *self.numbers.entry((ty, bits)).or_insert(id);
+            self.firsts.insert(id, first);
+        }
+        id
     }
 
     pub fn constant(&mut self, value: Value, site: &Site) -> NodeId {
@@ -189,6 +218,7 @@ impl<'a> Lower<'a> {
     }
 
     fn frozen(&mut self, op: Op, args: Vec<NodeId>, ty: Type, rate: Rate, site: &Site) -> NodeId {
+        let key = (op, ty, args.iter().map(|&id| self.first(id)).collect::<Vec<_>>());
         let count = if rate == Rate::Channel { self.channels } else { 1 };
         let mut node = Node {
             op,
@@ -201,17 +231,27 @@ impl<'a> Lower<'a> {
             name: None,
             site: site.clone(),
         };
-        let cells: Vec<Cell> = (0..count)
-            .map(|channel| {
-                let missing: Cell = Err(site.error("program_rate", "value not known at prepare"));
-                let args: Vec<&Cell> =
-                    node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or(&missing)).collect();
-                eval::apply(&node, &args)
-            })
-            .collect();
+        if let Some(&first) = self.frozen.get(&key) {
+            let known = self.node(first);
+            (node.range, node.frozen) = (known.range, known.frozen.clone());
+            let id = self.push(node);
+            self.firsts.insert(id, first);
+            return id;
+        }
+        let missing: OnceCell<Cell> = OnceCell::new();
+        let missing = || missing.get_or_init(|| Err(site.error("program_rate", "value not known at prepare")));
+        let mut args: Vec<&Cell> = Vec::with_capacity(node.args.len());
+        let mut cells: Vec<Cell> = Vec::with_capacity(count);
+        for channel in 0..count {
+            args.clear();
+            args.extend(node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or_else(missing)));
+            cells.push(eval::apply(&node, &args));
+        }
         node.range = eval::frozen_range(&cells);
-        node.frozen = Some(cells);
-        self.push(node)
+        node.frozen = Some(cells.into());
+        let id = self.push(node);
+        self.frozen.insert(key, id);
+        id
     }
 
     pub fn expr(&mut self, e: &Expr) -> Result<NodeId> {
@@ -268,7 +308,15 @@ impl<'a> Lower<'a> {
         if let Some((_, id)) = self.scope.iter().rev().find(|(bound, _)| bound == name) {
             return Ok(*id);
         }
-        let cells = match self.env.entries.get(name) {
+        if let Some(&first) = self.named.get(name) {
+            let known = self.node(first);
+            let (cells, ty) = (known.frozen.clone().unwrap_or_default(), known.ty);
+            let id = self.leaf(cells, ty, None, site);
+            self.graph.nodes[id].name = Some(name.into());
+            self.firsts.insert(id, self.first(first));
+            return Ok(id);
+        }
+        let cells: Vec<Cell> = match self.env.entries.get(name) {
             Some(Entry::Input(position)) => {
                 let key = (Op::Input(*position), Vec::new());
                 if let Some(&id) = self.shared.get(&key) {
@@ -293,7 +341,7 @@ impl<'a> Lower<'a> {
                 self.shared.insert(key, id);
                 return Ok(id);
             }
-            Some(Entry::Values(values)) => values.iter().map(|v| Ok(Datum::Value(*v))).collect::<Vec<Cell>>(),
+            Some(Entry::Values(values)) => values.iter().map(|v| Ok(Datum::Value(*v))).collect(),
             Some(Entry::Tables(tables)) => tables.iter().map(|t| Ok(Datum::Table(t.clone()))).collect(),
             None => return Err(self.unknown(name, site)),
         };
@@ -303,6 +351,7 @@ impl<'a> Lower<'a> {
         };
         let id = self.leaf(cells, ty, None, site);
         self.graph.nodes[id].name = Some(name.into());
+        self.named.insert(name.into(), id);
         Ok(id)
     }
 
@@ -557,7 +606,7 @@ impl<'a> Lower<'a> {
             return Ok(self.leaf(node.frozen.unwrap_or_default(), target, None, &node.site));
         }
         let cells = node.frozen.as_deref().unwrap_or_default();
-        let cells = cells
+        let cells: Vec<Cell> = cells
             .iter()
             .map(|cell| {
                 let Ok(Datum::Value(value)) = cell else { return cell.clone() };

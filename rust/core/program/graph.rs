@@ -4,6 +4,7 @@ use super::syntax::Site;
 use super::types::{Datum, Interval, Rate, Type};
 use crate::error::Result;
 use crate::num::{FloatType, Rounding};
+use std::sync::Arc;
 
 pub(super) type NodeId = usize;
 
@@ -128,8 +129,8 @@ pub(super) struct Node {
     pub ty: Type,
     pub rate: Rate,
     pub range: Interval,
-    /// One cell, or one per channel, for const and channel rate.
-    pub frozen: Option<Vec<Cell>>,
+    /// One cell, or one per channel, for const and channel rate. None of them where [`Graph::forget`] dropped them.
+    pub frozen: Option<Arc<[Cell]>>,
     /// The number as written, for real literals.
     pub literal: Option<String>,
     /// Name that a `let` or statement gave to the value.
@@ -138,9 +139,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// The frozen value of a channel.
+    /// The frozen value of a channel, where it is kept.
     pub fn cell(&self, channel: usize) -> Option<&Cell> {
-        self.frozen.as_ref().map(|cells| &cells[if cells.len() == 1 { 0 } else { channel }])
+        self.frozen.as_ref().and_then(|cells| cells.get(if cells.len() == 1 { 0 } else { channel }))
     }
 }
 
@@ -150,6 +151,20 @@ pub(super) struct Graph {
 }
 
 impl Graph {
+    /// Drops values per channel that only a trace shows, which computes them again: those without a name that neither the
+    /// run-time nodes `order` nor `result` read.
+    pub fn forget(&mut self, order: &[NodeId], result: NodeId) {
+        let mut read = vec![false; self.nodes.len()];
+        read[result] = true;
+        order.iter().flat_map(|&id| &self.nodes[id].args).for_each(|&arg| read[arg] = true);
+        for (node, read) in self.nodes.iter_mut().zip(read) {
+            let per_channel = node.frozen.as_ref().is_some_and(|cells| cells.len() > 1);
+            if per_channel && !read && !node.args.is_empty() && node.name.is_none() {
+                node.frozen = Some(Arc::default());
+            }
+        }
+    }
+
     /// Nodes that `result` needs, in order; frozen nodes only where `with_frozen`.
     pub fn reachable(&self, result: NodeId, with_frozen: bool) -> Vec<NodeId> {
         let mut wanted = vec![false; self.nodes.len()];

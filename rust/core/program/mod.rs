@@ -139,6 +139,7 @@ impl Program {
                 .help("write wrap(…, i64) or sat(…, i64)"));
         }
         let order = lower.graph.reachable(result, false);
+        lower.graph.forget(&order, result);
         Ok(Compiled {
             channels: lower.channels,
             graph: lower.graph,
@@ -183,6 +184,11 @@ pub fn parse_guard(text: &Text, functions: &Functions) -> Result<Guard> {
 }
 
 impl Guard {
+    /// Whether the condition, or a function that it calls, reads this name from outside.
+    pub fn reads(&self, name: &str) -> bool {
+        self.functions.mentions(&self.condition, name)
+    }
+
     /// Whether the condition holds; an error where it depends on anything but constants.
     pub fn holds(&self, env: &Env) -> Result<bool> {
         let mut lower = Lower::new(env, &self.functions)?;

@@ -1,8 +1,8 @@
 //! The steps by which one element is computed.
 
-use super::Compiled;
-use super::graph::{NodeId, Op};
+use super::graph::{Cell, NodeId, Op};
 use super::types::{Datum, Value};
+use super::{Compiled, eval};
 use crate::error::Result;
 use crate::num::float::{as_fraction, decompose};
 use serde::Serialize;
@@ -25,7 +25,7 @@ pub struct Step {
     /// Name that the program gives the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `input`, `constant` (known before the run) or `step`.
+    /// `input`, `constant` (known before the run), `step`, or `stage`: the result of one kernel, which the next one reads.
     pub kind: &'static str,
     /// The value, as the language writes it.
     pub value: String,
@@ -35,7 +35,7 @@ pub struct Step {
 }
 
 /// How one element is computed, operation by operation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Trace {
     /// Channel of the element.
     pub channel: usize,
@@ -43,6 +43,28 @@ pub struct Trace {
     pub steps: Vec<Step>,
     /// The result.
     pub result: String,
+}
+
+impl Trace {
+    /// Adds a step that is no operation of a program.
+    pub fn add(&mut self, kind: &'static str, text: impl Into<String>, value: impl fmt::Display) {
+        let step = Step { text: text.into(), name: None, kind, value: value.to_string(), exact: None };
+        self.steps.push(step);
+    }
+
+    /// Ends with the result.
+    pub fn end(mut self, result: impl fmt::Display) -> Trace {
+        self.result = result.to_string();
+        self
+    }
+
+    /// Lets `next` follow, which reads this result; `label` names the kernel that computed it.
+    pub fn then(mut self, label: &str, next: Trace) -> Trace {
+        let result = std::mem::take(&mut self.result);
+        self.add("stage", label, result);
+        self.steps.extend(next.steps);
+        Trace { channel: next.channel, steps: self.steps, result: next.result }
+    }
 }
 
 impl fmt::Display for Trace {
@@ -74,8 +96,14 @@ impl Compiled {
         self.fill(&mut cells, channel, inputs)?;
         let wanted = self.graph.reachable(self.result, true);
         for &id in &wanted {
-            if let Some(cell) = self.graph.nodes[id].cell(channel) {
-                cells[id] = cell.clone();
+            let node = &self.graph.nodes[id];
+            match node.cell(channel) {
+                Some(cell) => cells[id] = cell.clone(),
+                None if node.frozen.is_some() => {
+                    let args: Vec<&Cell> = node.args.iter().map(|&arg| &cells[arg]).collect();
+                    cells[id] = eval::apply(node, &args);
+                }
+                None => {}
             }
         }
         let value = |id: NodeId| match &cells[id] {
@@ -116,7 +144,7 @@ impl Compiled {
     }
 }
 
-fn eval_result(cell: &super::graph::Cell) -> Option<Value> {
+fn eval_result(cell: &Cell) -> Option<Value> {
     if let Ok(Datum::Value(value)) = cell { Some(*value) } else { None }
 }
 

@@ -171,6 +171,10 @@ impl Interval {
     pub fn of(values: impl Iterator<Item = Value>) -> Interval {
         let mut out: Option<Interval> = None;
         for value in values {
+            if let (Some(Interval::Int(lo, hi)), Value::Int(v)) = (&mut out, value) {
+                (*lo, *hi) = ((*lo).min(v), (*hi).max(v));
+                continue;
+            }
             let one = match value {
                 Value::Int(v) => Interval::Int(v, v),
                 Value::Bool(_) => return Interval::Other,

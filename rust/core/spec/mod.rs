@@ -128,6 +128,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether a condition reads this name.
+    pub fn asks_for(&self, name: &str) -> bool {
+        self.bodies.iter().filter_map(|b| b.when.as_ref()).any(|when| when.reads(name))
+    }
+
     /// The first body whose condition holds.
     pub fn resolve(&self, env: &Env) -> Result<&Body> {
         for body in &self.bodies {

@@ -45,6 +45,8 @@ pub enum Pattern {
     LayerNormalization,
     /// Root-mean-square normalization written out in elementwise operators.
     RmsNormalization,
+    /// Softmax of scores where a mask holds, and of a value below their smallest elsewhere.
+    MaskedSoftmax,
 }
 
 /// A number format: `int8`, `float16` …; whether integers are signed plays no part.
@@ -298,6 +300,10 @@ pub struct Placement {
     /// unless `ops` gives them one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grid_preserving: Option<Vec<String>>,
+    /// Operators, of Mul and Div, that scale the grid where one operand is a positive constant scalar: the output has the
+    /// input's codes and no quantizer of its own, unless `ops` gives them one. The scalar has none either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid_scaling: Option<Vec<String>>,
     /// What a missing encoding means to an integer kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_encoding: Option<MissingEncoding>,
@@ -397,6 +403,7 @@ impl Placement {
             patterns,
             fuse_only_redundant,
             grid_preserving,
+            grid_scaling,
             missing_encoding,
             supported
         );
@@ -436,6 +443,12 @@ impl Placement {
     /// Whether the operator's output holds values of its input.
     pub fn preserves_grid(&self, op_type: &str) -> bool {
         self.grid_preserving.as_deref().unwrap_or_default().iter().any(|op| op == op_type)
+    }
+
+    /// Whether a product with a constant scalar scales the grid.
+    pub fn scales_grid(&self, op_type: &str) -> bool {
+        self.grid_scaling.as_deref().unwrap_or_default().iter().any(|op| op == op_type)
+            && self.ops.get(op_type).and_then(|op| op.output_quantized) != Some(true)
     }
 
     /// What a missing encoding means; without the key, float.
@@ -482,6 +495,9 @@ impl Placement {
         };
         if let Some(short) = self.supergroups().iter().find(|chain| chain.len() < 2) {
             return fail(String::new(), format!("the supergroup {short:?} has fewer than two operators"));
+        }
+        if let Some(other) = self.grid_scaling.iter().flatten().find(|op| !matches!(op.as_str(), "Mul" | "Div")) {
+            return fail(String::new(), format!("grid_scaling is known of Mul and Div, not of '{other}'"));
         }
         bits(".defaults.activations".into(), &[self.defaults.activations.bitwidth])?;
         let parameter = |place: String, rule: &ParameterRule| bits(place, &[rule.bitwidth, rule.min_bitwidth]);

@@ -5,9 +5,11 @@ use super::operators;
 use super::reader::{File, Operator, Tensor as FileTensor};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Clamp, Dim, Graph, Node, Port, TensorId, TensorInfo, parameters};
+use crate::graph::{Attribute, Clamp, Constant, Dim, Graph, Node, Port, TensorId, TensorInfo};
 use crate::map_data;
-use crate::tensor::{DType, Tensor, strides};
+use crate::ops::strided::View;
+use crate::ops::transpose;
+use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ const TO_BACK: [usize; 4] = [0, 2, 3, 1];
 
 /// The graph of a file, not yet checked.
 pub fn import(file: &File<'_>) -> Result<Graph> {
+    check_writers(file)?;
     let mut builder = Builder::new(file);
     builder.ports()?;
     for op in &file.operators {
@@ -31,6 +34,23 @@ pub fn import(file: &File<'_>) -> Result<Graph> {
             .map_err(|e| e.at_node(&op.name, op.kind))?;
     }
     Ok(builder.finish())
+}
+
+/// Refuses files where two operators write a tensor, or one writes what is given. Tensors that are one in the graph, such as
+/// the codes and the reals of an output, would hide it.
+fn check_writers(file: &File<'_>) -> Result<()> {
+    let mut given = vec![false; file.tensors.len()];
+    file.inputs.iter().for_each(|&t| given[t] = true);
+    for op in &file.operators {
+        for &t in &op.outputs {
+            if std::mem::replace(&mut given[t], true) {
+                let message = "the tensor is written twice, or is an input and written";
+                let error = Error::invalid("tensor_twice", format!("{message}, in the end by '{}'", op.name));
+                return Err(error.at_tensor(&file.tensors[t].name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An operator, and whether it takes turned images as the graph has them.
@@ -58,6 +78,8 @@ pub struct Builder<'s, 'f> {
     /// Results in the file's order that have yet to be turned.
     pending: Vec<(TensorId, TensorId)>,
     names: HashSet<String>,
+    /// Constants of the file whose names the graph has.
+    named: HashSet<usize>,
     /// How many operators read each tensor.
     readers: Vec<usize>,
 }
@@ -77,6 +99,7 @@ impl<'s, 'f> Builder<'s, 'f> {
             constants: HashMap::new(),
             pending: Vec::new(),
             names: file.tensors.iter().map(|t| t.name.clone()).collect(),
+            named: HashSet::new(),
             readers,
         }
     }
@@ -192,34 +215,41 @@ impl<'s, 'f> Builder<'s, 'f> {
             values = values.reshaped(shape)?;
         }
         if !order.is_empty() {
-            values = permuted(&values, order)?;
+            values = permuted(values, order)?;
         }
         if let Some(Encoding { granularity: Granularity::PerChannel { axis }, .. }) = &mut encoding {
             let moved = *axis + lead;
             *axis = if order.is_empty() { moved } else { order.iter().position(|&a| a == moved).unwrap_or(moved) };
         }
-        let first = !self.constants.keys().any(|(other, ..)| *other == t);
-        let name = if first { tensor.name.clone() } else { self.fresh(tensor.name.clone()) };
+        let name = self.name_of(t);
         let id = self.add_constant(name, values, encoding)?;
         self.constants.insert(key, id);
         Ok(id)
     }
 
+    /// The name of a constant of the file; further ones for its further forms in the graph.
+    pub fn name_of(&mut self, t: usize) -> String {
+        let name = self.file.tensors[t].name.clone();
+        if self.named.insert(t) { name } else { self.fresh(name) }
+    }
+
     /// A constant of the graph; `values` are codes where there is an encoding.
     pub fn add_constant(&mut self, name: String, values: Tensor, encoding: Option<Encoding>) -> Result<TensorId> {
+        let encoding = encoding.map(Arc::new);
         let (constant, codes) = match &encoding {
-            None => (values, None),
+            None => (Constant::from(values), None),
             Some(encoding) => {
-                let reals = parameters::dequantize(&values, encoding).map_err(|e| e.at_tensor(&name))?;
-                (reals, Some(Arc::new(values)))
+                let codes = Arc::new(values);
+                let reals = Constant::dequantized(codes.clone(), encoding.clone(), DType::F32);
+                (reals.map_err(|e| e.at_tensor(&name))?, Some(codes))
             }
         };
         Ok(self.graph.add_tensor(TensorInfo {
             name,
             dtype: Some(constant.dtype()),
-            constant: Some(Arc::new(constant)),
+            constant: Some(constant),
             codes,
-            encoding: encoding.map(Arc::new),
+            encoding,
             ..TensorInfo::default()
         }))
     }
@@ -231,7 +261,7 @@ impl<'s, 'f> Builder<'s, 'f> {
         self.graph.add_tensor(TensorInfo {
             name,
             dtype: Some(DType::I64),
-            constant: Some(Arc::new(constant)),
+            constant: Some(constant.into()),
             ..TensorInfo::default()
         })
     }
@@ -242,7 +272,7 @@ impl<'s, 'f> Builder<'s, 'f> {
         self.graph.add_tensor(TensorInfo {
             name,
             dtype: Some(DType::F32),
-            constant: Some(Arc::new(Tensor::f32(&[], vec![value]))),
+            constant: Some(Tensor::f32(&[], vec![value]).into()),
             ..TensorInfo::default()
         })
     }
@@ -372,19 +402,34 @@ impl<'s, 'f> Builder<'s, 'f> {
 }
 
 /// A tensor with its axes in another order.
-fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
-    let steps = strides(tensor.shape());
-    let shape: Vec<usize> = order.iter().map(|&a| tensor.shape()[a]).collect();
-    let mut places = Vec::with_capacity(tensor.len());
-    if !tensor.is_empty() {
-        places.push(0);
-        for (&axis, &size) in order.iter().zip(&shape) {
-            let step = steps[axis];
-            places = places.iter().flat_map(|&p| (0..size).map(move |i| p + i * step)).collect();
+fn permuted(tensor: Tensor, order: &[usize]) -> Result<Tensor> {
+    let view = transpose::permuted(tensor.shape(), order);
+    let (shape, view) = (view.dims.clone(), view.merged());
+    // Axes that keep their order in memory, but for those of size 1, need no copy.
+    if tensor.is_empty() || view.strides.iter().all(|&s| s == 1) {
+        return tensor.reshaped(shape);
+    }
+    let data = map_data!(tensor.data(), v => in_order(v, &view));
+    Tensor::new(shape, data)
+}
+
+/// The elements that a view of several dimensions, none of them empty, gives in row-major order.
+fn in_order<T: Copy + Default>(elements: &[T], view: &View) -> Vec<T> {
+    let mut out = vec![T::default(); view.dims.iter().product()];
+    let [outer @ .., rows, columns] = view.dims.as_slice() else { return out };
+    let [outer_steps @ .., down, across] = view.strides.as_slice() else { return out };
+    for (i, out) in out.chunks_exact_mut(rows * columns).enumerate() {
+        let (mut rest, mut first) = (i, 0);
+        for (&size, &step) in outer.iter().zip(outer_steps).rev() {
+            first += (rest % size) * step.unsigned_abs();
+            rest /= size;
+        }
+        for column in 0..*columns {
+            let from = elements[first + column * across.unsigned_abs()..].iter().step_by(down.unsigned_abs());
+            out[column..].iter_mut().step_by(*columns).zip(from).for_each(|(to, &v)| *to = v);
         }
     }
-    let data = map_data!(tensor.data(), v => places.iter().map(|&p| v[p]).collect());
-    Tensor::new(shape, data)
+    out
 }
 
 /// Setting attributes while a node is made.
@@ -431,5 +476,29 @@ impl Attributes for Node {
     fn set_clamp(&mut self, clamp: Option<Clamp>) -> &mut Self {
         self.clamp = clamp;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Data, strides};
+
+    #[test]
+    fn axes_in_another_order_hold_the_same_elements() {
+        for shape in [[2, 3, 4, 5], [1, 3, 3, 7], [6, 1, 1, 5], [1, 1, 1, 1], [2, 0, 3, 1]] {
+            let len = shape.iter().product::<usize>();
+            let tensor = Tensor::new(shape.to_vec(), Data::U8((0..len).map(|i| i as u8).collect())).unwrap();
+            for order in [TO_FRONT, TO_BACK, [3, 0, 1, 2], [3, 2, 1, 0], [0, 1, 2, 3], [1, 0, 3, 2]] {
+                let turned = permuted(tensor.clone(), &order).unwrap();
+                assert_eq!(turned.shape(), order.map(|a| shape[a]));
+                let (from, to) = (strides(&shape), strides(turned.shape()));
+                let values = turned.to_i64().unwrap();
+                for i in 0..len {
+                    let place: usize = (0..4).map(|a| i / from[order[a]] % shape[order[a]] * to[a]).sum();
+                    assert_eq!(values[place], i as i64, "{shape:?} by {order:?}, element {i}");
+                }
+            }
+        }
     }
 }

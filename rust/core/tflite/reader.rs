@@ -127,18 +127,20 @@ impl Tensor<'_> {
             DType::I64 => Data::I64(numbers!(i64).collect()),
             DType::I32 => Data::I32(numbers!(i32).collect()),
             DType::I16 => Data::I16(numbers!(i16).collect()),
-            DType::I8 => Data::I8(numbers!(i8).collect()),
+            DType::I8 => Data::I8(bytes.iter().map(|&b| b as i8).collect()),
             DType::U64 => Data::U64(numbers!(u64).collect()),
             DType::U32 => Data::U32(numbers!(u32).collect()),
             DType::U16 => Data::U16(numbers!(u16).collect()),
             DType::U8 => Data::U8(bytes.to_vec()),
             DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
-            // Two codes per byte, the first one in the low half.
-            DType::I4 | DType::U4 => {
-                let halves = bytes.iter().flat_map(|&b| [b & 15, b >> 4]).take(element_count(&self.shape)?);
-                match self.dtype {
-                    DType::U4 => Data::U8(halves.collect()),
-                    _ => Data::I8(halves.map(|h| ((h << 4) as i8) >> 4).collect()),
+            // Several codes per byte, the first one in the low bits.
+            DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
+                let bits = self.dtype.packed_bits().unwrap_or(8);
+                let in_byte = move |&b: &u8| (0..8 / bits).map(move |i| b << (8 - bits * (i + 1)));
+                let high = bytes.iter().flat_map(in_byte).take(element_count(&self.shape)?);
+                match self.dtype.in_memory() {
+                    DType::U8 => Data::U8(high.map(|h| h >> (8 - bits)).collect()),
+                    _ => Data::I8(high.map(|h| (h as i8) >> (8 - bits)).collect()),
                 }
             }
         };
@@ -238,7 +240,10 @@ fn tensor<'a>(
     };
     let bytes = buffer(file, model, table.buffer())?;
     if let Some(bytes) = bytes {
-        let needed = if matches!(dtype, DType::I4 | DType::U4) { count.div_ceil(2) } else { count * dtype.size() };
+        let needed = match dtype.packed_bits() {
+            Some(bits) => count.div_ceil(8 / bits as usize),
+            None => count * dtype.size(),
+        };
         if bytes.len() != needed {
             let message = format!("{} bytes for a {dtype} tensor of shape {shape:?}, which has {needed}", bytes.len());
             return Err(Error::invalid("tensor_bytes", message));

@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyIterator};
 /// Encodings of a float model for a target's placement rules, as the text of an encodings file; `nputwin.calibrate` wraps
 /// it. `percentile` is None for the smallest and largest value.
 #[pyfunction]
-#[pyo3(signature = (model, samples, target, *, percentile, formula, activation_bits, weight_bits, per_channel, threads, version))]
+#[pyo3(signature = (model, samples, target, *, percentile, formula, activation_bits, weight_bits, per_channel, threads, max_memory, version))]
 #[allow(clippy::too_many_arguments)]
 pub fn calibrate(
     py: Python<'_>,
@@ -25,6 +25,7 @@ pub fn calibrate(
     weight_bits: Option<u32>,
     per_channel: Option<bool>,
     threads: usize,
+    max_memory: Option<u64>,
     version: &str,
 ) -> PyResult<String> {
     let graph = read_model(model)?;
@@ -36,6 +37,7 @@ pub fn calibrate(
         weight_bits,
         per_channel,
         threads,
+        max_memory,
         version: Version::parse(version).or_raise(py)?,
     };
     let samples = samples.clone().unbind();

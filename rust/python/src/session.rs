@@ -186,13 +186,14 @@ impl PySession {
 impl PySession {
     #[new]
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (model, target, *, encodings=None, threads=0, strict=false, assume=None, allow_unmatched=false))]
+    #[pyo3(signature = (model, target, *, encodings=None, threads=0, max_memory=None, strict=false, assume=None, allow_unmatched=false))]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, PyAny>,
         target: &str,
         encodings: Option<&Bound<'_, PyAny>>,
         threads: usize,
+        max_memory: Option<u64>,
         strict: bool,
         assume: Option<Vec<(String, String)>>,
         allow_unmatched: bool,
@@ -206,7 +207,7 @@ impl PySession {
                 apply(&mut graph, &read_encodings(encodings)?, options).or_raise(py)?.notes()
             }
         };
-        let options = Options { threads, strict, ..Options::default() };
+        let options = Options { threads, max_memory, strict, ..Options::default() };
         let session = Session::new(graph.clone(), spec, options).or_raise(py)?;
         Ok(PySession { notes, ..PySession::of(session, graph, options) })
     }

@@ -1,7 +1,7 @@
 //! `nputwin calibrate`: encodings from sample inputs.
 
 use crate::Context;
-use crate::args::ModelArgs;
+use crate::args::{ModelArgs, bytes};
 use crate::files::write_bytes;
 use crate::inputs::InputArgs;
 use crate::output::{Outcome, encoding_words};
@@ -56,6 +56,9 @@ pub struct Args {
     /// Threads; 0 for as many as the machine has
     #[arg(long, short = 'j', default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Memory that the values of a run may take, such as 16GiB; without it, half of what the machine has available
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_memory: Option<u64>,
 }
 
 /// How the range of an activation is found.
@@ -119,6 +122,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
         weight_bits: args.weight_bits,
         per_channel: args.per_channel,
         threads: args.threads,
+        max_memory: args.max_memory,
         version,
     };
     let feeds = (0..samples.len()).map(|sample| {

@@ -9,7 +9,7 @@ use crate::output::{Outcome, Table, encoding_json, report_json, target_json};
 use crate::progress;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use nputwin::arrays::{Format, NpzWriter, encode_npy, encode_raw};
-use nputwin::exec::{Captured, PortInfo, Report, RunResult, Session};
+use nputwin::exec::{Captured, PortInfo, Report, RunResult, Session, check_threads};
 use nputwin::tensor::Tensor;
 use nputwin::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -58,7 +58,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     let mut options = args.options;
     let workers = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
+        threads => check_threads(threads)?,
     };
     if is_list {
         options.threads = 1;

@@ -156,7 +156,7 @@ fn constant(graph: &mut Graph, name: &str, value: Arc<Tensor>, encoding: Option<
         name: name.into(),
         dtype: Some(value.dtype()),
         shape,
-        constant: Some(value),
+        constant: Some(value.into()),
         encoding,
         ..TensorInfo::default()
     })

@@ -95,6 +95,22 @@ fn explain_shows_operands_and_result_by_index_and_by_coordinates() {
 }
 
 #[test]
+fn explain_traces_every_tensor() {
+    let sandbox = Sandbox::with_samples(1);
+    let line = "@residual.qdq.onnx -i x0.npy";
+    for target in ["float", "fake_quant", "onnxruntime_cpu", "htp_v75"] {
+        for tensor in ["sum", "pool", "y"] {
+            let line = format!("explain {line} -t {target} --tensor {tensor} --index 0");
+            let json = sandbox.run(&format!("{line} --json")).json();
+            let trace = &json[0]["trace"];
+            assert!(!trace["steps"].as_array().unwrap().is_empty(), "{target} {tensor}: {json}");
+            let text = sandbox.run(&line).stdout;
+            assert!(text.contains(&format!("result   {}", trace["result"].as_str().unwrap())), "{text}");
+        }
+    }
+}
+
+#[test]
 fn info_counts() {
     let sandbox = Sandbox::new();
     let info = sandbox.run("info @residual.onnx --json").json();

@@ -24,6 +24,25 @@ fn a_run_writes_outputs_and_a_manifest_that_names_everything() {
 }
 
 #[test]
+fn limits_of_memory_threads_and_jobs_are_errors_of_their_own() {
+    let sandbox = Sandbox::with_samples(1);
+    let run = "run @residual.qdq.onnx -t onnxruntime_cpu -i x=x0.npy -o out";
+    let refused = |arguments: &str, code: &str, part: &str| {
+        let done = sandbox.run(&format!("{arguments} --json"));
+        let error = done.error();
+        assert_eq!((done.code, error["code"].as_str()), (2, Some(code)), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    refused(&format!("{run} --max-memory 1KiB"), "memory_limit", "1024 bytes");
+    refused(&format!("{run} -j 100000"), "threads", "100000");
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/cmsis-nn");
+    refused(&format!("conformance {vectors} -j 100000"), "threads", "100000");
+    let size = sandbox.run(&format!("{run} --max-memory 4GB"));
+    assert!(size.code == 2 && size.stderr.contains("'4GB' is no number of bytes"), "{}", size.stderr);
+    sandbox.run(&format!("{run} --max-memory 1GiB")).succeeds();
+}
+
+#[test]
 fn the_text_form_states_the_evidence_of_the_rules() {
     let sandbox = Sandbox::with_samples(1);
     let done = sandbox.run("run @residual.qdq.onnx -t onnxruntime_cpu -i x0.raw -o out");
@@ -191,7 +210,7 @@ fn a_model_without_inputs_runs_once() {
     graph.opsets.insert(String::new(), 17);
     let shape = Some(vec![Dim::Fixed(2)]);
     let real = |name: &str| TensorInfo { name: name.into(), dtype: Some(DType::F32), ..TensorInfo::default() };
-    let constant = Some(std::sync::Arc::new(Tensor::f32(&[2], vec![-1.0, 2.0])));
+    let constant = Some(Tensor::f32(&[2], vec![-1.0, 2.0]).into());
     let c = graph.add_tensor(TensorInfo { constant, ..real("c") });
     let y = graph.add_tensor(TensorInfo { shape, ..real("y") });
     graph.nodes.push(Node {

@@ -3,14 +3,14 @@
 //! The importer, the calibrator, the checker and simulators ask here, so that they agree.
 
 use crate::encoding::file::ParamUse;
+use crate::exec::scaling::Scaling;
 use crate::exec::supergroups::{chains, patterns};
-use crate::graph::{Attribute, Graph, Node, TensorId};
+use crate::graph::{Attribute, Constant, Graph, Node, TensorId};
 use crate::ops::{Fact, Facts, integer};
 use crate::spec::placement::{Break, Constraint, OpRule, OperandPair, Placement, Precision, Tie};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
 
 /// A grid to be found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,6 +58,8 @@ pub enum Reason {
     Rule,
     /// It holds values of another tensor, whose encoding it has.
     Preserved(String),
+    /// It is another tensor times a constant, with that tensor's codes.
+    Scaled(String),
     /// It lies inside operators that run as one.
     Inside(String),
     /// The rule of its operator gives it none.
@@ -73,6 +75,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::Rule => f.write_str("by rule"),
             Reason::Preserved(name) => write!(f, "holds values of '{name}'"),
+            Reason::Scaled(name) => write!(f, "has the codes of '{name}' in another scale"),
             Reason::Inside(chain) => write!(f, "inside {chain}"),
             Reason::Unquantized(what) => write!(f, "{what} has none"),
             Reason::HighPrecision => f.write_str("leaves as the accumulator"),
@@ -102,7 +105,7 @@ pub struct Decisions {
     /// Inputs first, then in the order of the nodes that read or write them.
     pub tensors: Vec<Decision>,
     index: HashMap<TensorId, usize>,
-    values: Vec<Option<Arc<Tensor>>>,
+    values: Vec<Option<Constant>>,
 }
 
 impl Decisions {
@@ -112,7 +115,7 @@ impl Decisions {
     }
 
     /// The value of a tensor that does not depend on inputs.
-    pub(super) fn value(&self, tensor: TensorId) -> Option<&Arc<Tensor>> {
+    pub(super) fn value(&self, tensor: TensorId) -> Option<&Constant> {
         self.values[tensor].as_ref()
     }
 }
@@ -162,7 +165,7 @@ struct Draft {
 struct Builder<'a> {
     graph: &'a Graph,
     placement: &'a Placement,
-    values: Vec<Option<Arc<Tensor>>>,
+    values: Vec<Option<Constant>>,
     real: Vec<bool>,
     /// What each node is; a pattern's last node is the pattern's operator.
     op_types: Vec<String>,
@@ -175,11 +178,13 @@ struct Builder<'a> {
     drafts: HashMap<TensorId, Draft>,
     parents: Vec<TensorId>,
     parameters: Vec<(TensorId, usize, String, String)>,
+    /// For each node that scales a grid, its constant.
+    scalars: HashMap<usize, TensorId>,
 }
 
 impl<'a> Builder<'a> {
     fn new(graph: &'a Graph, placement: &'a Placement) -> Builder<'a> {
-        let mut values: Vec<Option<Arc<Tensor>>> = graph.tensors.iter().map(|t| t.constant.clone()).collect();
+        let mut values: Vec<Option<Constant>> = graph.tensors.iter().map(|t| t.constant.clone()).collect();
         for node in &graph.nodes {
             if let ("Identity", [Some(from)], [Some(to)]) = (node.op_type.as_str(), &node.inputs[..], &node.outputs[..])
             {
@@ -201,7 +206,17 @@ impl<'a> Builder<'a> {
             drafts: HashMap::new(),
             parents: (0..graph.tensors.len()).collect(),
             parameters: Vec::new(),
+            scalars: HashMap::new(),
         }
+    }
+
+    /// What a node scales, where that is quantized.
+    fn scaled(&self, n: usize) -> Option<Scaling> {
+        let node = &self.graph.nodes[n];
+        let scaling = Scaling::of(self.graph, self.placement, node, |t| self.values[t].as_deref())?;
+        let is_scaled = matches!(self.roles.get(&scaling.from), Some((_, Reason::Scaled(_))));
+        let is_quantized = is_scaled || self.drafts.contains_key(&self.root(scaling.from));
+        is_quantized.then_some(scaling)
     }
 
     fn rule(&self, op_type: &str) -> Option<&'a OpRule> {
@@ -271,6 +286,7 @@ impl<'a> Builder<'a> {
             let op = self.rule(&self.op_types[n]);
             let preserves = self.placement.preserves_grid(&node.op_type);
             let source = node.inputs.first().copied().flatten();
+            let scaled = self.scaled(n);
             for t in node.outputs.iter().flatten().copied() {
                 if self.values[t].is_some() {
                     continue;
@@ -282,6 +298,10 @@ impl<'a> Builder<'a> {
                     (None, Some(from)) if preserves && by_rule != Some(true) => {
                         self.join(t, from);
                         Reason::Preserved(graph.tensors[from].name.clone())
+                    }
+                    (None, _) if let Some(scaling) = scaled => {
+                        self.scalars.insert(n, scaling.constant);
+                        Reason::Scaled(graph.tensors[scaling.from].name.clone())
                     }
                     _ if leaves && op.is_some_and(|op| op.high_precision_output == Some(true)) => Reason::HighPrecision,
                     _ if leaves && self.placement.model_output.quantized.is_some() => {
@@ -320,7 +340,7 @@ impl<'a> Builder<'a> {
             let op = self.rule(&node.op_type);
             let data = data_inputs(graph, node);
             for (i, t) in node.inputs.iter().enumerate().filter_map(|(i, t)| Some((i, (*t)?))) {
-                if self.values[t].is_none() || self.roles.contains_key(&t) {
+                if self.values[t].is_none() || self.roles.contains_key(&t) || self.scalars.get(&n) == Some(&t) {
                     continue;
                 }
                 let (op_type, name) = match (self.biases.get(&t), parameter_name(&node.op_type, i)) {
@@ -527,7 +547,7 @@ fn merged(a: Draft, b: Draft) -> Draft {
 }
 
 /// Which tensors hold reals: all whose type is float or, undeclared, follows from no integer.
-fn reals(graph: &Graph, values: &[Option<Arc<Tensor>>]) -> Vec<bool> {
+pub(super) fn reals(graph: &Graph, values: &[Option<Constant>]) -> Vec<bool> {
     let mut real: Vec<bool> = (0..values.len())
         .map(|t| graph.tensors[t].dtype.or(values[t].as_ref().map(|v| v.dtype())).is_none_or(|d| d.is_float()))
         .collect();
@@ -540,7 +560,8 @@ fn reals(graph: &Graph, values: &[Option<Arc<Tensor>>]) -> Vec<bool> {
             let integer = match node.op_type.as_str() {
                 "Shape" | "Size" | "ArgMax" | "ArgMin" | "NonZero" | "NonMaxSuppression" | "Equal" | "Greater"
                 | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN" | "IsInf" => true,
-                "TopK" | "MaxPool" if i == 1 => true,
+                "TopK" | "MaxPool" | "Dropout" if i == 1 => true,
+                "Unique" if i > 0 => true,
                 // Float types of ONNX: FLOAT 1, FLOAT16 10, DOUBLE 11, BFLOAT16 16.
                 "Cast" => !matches!(node.attributes.get("to"), Some(Attribute::Int(1 | 10 | 11 | 16))),
                 "Where" => node.inputs.get(1).copied().flatten().is_some_and(|t| !real[t]),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::exec::testing::Builder;
 use crate::spec::Spec;
+use crate::tensor::Tensor;
 
 fn spec(placement: &str) -> Spec {
     Spec::parse(&format!("schema_version = 1\nname = \"t\"\n[placement]\n{placement}"), "t.toml")
@@ -139,7 +140,7 @@ fn parameters_have_rules_of_their_own() {
     // The constant was made after the node that reads it.
     let mut graph = graph;
     let h2 = graph.find("h2").unwrap();
-    graph.tensors[h2].constant = Some(Arc::new(Tensor::f32(&[4], vec![1.0; 4])));
+    graph.tensors[h2].constant = Some(Tensor::f32(&[4], vec![1.0; 4]).into());
     let rules = "patterns = [\"matmul_add\"]\ndefaults.parameters.bitwidth = 4\n\
                  ops.LayerNormalization.params.weight = { min_bitwidth = 8, symmetric = false, symmetric_from_bits = 16 }\n\
                  ops.MatMul.per_channel = true";
@@ -235,4 +236,51 @@ fn integers_have_no_decision() {
     let decisions = decide(&graph, "");
     assert!(decisions.of(graph.find("s").unwrap()).is_none());
     assert!(decisions.of(graph.find("n").unwrap()).is_none());
+}
+
+#[test]
+fn a_product_with_a_positive_scalar_has_no_quantizer() {
+    let mut b = Builder::new();
+    for (name, shape, value) in [("c", &[][..], 0.125), ("d", &[1], 3.0), ("minus", &[], -1.0), ("row", &[4], 2.0)] {
+        b.tensor(name, Some(Tensor::f32(shape, vec![value; shape.iter().product()])));
+    }
+    b.node("Mul", &["c", "x"], "m").node("Div", &["m", "d"], "q").node("Div", &["d", "x"], "inverse");
+    b.node("Mul", &["q", "minus"], "n").node("Mul", &["x", "row"], "r");
+    let graph = b.graph(&["x"], &["n", "r", "inverse"]);
+    let decisions = decide(&graph, "grid_scaling = [\"Mul\", \"Div\"]");
+    assert_eq!(of(&graph, &decisions, "m").reason, Reason::Scaled("x".into()));
+    assert_eq!(of(&graph, &decisions, "q").reason, Reason::Scaled("m".into()));
+    let own = quantized(&graph, &decisions);
+    for (name, expected) in [("x", true), ("m", false), ("q", false), ("c", false), ("n", true), ("r", true)] {
+        assert_eq!(own.contains(&name.to_string()), expected, "{name}");
+    }
+    assert!(own.contains(&"inverse".into()) && own.contains(&"minus".into()) && own.contains(&"d".into()));
+    assert!(quantized(&graph, &decide(&graph, "")).contains(&"m".into()));
+    let given = decide(&graph, "grid_scaling = [\"Mul\"]\nops.Mul.output_quantized = true");
+    assert!(quantized(&graph, &given).contains(&"m".into()));
+    let wrong = Spec::parse("schema_version = 1\nname = \"t\"\n[placement]\ngrid_scaling = [\"Add\"]", "t.toml");
+    assert!(wrong.unwrap_err().to_string().contains("'Add'"));
+}
+
+#[test]
+fn a_masked_softmax_is_one_operator() {
+    let softmax = |below: f32, axis: i64| {
+        let mut b = Builder::new();
+        b.tensor("below", Some(Tensor::f32(&[], vec![below])));
+        b.tensor("axes", Some(Tensor::i64(&[1], vec![axis])));
+        b.node("ReduceMin", &["x", "axes"], "least").node("Add", &["least", "below"], "floor");
+        b.node("Where", &["mask", "x", "floor"], "chosen").node("Softmax", &["chosen"], "y");
+        let mut graph = b.graph(&["x", "mask"], &["y"]);
+        for (name, dtype) in [("mask", DType::Bool), ("axes", DType::I64)] {
+            let t = graph.find(name).unwrap();
+            graph.tensors[t].dtype = Some(dtype);
+        }
+        let decisions = decide(&graph, "patterns = [\"masked_softmax\"]");
+        quantized(&graph, &decisions)
+    };
+    assert_eq!(softmax(-20.0, -1), ["x", "y"]);
+    assert_eq!(softmax(-1e4, 3), ["x", "y"]);
+    for other in [softmax(-19.0, -1), softmax(-20.0, 2)] {
+        assert!(other.contains(&"chosen".into()) && other.contains(&"floor".into()), "{other:?}");
+    }
 }

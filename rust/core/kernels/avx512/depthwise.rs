@@ -4,7 +4,7 @@
 //! Vectors hold their channels in the order in which unpacking leaves them: lane `4·i + b` of vector `q` is channel
 //! `16·i + 4·q + b` of a block of 64. Packing results to bytes restores the order.
 
-use super::super::epilogue::Fused;
+use super::super::epilogue::{Bytes, Fused};
 use super::super::pack::Line;
 use super::super::shape::ConvShape;
 use super::requantize::{Requantize, to_bytes, with_requantize};
@@ -78,7 +78,10 @@ impl Finish for Store {
 }
 
 #[derive(Clone, Copy)]
-struct Codes<Q>(Q);
+struct Codes<Q> {
+    q: Q,
+    bytes: Bytes,
+}
 
 impl<Q: Requantize> Finish for Codes<Q> {
     type Block = [Q::Parameters; 4];
@@ -88,7 +91,7 @@ impl<Q: Requantize> Finish for Codes<Q> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn block(self, channel: usize, index: [__m512i; 4], lanes: [__mmask16; 4]) -> [Q::Parameters; 4] {
         // SAFETY: selected lanes are channels.
-        unsafe { std::array::from_fn(|q| self.0.gather(channel, index[q], lanes[q])) }
+        unsafe { std::array::from_fn(|q| self.q.gather(channel, index[q], lanes[q])) }
     }
 
     #[inline]
@@ -97,7 +100,7 @@ impl<Q: Requantize> Finish for Codes<Q> {
         // SAFETY: the caller's.
         unsafe {
             let value = |q: usize| Q::value(sums[q], block[q]);
-            let codes = to_bytes([value(0), value(1), value(2), value(3)], self.0.bytes());
+            let codes = to_bytes([value(0), value(1), value(2), value(3)], self.bytes);
             if bytes == !0 {
                 _mm512_storeu_si512(out.cast(), codes);
             } else {
@@ -130,7 +133,7 @@ impl Strips<'_> {
         out: *mut u8,
     ) {
         // SAFETY: the caller's.
-        with_requantize!(fused, q => unsafe { self.rows(Codes(q), starts, columns, out) });
+        with_requantize!(fused, q => unsafe { self.rows(Codes { q, bytes: fused.bytes() }, starts, columns, out) });
     }
 
     /// # Safety

@@ -2,7 +2,7 @@
 
 mod depthwise;
 mod product;
-mod requantize;
+pub(super) mod requantize;
 
 pub(super) use depthwise::Strips;
 pub(super) use product::Product;

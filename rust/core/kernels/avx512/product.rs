@@ -1,6 +1,6 @@
 //! Tiles of a matrix product: up to fourteen rows by 32 columns in registers.
 
-use super::super::epilogue::Fused;
+use super::super::epilogue::{Bytes, Fused};
 use super::super::gemm::Lhs;
 use super::super::pack::{Line, PANEL};
 use super::requantize::{Requantize, to_bytes, with_requantize};
@@ -67,9 +67,14 @@ impl Finish for Store {
     }
 }
 
-/// Requantizes accumulators; the channel of the first column.
+/// Requantizes accumulators.
 #[derive(Clone, Copy)]
-struct Codes<Q>(Q, usize);
+struct Codes<Q> {
+    q: Q,
+    bytes: Bytes,
+    /// Channel of the first column.
+    channel: usize,
+}
 
 impl<Q: Requantize> Finish for Codes<Q> {
     type Out = u8;
@@ -89,14 +94,14 @@ impl<Q: Requantize> Finish for Codes<Q> {
         let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         // SAFETY: selected lanes are channels; stores are masked to the columns.
         unsafe {
-            let channel = self.1 + column;
-            let p: [Q::Parameters; V] = std::array::from_fn(|v| self.0.load(channel + PANEL * v, lanes(v)));
+            let channel = self.channel + column;
+            let p: [Q::Parameters; V] = std::array::from_fn(|v| self.q.load(channel + PANEL * v, lanes(v)));
             for first in (0..R * V).step_by(4) {
                 let value = |i: usize| match first + i < R * V {
                     true => Q::value(acc[(first + i) / V][(first + i) % V], p[(first + i) % V]),
                     false => _mm512_setzero_si512(),
                 };
-                let codes = to_bytes([value(0), value(1), value(2), value(3)], self.0.bytes());
+                let codes = to_bytes([value(0), value(1), value(2), value(3)], self.bytes);
                 let codes = _mm512_permutexvar_epi32(order, codes);
                 let quarters = [
                     _mm512_castsi512_si128(codes),
@@ -140,7 +145,7 @@ impl Product<'_> {
     /// As [`Product::store`], but `out` holds the columns only; there are parameters for all channels.
     pub(in super::super) unsafe fn finish(&self, fused: &Fused<'_>, channel: usize, out: *mut u8, stride: usize) {
         // SAFETY: the caller's.
-        with_requantize!(fused, q => unsafe { self.run(Codes(q, channel), out, stride) });
+        with_requantize!(fused, q => unsafe { self.run(Codes { q, bytes: fused.bytes(), channel }, out, stride) });
     }
 
     /// # Safety

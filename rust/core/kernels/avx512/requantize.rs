@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 /// An epilogue on vectors of sixteen accumulators.
-pub(super) trait Requantize: Copy {
+pub(in super::super) trait Requantize: Copy {
     /// Its parameters for sixteen channels.
     type Parameters: Copy;
 
@@ -28,61 +28,41 @@ pub(super) trait Requantize: Copy {
     /// # Safety
     /// The machine has AVX-512 F, BW, VL and DQ.
     unsafe fn value(acc: __m512i, parameters: Self::Parameters) -> __m512i;
-
-    /// What becomes of the values.
-    fn bytes(&self) -> Bytes;
 }
 
 /// Calls `$body` with `$q` bound to the [`Requantize`] of a [`crate::kernels::Fused`].
 macro_rules! with_requantize {
-    ($fused:expr, $q:ident => $body:expr) => {
-        match $fused {
-            $crate::kernels::Fused::FloatScale { scale, bytes } => {
-                let $q = $crate::kernels::avx512::requantize::FloatScale { scale, bytes: *bytes };
+    ($fused:expr, $q:ident => $body:expr) => {{
+        use $crate::kernels::avx512::requantize as forms;
+        use $crate::kernels::{Fused, Width};
+        macro_rules! with {
+            ($form:expr) => {{
+                let $q = $form;
                 $body
-            }
-            $crate::kernels::Fused::DoubleRounding { multiplier, right, plain: true, bytes, .. } => {
-                let $q = $crate::kernels::avx512::requantize::PlainRounding { multiplier, right, bytes: *bytes };
-                $body
-            }
-            $crate::kernels::Fused::DoubleRounding { left, multiplier, right, bytes, .. } => {
-                let $q = $crate::kernels::avx512::requantize::DoubleRounding { left, multiplier, right, bytes: *bytes };
-                $body
-            }
-            $crate::kernels::Fused::MulShift {
-                multiplier,
-                offset,
-                shift,
-                width: $crate::kernels::Width::All32,
-                bytes,
-            } => {
-                let $q = $crate::kernels::avx512::requantize::NarrowShift { multiplier, offset, shift, bytes: *bytes };
-                $body
-            }
-            $crate::kernels::Fused::MulShift {
-                multiplier,
-                offset,
-                shift,
-                width: $crate::kernels::Width::Result32,
-                bytes,
-            } => {
-                let $q = $crate::kernels::avx512::requantize::MulShift32 { multiplier, offset, shift, bytes: *bytes };
-                $body
-            }
-            $crate::kernels::Fused::MulShift { multiplier, offset, shift, bytes, .. } => {
-                let $q = $crate::kernels::avx512::requantize::MulShift { multiplier, offset, shift, bytes: *bytes };
-                $body
-            }
+            }};
         }
-    };
+        match $fused {
+            Fused::FloatScale { scale, .. } => with!(forms::FloatScale { scale }),
+            Fused::DoubleRounding { multiplier, right, plain: true, .. } => {
+                with!(forms::PlainRounding { multiplier, right })
+            }
+            Fused::DoubleRounding { left, multiplier, right, .. } => {
+                with!(forms::DoubleRounding { left, multiplier, right })
+            }
+            Fused::MulShift { multiplier, offset, shift, width, .. } => match width {
+                Width::All32 => with!(forms::NarrowShift { multiplier, offset, shift }),
+                Width::Result32 => with!(forms::MulShift32 { multiplier, offset, shift }),
+                Width::All64 => with!(forms::MulShift { multiplier, offset, shift }),
+            },
+        }
+    }};
 }
 pub(super) use with_requantize;
 
 /// See [`crate::kernels::Fused::FloatScale`].
 #[derive(Clone, Copy)]
-pub(super) struct FloatScale<'a> {
+pub(in super::super) struct FloatScale<'a> {
     pub scale: &'a [f32],
-    pub bytes: Bytes,
 }
 
 impl Requantize for FloatScale<'_> {
@@ -112,19 +92,14 @@ impl Requantize for FloatScale<'_> {
         let product = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
         _mm512_cvt_roundps_epi32::<NEAREST_EVEN>(_mm512_min_ps(product, _mm512_set1_ps(65_536.0)))
     }
-
-    fn bytes(&self) -> Bytes {
-        self.bytes
-    }
 }
 
 /// See [`crate::kernels::Fused::DoubleRounding`].
 #[derive(Clone, Copy)]
-pub(super) struct DoubleRounding<'a> {
+pub(in super::super) struct DoubleRounding<'a> {
     pub left: &'a [i32],
     pub multiplier: &'a [i32],
     pub right: &'a [i32],
-    pub bytes: Bytes,
 }
 
 impl Requantize for DoubleRounding<'_> {
@@ -165,10 +140,6 @@ impl Requantize for DoubleRounding<'_> {
         let q = _mm512_srav_epi32(t, right);
         _mm512_mask_add_epi32(q, up, q, one)
     }
-
-    fn bytes(&self) -> Bytes {
-        self.bytes
-    }
 }
 
 /// `(a·m + 2^30) >> 31`, within 32 bits.
@@ -184,10 +155,9 @@ fn doubling_high_product(a: __m512i, m: __m512i) -> __m512i {
 
 /// See [`crate::kernels::Fused::DoubleRounding`] where it is plain.
 #[derive(Clone, Copy)]
-pub(super) struct PlainRounding<'a> {
+pub(in super::super) struct PlainRounding<'a> {
     pub multiplier: &'a [i32],
     pub right: &'a [i32],
-    pub bytes: Bytes,
 }
 
 impl Requantize for PlainRounding<'_> {
@@ -226,19 +196,14 @@ impl Requantize for PlainRounding<'_> {
         let nudged = _mm512_mask_add_epi32(sum, shifted, sum, _mm512_srai_epi32::<31>(t));
         _mm512_srav_epi32(nudged, right)
     }
-
-    fn bytes(&self) -> Bytes {
-        self.bytes
-    }
 }
 
 /// See [`crate::kernels::Fused::MulShift`] where the shifted value fits 32 bits.
 #[derive(Clone, Copy)]
-pub(super) struct MulShift32<'a> {
+pub(in super::super) struct MulShift32<'a> {
     pub multiplier: &'a [i32],
     pub offset: &'a [i64],
     pub shift: &'a [i64],
-    pub bytes: Bytes,
 }
 
 /// Eight 64-bit lanes of the even channels and eight of the odd ones, from those of sixteen channels.
@@ -257,19 +222,18 @@ impl Requantize for MulShift32<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [[__m512i; 2]; 3] {
-        let MulShift32 { multiplier, offset, shift, bytes } = *self;
+        let MulShift32 { multiplier, offset, shift } = *self;
         // SAFETY: by the contract.
-        let [m, o0, o1, s0, s1] = unsafe { MulShift { multiplier, offset, shift, bytes }.load(channel, lanes) };
+        let [m, o0, o1, s0, s1] = unsafe { MulShift { multiplier, offset, shift }.load(channel, lanes) };
         [[m, _mm512_srli_epi64::<32>(m)], apart(o0, o1), apart(s0, s1)]
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [[__m512i; 2]; 3] {
-        let MulShift32 { multiplier, offset, shift, bytes } = *self;
+        let MulShift32 { multiplier, offset, shift } = *self;
         // SAFETY: by the contract.
-        let [m, o0, o1, s0, s1] =
-            unsafe { MulShift { multiplier, offset, shift, bytes }.gather(channel, index, lanes) };
+        let [m, o0, o1, s0, s1] = unsafe { MulShift { multiplier, offset, shift }.gather(channel, index, lanes) };
         [[m, _mm512_srli_epi64::<32>(m)], apart(o0, o1), apart(s0, s1)]
     }
 
@@ -283,19 +247,14 @@ impl Requantize for MulShift32<'_> {
         // The low halves of the odd lanes go to the high halves of the even ones.
         _mm512_mask_shuffle_epi32::<0b10_00_00_00>(even, 0xAAAA, odd)
     }
-
-    fn bytes(&self) -> Bytes {
-        self.bytes
-    }
 }
 
 /// See [`crate::kernels::Fused::MulShift`].
 #[derive(Clone, Copy)]
-pub(super) struct MulShift<'a> {
+pub(in super::super) struct MulShift<'a> {
     pub multiplier: &'a [i32],
     pub offset: &'a [i64],
     pub shift: &'a [i64],
-    pub bytes: Bytes,
 }
 
 impl Requantize for MulShift<'_> {
@@ -355,19 +314,14 @@ impl Requantize for MulShift<'_> {
         let high = half(acc, multiplier, offset1, shift1);
         _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
     }
-
-    fn bytes(&self) -> Bytes {
-        self.bytes
-    }
 }
 
 /// See [`crate::kernels::Fused::MulShift`] where 32 bits hold every step.
 #[derive(Clone, Copy)]
-pub(super) struct NarrowShift<'a> {
+pub(in super::super) struct NarrowShift<'a> {
     pub multiplier: &'a [i32],
     pub offset: &'a [i64],
     pub shift: &'a [i64],
-    pub bytes: Bytes,
 }
 
 /// Multiplier, offset and shift of sixteen channels as [`MulShift`] loads them, in 32 bits.
@@ -388,27 +342,23 @@ impl Requantize for NarrowShift<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 3] {
-        let NarrowShift { multiplier, offset, shift, bytes } = *self;
+        let NarrowShift { multiplier, offset, shift } = *self;
         // SAFETY: by the contract.
-        narrowed(unsafe { MulShift { multiplier, offset, shift, bytes }.load(channel, lanes) })
+        narrowed(unsafe { MulShift { multiplier, offset, shift }.load(channel, lanes) })
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 3] {
-        let NarrowShift { multiplier, offset, shift, bytes } = *self;
+        let NarrowShift { multiplier, offset, shift } = *self;
         // SAFETY: by the contract.
-        narrowed(unsafe { MulShift { multiplier, offset, shift, bytes }.gather(channel, index, lanes) })
+        narrowed(unsafe { MulShift { multiplier, offset, shift }.gather(channel, index, lanes) })
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn value(acc: __m512i, [multiplier, offset, shift]: [__m512i; 3]) -> __m512i {
         _mm512_srav_epi32(_mm512_add_epi32(_mm512_mullo_epi32(acc, multiplier), offset), shift)
-    }
-
-    fn bytes(&self) -> Bytes {
-        self.bytes
     }
 }
 

@@ -1,8 +1,9 @@
 //! AVX-512 forms of the epilogues: sixteen channels at a time, parameters in registers over all rows.
 
+use super::super::avx512::requantize::{self, Requantize};
 use super::super::code::Code;
-use super::fixed::{DoubleRounding, MulShift, ShiftRounding};
-use super::{AccTile, FloatScale, OutTile};
+use super::fixed::{DoubleRounding, MulShift, ShiftRounding, Width};
+use super::{AccTile, Clip, FloatScale, OutTile};
 use std::arch::x86_64::*;
 
 /// Stores the low part of each lane that `mask` selects.
@@ -58,36 +59,34 @@ const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 /// The machine has the features. The tile lies within `acc` and `out`, and its channels within the parameters.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn double_rounding<O: Code>(p: &DoubleRounding<O>, tile: AccTile<'_>, out: OutTile<'_, O>) {
-    let one = _mm512_set1_epi32(1);
-    let nudge = _mm512_set1_epi64(1 << 30);
-    let (lo, hi) = (_mm512_set1_epi32(p.clip.lo), _mm512_set1_epi32(p.clip.hi));
-    let zero_point = _mm512_set1_epi32(p.clip.zero_point);
+    let (left, multiplier, right) = (&p.left, &p.multiplier, &p.right);
+    // SAFETY: the caller's.
+    unsafe {
+        match p.plain {
+            true => lines(requantize::PlainRounding { multiplier, right }, p.clip, tile, out),
+            false => lines(requantize::DoubleRounding { left, multiplier, right }, p.clip, tile, out),
+        }
+    }
+}
+
+/// Requantizes sixteen channels at a time.
+///
+/// # Safety
+/// As [`double_rounding`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn lines<Q: Requantize, O: Code>(q: Q, clip: Clip, tile: AccTile<'_>, out: OutTile<'_, O>) {
+    let (lo, hi) = (_mm512_set1_epi32(clip.lo), _mm512_set1_epi32(clip.hi));
+    let zero_point = _mm512_set1_epi32(clip.zero_point);
     for c in (0..tile.cols).step_by(16) {
         let lanes = first_lanes(tile.cols - c);
-        let channel = tile.channel + c;
         // SAFETY: masked lanes are not touched; the others are channels and columns of the tile.
         unsafe {
-            let left = _mm512_maskz_loadu_epi32(lanes, p.left.as_ptr().add(channel));
-            let right = _mm512_maskz_loadu_epi32(lanes, p.right.as_ptr().add(channel));
-            let even = _mm512_maskz_loadu_epi32(lanes, p.multiplier.as_ptr().add(channel));
-            let odd = _mm512_srli_epi64::<32>(even);
-            let mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
-            let half = _mm512_srli_epi32::<1>(mask);
+            let parameters = q.load(tile.channel + c, lanes);
             for r in 0..tile.rows {
                 let acc = _mm512_maskz_loadu_epi32(lanes, tile.acc.as_ptr().add(r * tile.stride + c));
-                let t = _mm512_sllv_epi32(acc, left);
-                let low = _mm512_add_epi64(_mm512_mul_epi32(t, even), nudge);
-                let high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(t), odd), nudge);
-                let low = _mm512_srli_epi64::<31>(low);
-                let high = _mm512_slli_epi64::<1>(high);
-                let t = _mm512_mask_blend_epi32(0xAAAA, low, high);
-                // Half away from zero: up where the remainder exceeds half, or reaches it and t is not negative.
-                let threshold = _mm512_sub_epi32(half, _mm512_srai_epi32::<31>(t));
-                let up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(t, mask), threshold);
-                let q = _mm512_srav_epi32(t, right);
-                let q = _mm512_mask_add_epi32(q, up, q, one);
-                let q = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(q, lo), hi), zero_point);
-                store(out.data.as_mut_ptr().add(r * out.stride + c), lanes, q);
+                let v = Q::value(acc, parameters);
+                let v = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(v, lo), hi), zero_point);
+                store(out.data.as_mut_ptr().add(r * out.stride + c), lanes, v);
             }
         }
     }
@@ -97,6 +96,11 @@ pub(super) unsafe fn double_rounding<O: Code>(p: &DoubleRounding<O>, tile: AccTi
 /// As [`double_rounding`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn mul_shift<O: Code>(p: &MulShift<O>, tile: AccTile<'_>, out: OutTile<'_, O>) {
+    if let (Width::Result32, Some(offset), Some(clip)) = (p.width, &p.summed, p.clip()) {
+        let form = requantize::MulShift32 { multiplier: &p.multiplier, offset, shift: &p.shift };
+        // SAFETY: the caller's.
+        return unsafe { lines(form, clip, tile, out) };
+    }
     let zero_point = _mm512_set1_epi64(p.zero_point.into());
     let (lo, hi) = (_mm512_set1_epi32(p.qmin), _mm512_set1_epi32(p.qmax));
     let one = _mm512_set1_epi64(1);

@@ -13,7 +13,8 @@ pub struct DoubleRounding<O> {
     pub(super) multiplier: Vec<i32>,
     pub(super) right: Vec<i32>,
     pub(super) clip: Clip,
-    reach: u32,
+    /// Whether nothing is shifted to the left, and adding half of the last place to the product stays within 32 bits.
+    pub(super) plain: bool,
     out: PhantomData<O>,
 }
 
@@ -32,19 +33,15 @@ impl<O: Code> DoubleRounding<O> {
         let shifts = left.iter().chain(&right).all(|s| (0..=31).contains(s));
         let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
         let fits = lengths && shifts && !multiplier.contains(&i32::MIN);
-        fits.then_some(DoubleRounding { left, multiplier, right, clip, reach: 1 << 31, out: PhantomData })
+        fits.then_some(DoubleRounding { left, multiplier, right, clip, plain: false, out: PhantomData }.within(1 << 31))
     }
 
     /// Promises that no accumulator exceeds `reach` in magnitude.
     #[must_use]
     pub fn within(self, reach: u32) -> Self {
-        DoubleRounding { reach, ..self }
-    }
-
-    /// Whether nothing is shifted to the left, and adding half of the last place to the product stays within 32 bits.
-    pub(super) fn is_plain(&self) -> bool {
-        let fits = |r: &i32| i64::from(self.reach) + (1i64 << r) / 2 < 1 << 31;
-        self.left.iter().all(|&l| l == 0) && self.right.iter().all(fits)
+        let fits = |r: &i32| i64::from(reach) + (1i64 << r) / 2 < 1 << 31;
+        let plain = self.left.iter().all(|&l| l == 0) && self.right.iter().all(fits);
+        DoubleRounding { plain, ..self }
     }
 
     /// Columns `from..` of the tile, one at a time.
@@ -132,8 +129,8 @@ pub struct MulShift<O> {
     pub(super) zero_point: i32,
     pub(super) qmin: i32,
     pub(super) qmax: i32,
-    reach: u32,
-    /// Multiplier, summed offset and shift, where 32 bits hold all steps and the rounding is in the offset.
+    pub(super) width: Width,
+    /// Multiplier, offset with the constant part of the rounding, and shift, where 32 bits hold all steps.
     narrow: Option<[Vec<i32>; 3]>,
     out: PhantomData<O>,
 }
@@ -164,7 +161,7 @@ impl<O: Code> MulShift<O> {
             ShiftRounding::HalfEven => (1i64 << (s - 1)) - 1,
         };
         let simple = matches!(rounding, ShiftRounding::Floor | ShiftRounding::HalfUp);
-        Some(MulShift {
+        let new = MulShift {
             summed: simple.then(|| offset.iter().zip(&shift).map(|(&o, &s)| o + constant(s)).collect()),
             constant: shift.iter().map(|&s| constant(s)).collect(),
             offset,
@@ -175,31 +172,33 @@ impl<O: Code> MulShift<O> {
             zero_point,
             qmin,
             qmax,
-            reach: 1 << 31,
+            width: Width::All64,
             narrow: None,
             out: PhantomData,
-        })
+        };
+        Some(new.within(1 << 31))
     }
 
     /// Promises that no accumulator exceeds `reach` in magnitude.
     #[must_use]
     pub fn within(self, reach: u32) -> Self {
-        let within = MulShift { reach, ..self };
-        let narrow = match &within.summed {
-            Some(summed) if within.width() == Width::All32 => {
-                let narrow = |v: &[i64]| v.iter().map(|&v| v as i32).collect();
-                Some([within.multiplier.clone(), narrow(summed), narrow(&within.shift)])
-            }
-            _ => None,
-        };
-        MulShift { narrow, ..within }
+        let width = self.width_within(reach);
+        let narrow = (width == Width::All32).then(|| {
+            let offset = self.offset.iter().zip(&self.constant).map(|(o, c)| (o + c) as i32);
+            [self.multiplier.clone(), offset.collect(), self.shift.iter().map(|&s| s as i32).collect()]
+        });
+        MulShift { width, narrow, ..self }
     }
 
-    /// How wide the steps are.
-    pub(super) fn width(&self) -> Width {
+    /// Bounds before the zero point is added.
+    pub(super) fn clip(&self) -> Option<Clip> {
+        Clip::new::<O>(self.qmin, self.qmax, self.zero_point)
+    }
+
+    fn width_within(&self, reach: u32) -> Width {
         let fits = |shifted: bool| {
             (0..self.multiplier.len()).all(|c| {
-                let product = i128::from(self.reach) * i128::from(self.multiplier[c].unsigned_abs());
+                let product = i128::from(reach) * i128::from(self.multiplier[c].unsigned_abs());
                 let sum = product + i128::from(self.offset[c].unsigned_abs()) + i128::from(self.constant[c]);
                 sum >> (if shifted { self.shift[c] } else { 0 }) < (1 << 31) - 1
             })
@@ -237,8 +236,8 @@ impl<O: Code> Epilogue for MulShift<O> {
         check(&tile, &out, self.multiplier.len());
         if let Some(parameters) = &self.narrow {
             let parameters = parameters.each_ref().map(|v| &v[tile.channel..][..tile.cols]);
-            let clip = Clip::new::<O>(self.qmin, self.qmax, self.zero_point).expect("checked when it was made");
-            return narrow_shift(simd, parameters, clip, tile, out);
+            let clip = self.clip().expect("the range is checked when this is made");
+            return narrow_shift(simd, parameters, self.rounding, clip, tile, out);
         }
         match simd.isa() {
             #[cfg(target_arch = "x86_64")]
@@ -259,20 +258,45 @@ impl<O: Code> Epilogue for MulShift<O> {
 }
 
 multiversion! {
-    /// `sat(((acc·m[c] + offset[c]) >> shift[c]) + zero_point)` in 32 bits.
+    /// `sat(shr(acc·m[c] + offset[c], shift[c], rounding) + zero_point)` in 32 bits, the constant part of the rounding in the
+    /// offset.
     fn narrow_shift<O: Code>(
         simd: Simd,
         parameters: [&[i32]; 3],
+        rounding: ShiftRounding,
         clip: Clip,
         tile: AccTile<'_>,
         out: OutTile<'_, O>,
     ) {
-        let ([multiplier, offset, shift], mut out) = (parameters, out);
-        for r in 0..tile.rows {
-            let channels = multiplier.iter().zip(offset).zip(shift);
-            for ((o, acc), ((m, offset), shift)) in out.line(r, tile.cols).iter_mut().zip(tile.line(r)).zip(channels) {
-                *o = clip.code(acc.wrapping_mul(*m).wrapping_add(*offset) >> (shift & 31));
-            }
+        // What the data add to the rounding; nothing where nothing is shifted. `sum` includes the constant part.
+        let some = |shift: i32| -i32::from(shift != 0);
+        match rounding {
+            ShiftRounding::Floor | ShiftRounding::HalfUp => shift_lines(parameters, clip, tile, out, |_, _| 0),
+            ShiftRounding::HalfAway => shift_lines(parameters, clip, tile, out, |sum, shift| {
+                let half = (1i32 << shift) / 2;
+                (sum.wrapping_sub(half) >> 31) & some(shift)
+            }),
+            ShiftRounding::HalfEven => shift_lines(parameters, clip, tile, out, |sum, shift| {
+                let below_half = (1i32 << shift) / 2 - 1;
+                (sum.wrapping_sub(below_half) >> shift) & 1 & some(shift)
+            }),
+        }
+    }
+}
+
+#[inline(always)]
+fn shift_lines<O: Code>(
+    [multiplier, offset, shift]: [&[i32]; 3],
+    clip: Clip,
+    tile: AccTile<'_>,
+    mut out: OutTile<'_, O>,
+    extra: impl Fn(i32, i32) -> i32,
+) {
+    for r in 0..tile.rows {
+        let channels = multiplier.iter().zip(offset).zip(shift);
+        for ((o, acc), ((m, offset), shift)) in out.line(r, tile.cols).iter_mut().zip(tile.line(r)).zip(channels) {
+            let (shift, sum) = (shift & 31, acc.wrapping_mul(*m).wrapping_add(*offset));
+            *o = clip.code(sum.wrapping_add(extra(sum, shift)) >> shift);
         }
     }
 }

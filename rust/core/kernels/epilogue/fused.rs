@@ -73,6 +73,15 @@ pub enum Fused<'a> {
 }
 
 impl Fused<'_> {
+    /// What becomes of the values.
+    pub(crate) fn bytes(&self) -> Bytes {
+        match self {
+            Fused::FloatScale { bytes, .. } | Fused::DoubleRounding { bytes, .. } | Fused::MulShift { bytes, .. } => {
+                *bytes
+            }
+        }
+    }
+
     /// Channels that there are parameters for.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 kernels alone fuse epilogues"))]
     pub(crate) fn channels(&self) -> usize {
@@ -96,15 +105,15 @@ impl<O: Code> DoubleRounding<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let bytes = Bytes::new::<O>(self.clip, i32::MIN, i32::MAX)?;
         let (left, multiplier, right) = (&self.left, &self.multiplier, &self.right);
-        Some(Fused::DoubleRounding { left, multiplier, right, plain: self.is_plain(), bytes })
+        Some(Fused::DoubleRounding { left, multiplier, right, plain: self.plain, bytes })
     }
 }
 
 impl<O: Code> MulShift<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let summed = self.summed.as_deref()?;
-        let bytes = Bytes::new::<O>(Clip::new::<O>(self.qmin, self.qmax, self.zero_point)?, i32::MIN, i32::MAX)?;
+        let bytes = Bytes::new::<O>(self.clip()?, i32::MIN, i32::MAX)?;
         let (multiplier, shift) = (&self.multiplier, &self.shift);
-        Some(Fused::MulShift { multiplier, offset: summed, shift, width: self.width(), bytes })
+        Some(Fused::MulShift { multiplier, offset: summed, shift, width: self.width, bytes })
     }
 }

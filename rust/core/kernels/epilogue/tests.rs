@@ -21,12 +21,20 @@ fn accumulators() -> Vec<i32> {
 
 /// Runs the epilogue over all accumulators, in tiles that start at `channel`, and compares with `expected(acc, channel)`.
 fn check<O: Code>(epilogue: &impl Epilogue<Out = O>, channel: usize, expected: impl Fn(i32, usize) -> i32) {
-    let acc = accumulators();
+    check_on(&accumulators(), epilogue, channel, expected);
+}
+
+fn check_on<O: Code>(
+    acc: &[i32],
+    epilogue: &impl Epilogue<Out = O>,
+    channel: usize,
+    expected: impl Fn(i32, usize) -> i32,
+) {
     let rows = acc.len() / CHANNELS;
     let cols = CHANNELS - channel;
     on_every_engine(|engine| {
         let mut out = vec![O::default(); rows * CHANNELS];
-        let tile = AccTile { acc: &acc, stride: CHANNELS, rows, cols, row: 0, channel };
+        let tile = AccTile { acc, stride: CHANNELS, rows, cols, row: 0, channel };
         epilogue.apply(engine.simd(), tile, OutTile { data: &mut out, stride: CHANNELS });
         for r in 0..rows {
             for c in 0..CHANNELS {
@@ -78,6 +86,17 @@ fn double_rounding_equals_its_twin_on_ties_and_extremes() {
     multiplier[..6].copy_from_slice(&[1 << 30, i32::MAX, 0, -(1 << 30), i32::MIN + 1, 1]);
     let left: Vec<i32> = (0..CHANNELS as i32).map(|c| if c % 3 == 0 { c % 32 } else { 0 }).collect();
     let right: Vec<i32> = (0..CHANNELS as i32).map(|c| if c % 3 == 0 { 0 } else { c % 32 }).collect();
+    let plain: Vec<i32> = accumulators().into_iter().map(|a| a.clamp(-(1 << 29), 1 << 29)).collect();
+    check_on(
+        &plain,
+        &{
+            let e =
+                DoubleRounding::<i8>::new(vec![0; CHANNELS], multiplier.clone(), right.clone(), -5, -128, 127).unwrap();
+            e.within(1 << 29)
+        },
+        0,
+        |a, c| reference::double_rounding(a, 0, multiplier[c], right[c] as u32, -5, -128, 127),
+    );
     for channel in [0, 3] {
         let twin = |zero_point, qmin, qmax| {
             let (l, m, r) = (left.clone(), multiplier.clone(), right.clone());
@@ -128,27 +147,19 @@ fn mul_shift_equals_its_twin_in_every_rounding() {
 
 #[test]
 fn steps_of_32_bits_equal_their_twin() {
-    use ShiftRounding::{Floor, HalfUp};
+    use ShiftRounding::{Floor, HalfAway, HalfEven, HalfUp};
     // The largest accumulators exceed the reach that is promised, and are left out.
     const REACH: u32 = 200_000;
     let multiplier: Vec<i32> = (0..CHANNELS as i32).map(|c| (c - 9) * 300).collect();
     let offset: Vec<i64> = (0..CHANNELS as i64).map(|c| c * 1001 - 17_000).collect();
     let shift: Vec<u32> = (0..CHANNELS as u32).map(|c| c % 24).collect();
     let acc: Vec<i32> = accumulators().into_iter().map(|a| a.clamp(-(REACH as i32), REACH as i32)).collect();
-    for rounding in [Floor, HalfUp] {
+    for rounding in [Floor, HalfUp, HalfEven, HalfAway] {
         let (m, o, s) = (multiplier.clone(), offset.clone(), shift.clone());
         let e = MulShift::<i8>::new(m, o, s, rounding, -4, -128, 127).unwrap().within(REACH);
-        assert_eq!(e.width(), Width::All32);
-        on_every_engine(|engine| {
-            let mut out = vec![0i8; acc.len()];
-            let rows = acc.len() / CHANNELS;
-            let tile = AccTile { acc: &acc, stride: CHANNELS, rows, cols: CHANNELS, row: 0, channel: 0 };
-            e.apply(engine.simd(), tile, OutTile { data: &mut out, stride: CHANNELS });
-            for (i, (&got, &a)) in out.iter().zip(&acc).enumerate() {
-                let c = i % CHANNELS;
-                let want = reference::mul_shift(a, multiplier[c], offset[c], shift[c], rounding, -4, -128, 127);
-                assert_eq!(i32::from(got), want, "{:?}: acc {a}, channel {c}", engine.simd());
-            }
+        assert_eq!(e.width, Width::All32);
+        check_on(&acc, &e, 0, |a, c| {
+            reference::mul_shift(a, multiplier[c], offset[c], shift[c], rounding, -4, -128, 127)
         });
     }
 }

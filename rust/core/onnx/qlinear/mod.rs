@@ -198,8 +198,8 @@ impl<'g> QlinearWriter<'g> {
         let info = &self.graph.tensors[t];
         let name = match (&info.constant, &info.encoding) {
             (Some(constant), None) => {
-                // Four-bit codes are bytes in memory; the declared type says so.
-                let dtype = info.dtype.filter(|d| matches!(d, DType::I4 | DType::U4)).unwrap_or(constant.dtype());
+                // Codes of two and four bits are bytes in memory; the declared type says so.
+                let dtype = info.dtype.filter(|d| d.packed_bits().is_some()).unwrap_or(constant.dtype());
                 self.base.proto.initializer.push(tensor::encode(&info.name, dtype, constant)?);
                 info.name.clone()
             }
@@ -273,8 +273,8 @@ impl<'g> QlinearWriter<'g> {
 fn round(constant: &Tensor, encoding: &Encoding, dtype: DType) -> Result<Tensor> {
     let codes = quantize(constant.as_f32()?, constant.shape(), encoding, QuantizeRule::default())?;
     let data = match dtype {
-        DType::I4 | DType::I8 => Data::I8(codes.into_iter().map(|c| c as i8).collect()),
-        DType::U4 | DType::U8 => Data::U8(codes.into_iter().map(|c| c as u8).collect()),
+        DType::I2 | DType::I4 | DType::I8 => Data::I8(codes.into_iter().map(|c| c as i8).collect()),
+        DType::U2 | DType::U4 | DType::U8 => Data::U8(codes.into_iter().map(|c| c as u8).collect()),
         DType::I16 => Data::I16(codes.into_iter().map(|c| c as i16).collect()),
         DType::U16 => Data::U16(codes.into_iter().map(|c| c as u16).collect()),
         _ => Data::I32(codes),

@@ -8,7 +8,7 @@ use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
-use crate::ops::{Explanation, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
@@ -238,7 +238,7 @@ pub fn explain_codes(compiled: &Compiled, channel: usize, operands: &[(&str, i64
     let values: Vec<Value> = operands.iter().map(|(_, code)| Value::Int((*code).into())).collect();
     Ok(Explanation {
         operands: operands.iter().map(|(name, code)| (name.to_string(), code.to_string())).collect(),
-        trace: Some(compiled.trace(channel % compiled.channels(), &values)?),
+        trace: compiled.trace(channel % compiled.channels(), &values)?,
         ..Explanation::default()
     })
 }
@@ -315,7 +315,12 @@ impl Kernel for Table {
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let code = code_at(crate::ops::closure::input(inputs, 0)?, index)?;
         explain_codes(&self.compiled, 0, &[("x", code)])
     }
@@ -373,7 +378,12 @@ impl Kernel for ElementwiseKernel {
         Ok(vec![Tensor::new(shape, data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let mut operands = Vec::with_capacity(inputs.len());
         for (i, name) in self.names.iter().enumerate() {
             let x = crate::ops::closure::input(inputs, i)?;

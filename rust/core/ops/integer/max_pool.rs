@@ -1,11 +1,12 @@
 //! Maxima of codes over windows of channels-last images.
 
 use super::{Argument, Context, Layout, Prepared};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{PoolShape, max_pool};
 use crate::ops::closure::input;
+use crate::ops::explanation::{coordinates, elided, result, shown};
 use crate::ops::pool::Pool;
-use crate::ops::{Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::tensor::{Data, Tensor};
 
 /// The geometry of a pool over one or two spatial axes, the first of which is then 1; `None` for others, and where a window
@@ -81,5 +82,41 @@ impl Kernel for Maxima {
         let PoolShape { batch, output: [height, width], channels, .. } = self.shape;
         let dims = if self.rank == 3 { vec![batch, width, channels] } else { vec![batch, height, width, channels] };
         Ok(vec![Tensor::new(dims, data)?])
+    }
+
+    fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        let x = input(inputs, 0)?;
+        let PoolShape { input: [rows, columns], output: [height, width], channels, .. } = self.shape;
+        let end = result(&self.run(context, inputs)?, place)?;
+        let [image, y, across, channel] = coordinates(&[self.shape.batch, height, width, channels], place.index)[..]
+        else {
+            return Err(Error::invalid("explain_index", format!("element {} of a pool", place.index)));
+        };
+        let source = |axis: usize, at: usize, tap: usize| {
+            at * self.shape.stride[axis] + tap * self.shape.dilation[axis] - self.shape.pads[axis]
+        };
+        let mut window = Vec::new();
+        for ky in self.shape.span(0, y) {
+            for kx in self.shape.span(1, across) {
+                let (row, column) = (source(0, y, ky), source(1, across, kx));
+                window.push((row, column, ((image * rows + row) * columns + column) * channels + channel));
+            }
+        }
+        let codes = x.to_i64()?;
+        let mut explanation = Explanation::default();
+        explanation.add("elements of the window", window.len());
+        let values: Vec<String> = window.iter().map(|w| shown(x, w.2)).collect::<Result<_>>()?;
+        explanation.trace.add("input", "x in the window", elided(values));
+        // The first of equal ones.
+        if let Some(&(row, column, at)) = window.iter().rev().max_by_key(|w| codes[w.2]) {
+            let element = if self.rank == 3 { vec![image, channel, column] } else { vec![image, channel, row, column] };
+            explanation.add("from", format!("input 0, x{element:?}"));
+            explanation.trace.add("step", format!("largest: x{element:?}"), codes[at]);
+        }
+        if let Some((lo, hi)) = self.clamp {
+            explanation.trace.add("step", format!("clamp to {lo}..={hi}"), &end);
+        }
+        explanation.trace = explanation.trace.end(end);
+        Ok(explanation)
     }
 }

@@ -7,16 +7,17 @@ pub mod intrinsics;
 pub mod lanes;
 mod mac;
 mod max_pool;
-mod movement;
+pub mod movement;
 mod pairs;
 pub mod quantizers;
 mod row;
 pub mod table;
-mod window;
+pub mod window;
 
 use super::{Facts, Kernel};
 use crate::error::Result;
 use crate::spec::{Action, Body, Spec};
+pub use elementwise::code_at;
 
 /// Order of a tensor's elements in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +26,35 @@ pub enum Layout {
     RowMajor,
     /// `N H W C` of a tensor whose ONNX order is `N C H W`; `N H W A B` of one whose order is `N A B H W`.
     ChannelsLast,
+}
+
+impl Layout {
+    /// Where an element of a tensor of `shape`, both in ONNX's order, lies in this layout.
+    pub fn index(self, shape: &[usize], index: usize) -> usize {
+        if self == Layout::RowMajor {
+            return index;
+        }
+        let (channels, spatial) = extents(shape);
+        let (row, s) = (index / spatial, index % spatial);
+        let (n, c) = (row / channels, row % channels);
+        (n * spatial + s) * channels + c
+    }
+
+    /// Which element in ONNX's order lies at `index` in this layout; `shape` is in ONNX's order.
+    pub fn element(self, shape: &[usize], index: usize) -> usize {
+        if self == Layout::RowMajor {
+            return index;
+        }
+        let (channels, spatial) = extents(shape);
+        let (pixel, c) = (index / channels, index % channels);
+        (pixel / spatial * channels + c) * spatial + pixel % spatial
+    }
+}
+
+/// Channels, and elements of each, of an image of a shape in ONNX's order.
+fn extents(shape: &[usize]) -> (usize, usize) {
+    let axes = channels_last::channel_axes(shape.len());
+    (shape[1..=axes].iter().product(), shape[1 + axes..].iter().product())
 }
 
 /// What an integer operator may know beyond the facts.

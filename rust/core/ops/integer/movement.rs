@@ -2,14 +2,17 @@
 
 use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
 use super::{Argument, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
-use crate::encoding::Granularity;
+use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
+use crate::graph::Constant;
 use crate::num::FloatType;
+use crate::ops::explanation::result;
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
-use crate::ops::{Facts, Kernel, RunContext, registry};
+use crate::ops::{Explained, Explanation, Facts, Kernel, Place, RunContext, registry};
 use crate::program::{Env, Value};
 use crate::spec::{Spec, names};
 use crate::tensor::{Data, Tensor};
+use std::sync::Arc;
 
 /// Whether an operator moves or selects elements, so that it commutes with every increasing code-to-real map.
 pub fn is_movement(op_type: &str) -> bool {
@@ -52,17 +55,33 @@ pub fn is_movement(op_type: &str) -> bool {
     )
 }
 
+/// The inputs whose elements are moved; the others say where to.
+pub fn data_inputs(facts: &Facts<'_>) -> Vec<usize> {
+    match facts.node.op_type.as_str() {
+        "Concat" => (0..facts.inputs.len()).collect(),
+        "Where" => vec![1, 2],
+        "Scatter" | "ScatterElements" | "ScatterND" => vec![0, 2],
+        "TensorScatter" => vec![0, 1],
+        _ => vec![0],
+    }
+}
+
+/// The encodings in which the data inputs are moved, one per input of the node.
+fn moved_in(facts: &Facts<'_>, data: &[usize]) -> Vec<Option<Arc<Encoding>>> {
+    let target = match facts.outputs {
+        [Some(y)] => y.encoding.clone(),
+        _ => None,
+    };
+    let own = |i: usize| facts.optional(i).and_then(|f| f.encoding.clone());
+    (0..facts.inputs.len()).map(|i| own(i).filter(|_| data.contains(&i)).map(|e| target.clone().unwrap_or(e))).collect()
+}
+
+/// Operators that move or select elements.
 pub struct Movement;
 
 impl IntegerOp for Movement {
     fn data_inputs(&self, facts: &Facts<'_>) -> Vec<usize> {
-        match facts.node.op_type.as_str() {
-            "Concat" => (0..facts.inputs.len()).collect(),
-            "Where" => vec![1, 2],
-            "Scatter" | "ScatterElements" | "ScatterND" => vec![0, 2],
-            "TensorScatter" => vec![0, 1],
-            _ => vec![0],
-        }
+        data_inputs(facts)
     }
 
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env> {
@@ -89,12 +108,15 @@ impl IntegerOp for Movement {
         let pads = facts.node.op_type == "Pad" && facts.node.string("mode", "constant")? == "constant";
         let padding = if pads { Some(pad_code(facts, context.spec)?) } else { None };
         if let Some(prepared) = channels_last::prepare(&code_facts, context, op, &data, padding)? {
-            return Ok(prepared);
+            let kernel = Explained::new(prepared.kernel, facts);
+            let kernel = Box::new(kernel.on_codes(moved_in(facts, &data), Layout::ChannelsLast));
+            return Ok(Prepared { kernel, ..prepared });
         }
         let mut kernel = match padding {
             Some(code) => pad_kernel(&code_facts, PadValue::Integer(code), AxisOrder::Onnx)?,
             None => op.float(&code_facts)?,
         };
+        kernel = Box::new(Explained::new(kernel, facts).on_codes(moved_in(facts, &data), Layout::RowMajor));
         if let Some((lo, hi)) = context.clamp {
             kernel = Box::new(Clamped { kernel, lo, hi });
         }
@@ -127,6 +149,16 @@ impl Kernel for Clamped {
             other => return Err(super::mac::wrong_codes(other)),
         }
         Ok(outputs)
+    }
+
+    fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        let mut explanation = self.kernel.explain(context, inputs, place)?;
+        if place.output == 0 {
+            let clamped = result(&self.run(context, inputs)?, place)?;
+            explanation.trace.add("step", format!("clamp to {}..={}", self.lo, self.hi), &clamped);
+            explanation.trace = explanation.trace.end(clamped);
+        }
+        Ok(explanation)
     }
 }
 
@@ -179,7 +211,8 @@ fn code_facts(facts: &Facts<'_>, data: &[usize]) -> Result<Vec<Option<crate::ops
             && let Some(encoding) = fact.encoding.clone()
         {
             fact.dtype = target.unwrap_or(&encoding).storage_dtype();
-            fact.constant = fact.codes.clone().filter(|_| target.is_none_or(|t| t.same_grid(&encoding)));
+            let codes = fact.codes.clone().filter(|_| target.is_none_or(|t| t.same_grid(&encoding)));
+            fact.constant = codes.map(Constant::from);
         }
     }
     Ok(out)

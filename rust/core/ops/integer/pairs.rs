@@ -7,7 +7,7 @@ use crate::encoding::Encoding;
 use crate::error::Result;
 use crate::kernels::{Code8, Codes, FloatSum, MEET_CHANNELS, Part, float_sum, lookup_pairs, meet};
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Evaluator, Lanes, Meeting, Scratch};
 use crate::tensor::{DType, Data, Tensor};
 
@@ -306,7 +306,12 @@ impl Kernel for Pairs {
         Ok(vec![Tensor::new(shape, data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let mut operands = Vec::with_capacity(2);
         for (i, name) in self.names.iter().enumerate() {
             let x = input(inputs, i)?;

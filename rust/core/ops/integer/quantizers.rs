@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Location, Result};
 use crate::kernels::{FloatQuantize, Nearest, any_nan, quantize};
 use crate::num::{FloatType, Rounding};
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Fact, Kernel, RunContext};
+use crate::ops::{Explanation, Fact, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
@@ -186,7 +186,7 @@ fn explain(compiled: &Compiled, map: Option<&ScaleMap>, index: usize, x: Option<
     }
     Ok(Explanation {
         operands: vec![("x".into(), x.to_string())],
-        trace: Some(compiled.trace(channel % compiled.channels(), &[x])?),
+        trace: compiled.trace(channel % compiled.channels(), &[x])?,
         ..Explanation::default()
     })
 }
@@ -244,7 +244,12 @@ impl Kernel for Quantize {
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let x = input(inputs, 0)?.as_f32()?.get(index).map(|&x| Value::F32(x));
         explain(&self.compiled, Some(&self.map), index, x)
     }
@@ -272,7 +277,12 @@ impl Kernel for Dequantize {
         Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         explain(&self.compiled, Some(&self.map), index, code(input(inputs, 0)?, index)?)
     }
 }
@@ -292,6 +302,13 @@ impl Kernel for FakeQuant {
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
     }
+
+    fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        let code = self.quantize.explain(context, inputs, place)?;
+        let codes = self.quantize.run(context, inputs)?;
+        let real = self.dequantize.explain(context, &[codes.first()], place)?;
+        Ok(code.then(&format!("quantize {}", self.quantize.name), real))
+    }
 }
 
 impl Kernel for Requantize {
@@ -309,7 +326,12 @@ impl Kernel for Requantize {
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         explain(&self.compiled, None, index, code(input(inputs, 0)?, index)?)
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::{Engine, PoolShape, transpose, window_counts, window_sum};
 use crate::ops::closure::input;
 use crate::ops::pool::Pool;
 use crate::ops::window::Window as WindowShape;
-use crate::ops::{Explanation, Facts, Kernel, RunContext, axis};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext, axis};
 use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Terms};
 use crate::tensor::{DType, Data, Tensor, strides};
@@ -26,19 +26,20 @@ enum Kind {
     Reduce { kept: Vec<(usize, usize)>, offsets: Vec<usize> },
 }
 
-/// The geometry of AveragePool, GlobalAveragePool, ReduceMean and ReduceSum.
+/// The geometry of pools, reductions and ArgMax and ArgMin.
 pub fn geometry(facts: &Facts<'_>) -> Result<PoolGeometry> {
     let x = &facts.input(0)?.shape;
     let y = facts.outputs.first().and_then(Option::as_ref).ok_or_else(|| facts.invalid("no output"))?;
     let kind = match facts.node.op_type.as_str() {
-        "AveragePool" => {
+        "AveragePool" | "LpPool" | "MaxPool" => {
             let kernel = facts.node.ints("kernel_shape")?.ok_or_else(|| facts.invalid("no kernel_shape"))?;
             let kernel: Vec<usize> = kernel.iter().map(|&k| k.max(1) as usize).collect();
             let ceil = facts.node.int("ceil_mode", 0)? != 0;
             let window = WindowShape::from_node(facts, &x[2..], &kernel, ceil)?;
             Kind::Pool { input: x.clone(), window, include_pad: facts.node.int("count_include_pad", 0)? != 0 }
         }
-        "GlobalAveragePool" => reduce(x, &(2..x.len()).collect::<Vec<_>>()),
+        "GlobalAveragePool" | "GlobalLpPool" | "GlobalMaxPool" => reduce(x, &(2..x.len()).collect::<Vec<_>>()),
+        "ArgMax" | "ArgMin" => reduce(x, &[axis::normalize(facts, facts.node.int("axis", 0)?, x.len())?]),
         _ => {
             let axes = match (facts.optional(1), facts.node.ints("axes")?) {
                 (Some(_), _) => facts.constant(1)?.to_i64()?,
@@ -153,6 +154,7 @@ impl PoolGeometry {
     }
 }
 
+/// Pools and reductions on codes.
 pub struct Window;
 
 impl IntegerOp for Window {
@@ -388,7 +390,12 @@ impl Kernel for WindowKernel {
         Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let x = input(inputs, 0)?;
         let mut codes = Codes::new(x)?;
         let mut index = index;
@@ -408,7 +415,7 @@ impl Kernel for WindowKernel {
         }
         Ok(Explanation {
             operands: vec![("acc".into(), sum.to_string()), ("n".into(), count.to_string())],
-            trace: Some(self.compiled.trace(index % self.compiled.channels(), &values)?),
+            trace: self.compiled.trace(index % self.compiled.channels(), &values)?,
             ..Explanation::default()
         })
     }

@@ -461,7 +461,7 @@ fn float_action(op: Op) -> Option<Action> {
 }
 
 fn cells(node: &Node) -> impl Iterator<Item = Option<&Datum>> {
-    node.frozen.iter().flatten().map(|cell| cell.as_ref().ok())
+    node.frozen.iter().flat_map(|cells| cells.iter()).map(|cell| cell.as_ref().ok())
 }
 
 fn int(value: Value) -> i128 {

@@ -192,11 +192,12 @@ fn supergroups(source: &Source<'_>, map: &Object, out: &mut Imported) -> Result<
     out.placement.supergroups = Some(groups.iter().map(chain).collect::<Result<_>>()?);
     let mut patterns = Vec::new();
     for name in source.array(&[], map, "supergroup_pass_list")?.unwrap_or_default() {
-        let known = ["LayerNormalization", "RMSNormalization", "MatmulAdd"];
+        let known = ["LayerNormalization", "RMSNormalization", "MatmulAdd", "MaskedSoftmax"];
         patterns.push(match name.as_str() {
             Some("LayerNormalization") => Pattern::LayerNormalization,
             Some("RMSNormalization") => Pattern::RmsNormalization,
             Some("MatmulAdd") => Pattern::MatmulAdd,
+            Some("MaskedSoftmax") => Pattern::MaskedSoftmax,
             Some(other) => {
                 out.findings.push(Finding {
                     place: "supergroup_pass_list".into(),

@@ -214,7 +214,7 @@ fn an_imported_file_replaces_the_placement_of_the_target_that_it_extends() {
 
 #[test]
 fn every_section_is_read() {
-    let mut config = config(None, &[], &["MaskedSoftmax"], json!({}));
+    let mut config = config(None, &[], &["FancySoftmax"], json!({}));
     let kernel =
         json!({ "activation": { "bitwidth": 16, "dtype": "int" }, "param": { "bitwidth": 8, "dtype": "int" } });
     config["defaults"]["supported_kernels"] = json!([kernel]);

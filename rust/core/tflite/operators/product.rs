@@ -86,8 +86,9 @@ impl Operands {
                     if scale.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis: 0 } };
                 let zero_point = vec![0; scale.len()];
                 let grid = Encoding { scale, zero_point, bitwidth: 32, signed: true, granularity, ..w.clone() };
-                let name = tensor.name.clone();
+                // Read by convolutions of other scales, the integers stand for other reals.
                 let values = tensor.values()?;
+                let name = b.name_of(bias);
                 b.add_constant(name, values, Some(grid)).map(Some)
             }
             _ => b.constant(bias, 0, &[]).map(Some),

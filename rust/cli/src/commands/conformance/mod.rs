@@ -1,5 +1,6 @@
 //! `nputwin conformance`: golden vectors of other implementations on every runtime, or on somebody's own implementation.
 
+mod batch;
 mod junit;
 mod sut;
 mod text;
@@ -28,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Only this runtime (reference, tile, scalar, avx2, …, 2_threads, 7_threads); may be repeated
-    #[arg(long, value_name = "NAME", conflicts_with = "sut")]
+    #[arg(long, value_name = "NAME", conflicts_with = "implementation")]
     runtime: Vec<String>,
     /// Cases that run at the same time; 0 for as many as the machine has threads
     #[arg(long, short = 'j', default_value_t = 0, value_name = "N")]
@@ -45,7 +46,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
     let implementation = args.sut.runner()?;
     let runtimes = Runtime::named(&args.runtime)?;
     let runners: Vec<&dyn Runner> = match &implementation {
-        Some(implementation) => vec![implementation],
+        Some(implementation) => vec![&**implementation],
         None => runtimes.iter().map(|r| r as &dyn Runner).collect(),
     };
     let target = args.sut.against_spec.as_ref().or(args.target.as_ref());

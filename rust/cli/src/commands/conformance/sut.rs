@@ -1,5 +1,6 @@
 //! Somebody else's implementation: a command that reads and writes npy files.
 
+use super::batch::Batch;
 use crate::files;
 use nputwin::conformance::{Operand, Prepared, Runner};
 use nputwin::tensor::Tensor;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Format of `case.json`.
 const FORMAT: &str = "nputwin-sut/1";
 /// Where the command writes its result.
-const OUTPUT: &str = "out.npy";
+pub const OUTPUT: &str = "out.npy";
 /// How often a running command is looked after.
 const POLL: Duration = Duration::from_millis(2);
 /// Bytes of the command's stderr that a report shows.
@@ -25,23 +26,28 @@ const SHOWN: usize = 2000;
 pub struct SutArgs {
     /// Run this command instead of our runtimes. It gets a folder with case.json and an npy file per input, as `{dir}` or
     /// as its last argument, and writes out.npy there
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", group = "implementation")]
     pub sut: Option<String>,
+    /// The same with one process for all cases. Per case it reads a line from its standard input, {"id": …, "dir": the
+    /// case's folder, "output": where to write out.npy}, and answers with a line on its standard output: {"id": …}, or
+    /// {"id": …, "error": "what went wrong"}. Its input ends after the last case
+    #[arg(long, value_name = "COMMAND", group = "implementation")]
+    pub sut_batch: Option<String>,
     /// Compare with what this target computes, not with the vectors' outputs
-    #[arg(long, value_name = "TARGET", requires = "sut", conflicts_with = "target")]
+    #[arg(long, value_name = "TARGET", requires = "implementation", conflicts_with = "target")]
     pub against_spec: Option<String>,
     /// Seconds that the command may take per case
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, requires = "sut")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, requires = "implementation")]
     timeout: f64,
     /// Keep the cases' folders below this one
-    #[arg(long, value_name = "FOLDER", requires = "sut")]
+    #[arg(long, value_name = "FOLDER", requires = "implementation")]
     keep: Option<PathBuf>,
 }
 
 impl SutArgs {
     /// The implementation, where one is given.
-    pub fn runner(&self) -> Result<Option<Implementation>> {
-        let Some(command) = &self.sut else { return Ok(None) };
+    pub fn runner(&self) -> Result<Option<Box<dyn Runner>>> {
+        let Some(command) = self.sut.as_ref().or(self.sut_batch.as_ref()) else { return Ok(None) };
         let timeout = Duration::try_from_secs_f64(self.timeout).ok().filter(|t| !t.is_zero());
         let timeout = timeout.ok_or_else(|| Error::invalid("sut_timeout", format!("--timeout {}", self.timeout)))?;
         let words = words(command)?;
@@ -56,21 +62,54 @@ impl SutArgs {
         files::create_folder(&root)?;
         // Absolute: the command runs in the case's folder.
         let root = root.canonicalize().map_err(|e| Error::io(root.display(), &e))?;
-        Ok(Some(Implementation { words, timeout, root, is_kept, started: AtomicU64::new(0) }))
+        let folders = Folders { root, is_kept, started: AtomicU64::new(0) };
+        Ok(Some(match self.sut_batch {
+            Some(_) => Box::new(Batch::new(words, timeout, folders)),
+            None => Box::new(Implementation { words, timeout, folders }),
+        }))
     }
 }
 
-/// A command that computes cases.
+/// Where the cases' folders are.
 #[derive(Debug)]
-pub struct Implementation {
-    words: Vec<String>,
-    timeout: Duration,
-    root: PathBuf,
+pub struct Folders {
+    /// The folder of all.
+    pub root: PathBuf,
     is_kept: bool,
     started: AtomicU64,
 }
 
-impl Drop for Implementation {
+impl Folders {
+    /// Calls `compute` with the folder of a case, and reads what it left there.
+    pub fn with(&self, case: &Prepared<'_>, compute: impl FnOnce(&Path) -> Result<()>) -> Result<Tensor> {
+        // Two ids may have the same name as files.
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let dir = self.root.join(format!("{number:05}_{}", files::file_stem(&case.case.id)));
+        files::create_folder(&dir)?;
+        let result = write_case(&dir, case).and_then(|()| {
+            let output = dir.join(OUTPUT);
+            if output.exists() {
+                std::fs::remove_file(&output).map_err(|e| Error::io(output.display(), &e))?;
+            }
+            compute(&dir)?;
+            arrays::decode_npy(&arrays::read_file(&output)?, &output.display().to_string())
+        });
+        if !self.is_kept {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+        result
+    }
+}
+
+/// A command that computes one case.
+#[derive(Debug)]
+struct Implementation {
+    words: Vec<String>,
+    timeout: Duration,
+    folders: Folders,
+}
+
+impl Drop for Folders {
     fn drop(&mut self) {
         if !self.is_kept {
             // What cannot be removed stays in the folder for temporary files.
@@ -89,25 +128,12 @@ impl Runner for Implementation {
     }
 
     fn run(&self, case: &Prepared<'_>) -> Result<Tensor> {
-        // Two ids may have the same name as files.
-        let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let dir = self.root.join(format!("{number:05}_{}", files::file_stem(&case.case.id)));
-        files::create_folder(&dir)?;
-        let result = self.run_in(&dir, case);
-        if !self.is_kept {
-            let _ = std::fs::remove_dir_all(&dir);
-        }
-        result
+        self.folders.with(case, |dir| self.run_in(dir))
     }
 }
 
 impl Implementation {
-    fn run_in(&self, dir: &Path, case: &Prepared<'_>) -> Result<Tensor> {
-        write_case(dir, case)?;
-        let output = dir.join(OUTPUT);
-        if output.exists() {
-            std::fs::remove_file(&output).map_err(|e| Error::io(output.display(), &e))?;
-        }
+    fn run_in(&self, dir: &Path) -> Result<()> {
         let (stdout, stderr) = (dir.join("stdout.txt"), dir.join("stderr.txt"));
         let create = |path: &Path| File::create(path).map_err(|e| Error::io(path.display(), &e));
         let mut command = self.command(dir);
@@ -118,14 +144,10 @@ impl Implementation {
             return Err(Error::invalid("sut_timeout", text).help("--timeout gives it more time"));
         };
         if !status.success() {
-            let said = tail(&stderr);
+            let said = tail(&stderr, 0);
             return Err(Error::invalid("sut_status", format!("the command ended with {status}{said}")));
         }
-        if !output.is_file() {
-            let said = tail(&stderr);
-            return Err(Error::invalid("sut_output", format!("the command wrote no {OUTPUT}{said}")));
-        }
-        arrays::decode_npy(&arrays::read_file(&output)?, &output.display().to_string())
+        require_output(dir, &stderr, 0)
     }
 
     fn command(&self, dir: &Path) -> Command {
@@ -134,14 +156,42 @@ impl Implementation {
         if !self.words.iter().any(|w| w.contains("{dir}")) {
             arguments.push(folder);
         }
-        let mut command = Command::new(&self.words[0]);
-        command.args(arguments);
-        #[cfg(unix)]
-        {
-            // A group of its own, so that what it starts ends with it.
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command(&self.words[0], &arguments)
+    }
+}
+
+/// A program that is started in a group of its own, so that what it starts ends with it.
+pub fn command(program: &str, arguments: &[String]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command
+}
+
+/// Ends a child and what it started.
+pub fn stop(child: &mut Child) -> std::io::Result<ExitStatus> {
+    if let Some(status) = child.try_wait()? {
+        return Ok(status);
+    }
+    #[cfg(unix)]
+    {
+        let group = format!("-{}", child.id());
+        // The child itself is killed below, whatever becomes of its own children.
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    }
+    child.kill()?;
+    child.wait()
+}
+
+/// Fails where the command left no result, with what it said behind byte `from` of its stderr.
+pub fn require_output(dir: &Path, stderr: &Path, from: u64) -> Result<()> {
+    match dir.join(OUTPUT).is_file() {
+        true => Ok(()),
+        false => {
+            let said = tail(stderr, from);
+            Err(Error::invalid("sut_output", format!("the command wrote no {OUTPUT}{said}")))
         }
-        command
     }
 }
 
@@ -154,14 +204,7 @@ fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
             return Ok(Some(status));
         }
         if started.elapsed() >= timeout {
-            #[cfg(unix)]
-            {
-                let group = format!("-{}", child.id());
-                // The child itself is killed below, whatever becomes of its own children.
-                let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
-            }
-            child.kill().map_err(io)?;
-            child.wait().map_err(io)?;
+            stop(&mut child).map_err(io)?;
             return Ok(None);
         }
         std::thread::sleep(POLL);
@@ -190,6 +233,7 @@ fn write_case(dir: &Path, case: &Prepared<'_>) -> Result<()> {
         "format": FORMAT,
         "id": c.id,
         "op": c.op,
+        "domain": c.domain,
         "attributes": c.attributes,
         "inputs": inputs,
         "outputs": [named(c.output()?, OUTPUT.into())],
@@ -202,9 +246,10 @@ fn write_case(dir: &Path, case: &Prepared<'_>) -> Result<()> {
     files::write_bytes(&dir.join("case.json"), format!("{document:#}\n").as_bytes())
 }
 
-/// The last lines of what the command said.
-fn tail(path: &Path) -> String {
+/// The last lines of what the command said behind byte `from` of a file.
+pub fn tail(path: &Path, from: u64) -> String {
     let bytes = std::fs::read(path).unwrap_or_default();
+    let bytes = bytes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(SHOWN)..]);
     match text.trim() {
         "" => String::new(),

@@ -31,6 +31,7 @@ pub fn placement_lines(placement: &Placement) -> Vec<String> {
                 Pattern::MatmulAdd => "MatMul + Add of constants",
                 Pattern::LayerNormalization => "layer normalization in parts",
                 Pattern::RmsNormalization => "RMS normalization in parts",
+                Pattern::MaskedSoftmax => "Softmax of masked scores",
             })
             .collect();
         lines.push(format!("one operator: {}", words.join(", ")));
@@ -40,6 +41,9 @@ pub fn placement_lines(placement: &Placement) -> Vec<String> {
     }
     if let Some(ops) = &placement.grid_preserving {
         lines.push(format!("output in the encoding of the input: {}", ops.join(", ")));
+    }
+    if let Some(ops) = &placement.grid_scaling {
+        lines.push(format!("codes of the input, times a positive constant scalar: {}", ops.join(", ")));
     }
     let missing = match placement.missing_encoding() {
         MissingEncoding::Float => "its producer and consumers run in float",

@@ -7,9 +7,10 @@
 use super::super::lanes::compute_codes;
 use super::super::window::{PoolGeometry, geometry};
 use super::Context;
+use super::record::{Record, Trail};
 use crate::error::Result;
 use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::tensor::{DType, Tensor};
 
 struct AveragePool {
@@ -32,21 +33,46 @@ pub(super) fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Box<dy
     }))
 }
 
+impl AveragePool {
+    fn real(&self, code: i64) -> f32 {
+        self.x.0 * (code - self.x.1) as i32 as f32
+    }
+
+    /// The code of output `index`; `real(i)` is element `i` of the input.
+    fn element<R: Record>(&self, index: usize, real: impl Fn(usize) -> f32, record: &mut R) -> i64 {
+        let mut sum = 0f32;
+        let count = self.geometry.for_each_tap(index, |tap| sum += real(tap));
+        let mean = sum / count as f32;
+        let scaled = mean / self.y.0 + self.y.1 as f32;
+        record.note("sum of the reals, in float32 from first to last", sum);
+        record.note("taps", count);
+        record.note("mean, in float32", mean);
+        record.note("divided by the output's scale, plus its zero point, in float32", scaled);
+        (scaled.round_ties_even() as i64).clamp(self.bounds.0, self.bounds.1)
+    }
+}
+
 impl Kernel for AveragePool {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let reals: Vec<f32> = x.to_i64()?.iter().map(|&q| self.x.0 * (q - self.x.1) as i32 as f32).collect();
-        let (scale, zero_point) = (self.y.0, self.y.1 as f32);
+        let reals: Vec<f32> = x.to_i64()?.iter().map(|&q| self.real(q)).collect();
         let data = compute_codes(context, self.dtype, self.geometry.outputs(), |start, out| {
             for (i, code) in out.iter_mut().enumerate() {
-                let mut sum = 0f32;
-                let count = self.geometry.for_each_tap(start + i, |tap| sum += reals[tap]);
-                let mean = sum / count as f32;
-                let rounded = (mean / scale + zero_point).round_ties_even() as i64;
-                *code = rounded.clamp(self.bounds.0, self.bounds.1) as i32;
+                *code = self.element(start + i, |tap| reals[tap], &mut ()) as i32;
             }
             Ok(())
         })?;
         Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
+    }
+
+    fn explain(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        let codes = input(inputs, 0)?.to_i64()?;
+        let mut taps = Vec::new();
+        self.geometry.for_each_tap(place.index, |tap| taps.push(tap));
+        let mut trail = Trail::default();
+        trail.list("codes of the window", taps.iter().map(|&tap| codes[tap]));
+        trail.list("their reals, in float32", taps.iter().map(|&tap| self.real(codes[tap])));
+        let code = self.element(place.index, |tap| self.real(codes[tap]), &mut trail);
+        Ok(Explanation { trace: trail.trace.end(code), ..Explanation::default() })
     }
 }

@@ -9,19 +9,16 @@
 //! include/nn_integral_buffer.h, asm_src/avgpool_d32.S}.
 
 use super::Context;
-use super::rows::narrow;
+use super::planes::{PlaneFunction, PlaneKernel};
+use super::record::Record;
 use crate::error::Result;
-use crate::ops::closure::input;
 use crate::ops::window::Window;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
-use rayon::prelude::*;
+use crate::ops::{Facts, Kernel};
 
 /// One axis of the pool, after what has no effect was removed.
 #[derive(Debug, Clone)]
 struct Axis {
     input: usize,
-    output: usize,
     kernel: usize,
     stride: usize,
     before: usize,
@@ -46,8 +43,6 @@ enum Form {
 struct AveragePool {
     form: Form,
     axes: [Axis; 2],
-    shape: Vec<usize>,
-    plane: usize,
     /// Columns of the input's rows.
     width: usize,
 }
@@ -66,7 +61,7 @@ fn reciprocal(n: usize) -> i64 {
 
 impl Axis {
     fn new(input: usize, output: usize, kernel: usize, stride: usize, before: usize, after: usize) -> Axis {
-        let mut axis = Axis { input, output, kernel, stride, before, after, beyond: 0, factors: Vec::new() };
+        let mut axis = Axis { input, kernel, stride, before, after, beyond: 0, factors: Vec::new() };
         if output == 1 {
             let used = if after == 0 && stride > 1 { input.min(kernel) } else { input };
             return Axis { input: used, kernel: used, stride: 1, before: 0, after: 0, ..axis };
@@ -161,7 +156,8 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
         Form::Table { mantissa: (((16384i64 << shift) / area as i64) + 1) >> 1, shift }
     };
     let (plane, width) = (shape[2] * shape[3], shape[3]);
-    Ok(Box::new(AveragePool { form, axes: [rows, columns], shape: out, plane, width }))
+    let function = AveragePool { form, axes: [rows, columns], width };
+    Ok(Box::new(PlaneKernel { plane, shape: out, bits: 8, signed: false, function }))
 }
 
 fn round_up(v: i64, shift: u32) -> i64 {
@@ -169,56 +165,6 @@ fn round_up(v: i64, shift: u32) -> i64 {
 }
 
 impl AveragePool {
-    fn channel(&self, codes: &[i64]) -> Vec<i64> {
-        let [rows, columns] = &self.axes;
-        let at = |r: usize, c: usize| codes[r * self.width + c];
-        let mut out = Vec::with_capacity(rows.output * columns.output);
-        if let Form::Table { mantissa, shift } = self.form {
-            let table = self.table(codes);
-            let line = columns.before + columns.input + 1 + columns.after;
-            for r in 0..rows.output {
-                for c in 0..columns.output {
-                    let (top, left) = (r * rows.stride * line, c * columns.stride);
-                    let bottom = top + rows.kernel * line;
-                    let right = left + columns.kernel;
-                    let sum = table[bottom + right] - table[top + right] - (table[bottom + left] - table[top + left]);
-                    let sum = round_up(sum, shift).clamp(-32768, 32767);
-                    let mean = round_up(sum * mantissa, 15).clamp(-32768, 32767);
-                    out.push(round_up(mean, 6).clamp(0, 255));
-                }
-            }
-            return out;
-        }
-        let quarter = matches!(self.form, Form::Quarter);
-        // A line beyond the edge: the outermost one, or its mean with the one next to it.
-        let outside = |before: bool, size: usize, line: &dyn Fn(usize) -> i64| match (quarter, before) {
-            (true, true) => line(0),
-            (true, false) => line(size - 1),
-            (false, true) => (line(0) + line(1) + 1) >> 1,
-            (false, false) => (line(size - 1) + line(size - 2) + 1) >> 1,
-        };
-        let extended = |position: i64, size: usize, line: &dyn Fn(usize) -> i64| match usize::try_from(position) {
-            Err(_) => outside(true, size, line),
-            Ok(p) if p >= size => outside(false, size, line),
-            Ok(p) => line(p),
-        };
-        for r in 0..rows.output {
-            for c in 0..columns.output {
-                let mut sum = 0;
-                for i in 0..rows.kernel {
-                    for j in 0..columns.kernel {
-                        let y = (r * rows.stride + i) as i64 - rows.before as i64;
-                        let x = (c * columns.stride + j) as i64 - columns.before as i64;
-                        let column = |c: usize| extended(y, rows.input, &|r| at(r, c));
-                        sum += extended(x, columns.input, &column);
-                    }
-                }
-                out.push(if quarter { round_up(sum, 2) } else { round_up(sum * 3641, 15) });
-            }
-        }
-        out
-    }
-
     /// The summed-area table with its continuation, row by row.
     fn table(&self, codes: &[i64]) -> Vec<i64> {
         let [rows, columns] = &self.axes;
@@ -244,11 +190,63 @@ impl AveragePool {
     }
 }
 
-impl Kernel for AveragePool {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let codes = input(inputs, 0)?.to_i64()?;
-        let planes: Vec<Vec<i64>> =
-            context.pool.install(|| codes.par_chunks(self.plane).map(|plane| self.channel(plane)).collect());
-        Ok(vec![Tensor::new(self.shape.clone(), narrow(&planes.concat(), 8, false))?])
+impl PlaneFunction for AveragePool {
+    /// The summed-area table; empty where none is needed.
+    type Ready = Vec<i64>;
+
+    fn ready(&self, plane: &[i64]) -> Vec<i64> {
+        match self.form {
+            Form::Table { .. } => self.table(plane),
+            _ => Vec::new(),
+        }
+    }
+
+    fn pixel<R: Record>(&self, plane: &[i64], table: &Vec<i64>, [r, c]: [usize; 2], record: &mut R) -> i64 {
+        let [rows, columns] = &self.axes;
+        if let Form::Table { mantissa, shift } = self.form {
+            let line = columns.before + columns.input + 1 + columns.after;
+            let (top, left) = (r * rows.stride * line, c * columns.stride);
+            let (bottom, right) = (top + rows.kernel * line, left + columns.kernel);
+            let corners = [table[bottom + right], table[top + right], table[bottom + left], table[top + left]];
+            let sum = corners[0] - corners[1] - (corners[2] - corners[3]);
+            let short = round_up(sum, shift).clamp(-32768, 32767);
+            let mean = round_up(short * mantissa, 15).clamp(-32768, 32767);
+            record.list("table: bottom right, top right, bottom left, top left", corners);
+            record.note("sum of the window, times 256", sum);
+            record.note("its right shift", shift);
+            record.note("shifted sum, in 16 bits", short);
+            record.note("reciprocal of the window's size, in units of 2^-15", mantissa);
+            record.note("mean, with 6 fraction bits", mean);
+            return round_up(mean, 6).clamp(0, 255);
+        }
+        let at = |r: usize, c: usize| plane[r * self.width + c];
+        let quarter = matches!(self.form, Form::Quarter);
+        // A line beyond the edge: the outermost one, or its mean with the one next to it.
+        let outside = |before: bool, size: usize, line: &dyn Fn(usize) -> i64| match (quarter, before) {
+            (true, true) => line(0),
+            (true, false) => line(size - 1),
+            (false, true) => (line(0) + line(1) + 1) >> 1,
+            (false, false) => (line(size - 1) + line(size - 2) + 1) >> 1,
+        };
+        let extended = |position: i64, size: usize, line: &dyn Fn(usize) -> i64| match usize::try_from(position) {
+            Err(_) => outside(true, size, line),
+            Ok(p) if p >= size => outside(false, size, line),
+            Ok(p) => line(p),
+        };
+        let code = |i: usize, j: usize| {
+            let y = (r * rows.stride + i) as i64 - rows.before as i64;
+            let x = (c * columns.stride + j) as i64 - columns.before as i64;
+            let column = |c: usize| extended(y, rows.input, &|r| at(r, c));
+            extended(x, columns.input, &column)
+        };
+        let window = (0..rows.kernel).flat_map(|i| (0..columns.kernel).map(move |j| (i, j)));
+        let sum: i64 = window.clone().map(|(i, j)| code(i, j)).sum();
+        record.list("codes of the window, padding included", window.map(|(i, j)| code(i, j)));
+        record.note("sum of the window", sum);
+        if quarter {
+            return round_up(sum, 2);
+        }
+        record.note("times a ninth, in units of 2^-15", sum * 3641);
+        round_up(sum * 3641, 15)
     }
 }

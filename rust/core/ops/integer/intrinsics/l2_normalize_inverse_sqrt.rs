@@ -6,14 +6,12 @@
 
 use super::Context;
 use super::fixed_point::{inverse_sqrt, scale, scale_once};
-use super::rows::{Rows, narrow};
+use super::record::Record;
+use super::rows::{RowFunction, RowKernel, Rows};
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext, axis};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel, axis};
 
 struct Normalize {
-    rows: Rows,
     zero_point: i64,
     scale: fn(i32, (i32, i32)) -> i32,
 }
@@ -37,18 +35,27 @@ fn prepare(facts: &Facts<'_>, scale: fn(i32, (i32, i32)) -> i32) -> Result<Box<d
     }
     let shape = &facts.input(0)?.shape;
     let at = axis::normalize(facts, facts.node.int("axis", -1)?, shape.len())?;
-    Ok(Box::new(Normalize { rows: Rows::along(shape, at), zero_point: x.zero_point[0], scale }))
+    let function = Normalize { zero_point: x.zero_point[0], scale };
+    Ok(Box::new(RowKernel { rows: Rows::along(shape, at), bits: 8, signed: true, function }))
 }
 
-impl Kernel for Normalize {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = input(inputs, 0)?;
-        let out = self.rows.map(context, &x.to_i64()?, |row| {
-            let centred: Vec<i32> = row.iter().map(|&c| (c - self.zero_point) as i32).collect();
-            let squares = centred.iter().fold(0i32, |sum, &c| sum.wrapping_add(c.wrapping_mul(c)));
-            let (m, shift) = inverse_sqrt(squares);
-            centred.iter().map(|&c| i64::from((self.scale)(c, (m, 7 - shift)).clamp(-128, 127))).collect()
-        });
-        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, true))?])
+impl RowFunction for Normalize {
+    fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64> {
+        let centred: Vec<i32> = codes.iter().map(|&c| (c - self.zero_point) as i32).collect();
+        let squares = centred.iter().fold(0i32, |sum, &c| sum.wrapping_add(c.wrapping_mul(c)));
+        let (m, shift) = inverse_sqrt(squares);
+        record.list("centred codes of the row", &centred);
+        record.note("sum of the squares", squares);
+        record.note("inverse square root: mantissa in units of 2^-31 and right shift", format_args!("{m}, {shift}"));
+        let mut out = Vec::with_capacity(codes.len());
+        for (i, &c) in centred.iter().enumerate() {
+            let product = (self.scale)(c, (m, 7 - shift));
+            if record.follows(i) {
+                record.note("its centred code", c);
+                record.note("its quotient, in units of 1/128", product);
+            }
+            out.push(i64::from(product.clamp(-128, 127)));
+        }
+        out
     }
 }

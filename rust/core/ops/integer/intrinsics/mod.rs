@@ -7,6 +7,8 @@ mod average_pool_f32;
 mod average_pool_window_sums;
 mod fixed_point;
 mod l2_normalize_inverse_sqrt;
+mod planes;
+mod record;
 mod resize_bilinear;
 mod resize_bilinear_f32;
 mod resize_bilinear_q7;
@@ -19,7 +21,8 @@ mod softmax_table_513;
 use super::{Argument, Context, Layout, Prepared};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::ops::{Facts, Kernel};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
+use crate::tensor::Tensor;
 
 type Prepare = fn(&Facts<'_>, &Context<'_>) -> Result<Box<dyn Kernel>>;
 
@@ -60,11 +63,37 @@ pub fn prepare(name: &str, facts: &Facts<'_>, context: &Context<'_>) -> Result<P
     if context.clamp.is_some() && name != "average_pool_f32" {
         return Err(facts.unsupported(format!("a fused activation behind the intrinsic '{name}'")));
     }
+    let encodings = unary_encodings(facts).map(|(x, y)| [("x", x.clone()), ("y", y.clone())]).ok();
     Ok(Prepared {
-        kernel: prepare(facts, context)?,
+        kernel: Box::new(Named { name: name.to_string(), encodings, kernel: prepare(facts, context)? }),
         arguments: vec![Argument { input: 0, layout: Layout::RowMajor }],
         layout: Layout::RowMajor,
     })
+}
+
+/// An intrinsic that says its name and encodings before it explains an element.
+struct Named {
+    name: String,
+    encodings: Option<[(&'static str, Encoding); 2]>,
+    kernel: Box<dyn Kernel>,
+}
+
+impl Kernel for Named {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        self.kernel.run(context, inputs)
+    }
+
+    fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        let mut named = Explanation::default();
+        named.add("intrinsic", &self.name);
+        for (role, encoding) in self.encodings.iter().flatten() {
+            named.add(format!("{role}.scale"), encoding.scale[0]);
+            named.add(format!("{role}.zp"), encoding.zero_point[0]);
+        }
+        let explanation = self.kernel.explain(context, inputs, place)?;
+        named.operands.extend(explanation.operands);
+        Ok(Explanation { operands: named.operands, ..explanation })
+    }
 }
 
 /// Per-tensor encodings of input 0 and output 0.

@@ -10,13 +10,12 @@
 //!   Source: google/XNNPACK@75db3c09 src/indirection.c, src/s8-ibilinear/scalar.c.in.
 
 use super::Context;
-use super::rows::narrow;
+use super::planes::{PlaneFunction, PlaneKernel};
+use super::record::Record;
 use crate::error::Result;
 use crate::num::{Rounding, shr_round};
-use crate::ops::closure::input;
 use crate::ops::resize::Resize as ResizeOp;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 /// Two source positions and the weight of the second, in units of the last fraction bit.
 type Tap = (usize, usize, i64);
@@ -27,6 +26,14 @@ pub(super) enum Alignment {
     Asymmetric,
     Corners,
     HalfPixel,
+}
+
+impl Geometry {
+    /// The kernel of a function of images that have this geometry.
+    pub fn kernel<F: PlaneFunction>(self, function: F) -> PlaneKernel<F> {
+        let Geometry { input: [height, width], shape, bits, signed, .. } = self;
+        PlaneKernel { plane: height * width, shape, bits, signed, function }
+    }
 }
 
 /// The taps of one axis, from the sizes of input and output.
@@ -51,7 +58,7 @@ struct Resize {
     columns: Vec<Tap>,
     fraction_bits: u32,
     rounding: Rounding,
-    geometry: Geometry,
+    width: usize,
 }
 
 fn taps_q10(input: usize, output: usize, alignment: Alignment) -> Vec<Tap> {
@@ -97,10 +104,15 @@ pub(super) fn prepare_q11(facts: &Facts<'_>, _context: &Context<'_>) -> Result<B
     prepare(facts, taps_q11, 11, Rounding::HalfUp)
 }
 
-/// Fails for scales that are not the ratios of the sizes, from which alone these kernels take positions.
+/// Fails for scales that are not the ratios of the sizes, from which alone these kernels take positions, and for filters that
+/// widen.
 pub(super) fn require_sizes(facts: &Facts<'_>) -> Result<()> {
     let op = if facts.node.op_type == "Upsample" { ResizeOp::Upsample } else { ResizeOp::Resize };
-    match op.plan(facts)?.follows_sizes() {
+    let plan = op.plan(facts)?;
+    if plan.axes.iter().flatten().any(|axis| axis.antialias && axis.scale < 1.0) {
+        return Err(facts.unsupported("antialias"));
+    }
+    match plan.follows_sizes() {
         true => Ok(()),
         false => Err(facts.unsupported("scales other than the ratios of the sizes")),
     }
@@ -133,32 +145,35 @@ pub(super) fn geometry(facts: &Facts<'_>) -> Result<Geometry> {
 
 fn prepare(facts: &Facts<'_>, taps: Taps, fraction_bits: u32, rounding: Rounding) -> Result<Box<dyn Kernel>> {
     let geometry = geometry(facts)?;
-    Ok(Box::new(Resize {
+    let function = Resize {
         rows: taps(geometry.input[0], geometry.shape[2], geometry.alignment),
         columns: taps(geometry.input[1], geometry.shape[3], geometry.alignment),
         fraction_bits,
         rounding,
-        geometry,
-    }))
+        width: geometry.input[1],
+    };
+    Ok(Box::new(geometry.kernel(function)))
 }
 
-impl Kernel for Resize {
-    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let codes = input(inputs, 0)?.to_i64()?;
-        let [height, width] = self.geometry.input;
+impl PlaneFunction for Resize {
+    type Ready = ();
+
+    fn ready(&self, _plane: &[i64]) {}
+
+    fn pixel<R: Record>(&self, plane: &[i64], _ready: &(), [r, c]: [usize; 2], record: &mut R) -> i64 {
+        let ((top, bottom, fy), (left, right, fx)) = (self.rows[r], self.columns[c]);
         let one = 1 << self.fraction_bits;
-        let mut out = Vec::with_capacity(self.geometry.shape.iter().product());
-        for plane in codes.chunks_exact((height * width).max(1)) {
-            for &(top, bottom, fy) in &self.rows {
-                for &(left, right, fx) in &self.columns {
-                    let at = |r: usize, c: usize| plane[r * width + c];
-                    let upper = at(top, left) * (one - fx) + at(top, right) * fx;
-                    let lower = at(bottom, left) * (one - fx) + at(bottom, right) * fx;
-                    let sum = upper * (one - fy) + lower * fy;
-                    out.push(shr_round(sum.into(), 2 * self.fraction_bits, self.rounding) as i64);
-                }
-            }
-        }
-        Ok(vec![Tensor::new(self.geometry.shape.clone(), narrow(&out, self.geometry.bits, self.geometry.signed))?])
+        let at = |r: usize, c: usize| plane[r * self.width + c];
+        let [a, b, c, d] = [at(top, left), at(top, right), at(bottom, left), at(bottom, right)];
+        let (upper, lower) = (a * (one - fx) + b * fx, c * (one - fx) + d * fx);
+        let sum = upper * (one - fy) + lower * fy;
+        record.note("rows and weight of the second", format_args!("{top}, {bottom}, {fy} of {one}"));
+        record.note("columns and weight of the second", format_args!("{left}, {right}, {fx} of {one}"));
+        record.list("the four codes", [a, b, c, d]);
+        record.note("sum of the upper row", upper);
+        record.note("sum of the lower row", lower);
+        record.note("weighted sum", sum);
+        record.note("right shift, and rounding", format_args!("{}, {}", 2 * self.fraction_bits, self.rounding.name()));
+        shr_round(sum.into(), 2 * self.fraction_bits, self.rounding) as i64
     }
 }

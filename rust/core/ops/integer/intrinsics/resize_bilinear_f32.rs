@@ -9,12 +9,11 @@
 //! Source: google-ai-edge/LiteRT@f6745779 tflite/kernels/internal/{reference, optimized}/resize_bilinear.h.
 
 use super::Context;
-use super::resize_bilinear::{Alignment, Geometry, geometry};
-use super::rows::narrow;
+use super::planes::PlaneFunction;
+use super::record::Record;
+use super::resize_bilinear::{Alignment, geometry};
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 /// Two source positions and the weight of the second.
 type Tap = (usize, usize, f32);
@@ -23,7 +22,7 @@ struct Resize {
     rows: Vec<Tap>,
     columns: Vec<Tap>,
     weighted: bool,
-    geometry: Geometry,
+    width: usize,
 }
 
 fn taps(input: usize, output: usize, alignment: Alignment) -> Vec<Tap> {
@@ -59,33 +58,34 @@ fn prepare(facts: &Facts<'_>, weighted: bool) -> Result<Box<dyn Kernel>> {
     if weighted && eightfold && shape[1] % 8 == 0 {
         return Err(facts.unsupported("eightfold enlargement of a multiple of eight channels"));
     }
-    Ok(Box::new(Resize {
+    let function = Resize {
         rows: taps(input[0], shape[2], geometry.alignment),
         columns: taps(input[1], shape[3], geometry.alignment),
         weighted,
-        geometry,
-    }))
+        width: input[1],
+    };
+    Ok(Box::new(geometry.kernel(function)))
 }
 
-impl Kernel for Resize {
-    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let codes = input(inputs, 0)?.to_i64()?;
-        let [height, width] = self.geometry.input;
-        let mut out = Vec::with_capacity(self.geometry.shape.iter().product());
-        for plane in codes.chunks_exact((height * width).max(1)) {
-            for &(top, bottom, fy) in &self.rows {
-                for &(left, right, fx) in &self.columns {
-                    let at = |r: usize, c: usize| plane[r * width + c] as f32;
-                    let (gy, gx) = (1.0 - fy, 1.0 - fx);
-                    let [a, b, c, d] = [at(top, left), at(top, right), at(bottom, left), at(bottom, right)];
-                    let sum = match self.weighted {
-                        false => a * gy * gx + c * fy * gx + b * gy * fx + d * fy * fx,
-                        true => a * (gy * gx) + b * (gy * fx) + c * (fy * gx) + d * (fy * fx),
-                    };
-                    out.push((sum + 0.5) as i64);
-                }
-            }
-        }
-        Ok(vec![Tensor::new(self.geometry.shape.clone(), narrow(&out, self.geometry.bits, self.geometry.signed))?])
+impl PlaneFunction for Resize {
+    type Ready = ();
+
+    fn ready(&self, _plane: &[i64]) {}
+
+    fn pixel<R: Record>(&self, plane: &[i64], _ready: &(), [r, c]: [usize; 2], record: &mut R) -> i64 {
+        let ((top, bottom, fy), (left, right, fx)) = (self.rows[r], self.columns[c]);
+        let at = |r: usize, c: usize| plane[r * self.width + c] as f32;
+        let (gy, gx) = (1.0 - fy, 1.0 - fx);
+        let [a, b, c, d] = [at(top, left), at(top, right), at(bottom, left), at(bottom, right)];
+        let sum = match self.weighted {
+            false => a * gy * gx + c * fy * gx + b * gy * fx + d * fy * fx,
+            true => a * (gy * gx) + b * (gy * fx) + c * (fy * gx) + d * (fy * fx),
+        };
+        record.note("rows and weight of the second", format_args!("{top}, {bottom}, {fy}"));
+        record.note("columns and weight of the second", format_args!("{left}, {right}, {fx}"));
+        record.list("the four codes", [a, b, c, d]);
+        record.note("weighted sum, in float32", sum);
+        record.note("plus a half, in float32", sum + 0.5);
+        (sum + 0.5) as i64
     }
 }

@@ -6,12 +6,11 @@
 //! Source: XiaoMi/nnlib@df7ad3c1 hexagon/ops/src/op_resizebilinear_d32.c, hexagon/asm_src/resizebilinear_d32_h.S.
 
 use super::Context;
+use super::planes::{PlaneFunction, PlaneKernel};
+use super::record::Record;
 use super::resize_bilinear::require_sizes;
-use super::rows::narrow;
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 /// The lower of two neighbouring source positions, and the weight of the upper.
 type Tap = (usize, i64);
@@ -25,7 +24,6 @@ enum Form {
 struct Resize {
     form: Form,
     input: [usize; 2],
-    shape: Vec<usize>,
 }
 
 /// Positions along an axis of `input` elements, with weights of `bits` bits; the last element ends the axis.
@@ -77,52 +75,64 @@ pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<d
             columns: taps(from[1], to[1], align_corners, 15),
         }
     };
-    Ok(Box::new(Resize { form, input: from, shape: out }))
+    let function = Resize { form, input: from };
+    Ok(Box::new(PlaneKernel { plane: from[0] * from[1], shape: out, bits: 8, signed: false, function }))
 }
 
-/// Twice the size in both directions.
-fn double(plane: &[i64], [height, width]: [usize; 2], out: &mut Vec<i64>) {
-    let at = |r: usize, c: usize| {
-        let row = &plane[r * width..][..width];
-        let next = row[(c / 2 + 1).min(width - 1)];
-        if c.is_multiple_of(2) { row[c / 2] } else { (row[c / 2] + next) >> 1 }
-    };
-    // Columns in front of the last block of four inputs.
-    let rounded_down = (width - 1) / 4 * 8;
-    for r in 0..2 * height {
-        for c in 0..2 * width {
-            let upper = at(r / 2, c);
-            let lower = at((r / 2 + 1).min(height - 1), c);
-            out.push(match r.is_multiple_of(2) {
-                true => upper,
-                false => (upper + lower + i64::from(c >= rounded_down)) >> 1,
-            });
+impl Resize {
+    /// A pixel of twice the size in both directions.
+    fn double<R: Record>(&self, plane: &[i64], [r, c]: [usize; 2], record: &mut R) -> i64 {
+        let [height, width] = self.input;
+        let at = |r: usize| {
+            let row = &plane[r * width..][..width];
+            let next = row[(c / 2 + 1).min(width - 1)];
+            if c.is_multiple_of(2) { row[c / 2] } else { (row[c / 2] + next) >> 1 }
+        };
+        let (upper, lower) = (at(r / 2), at((r / 2 + 1).min(height - 1)));
+        record.note("upper row, averaged across where the column is odd", upper);
+        if r.is_multiple_of(2) {
+            return upper;
         }
+        // Columns in front of the last block of four inputs.
+        let rounds_up = i64::from(c >= (width - 1) / 4 * 8);
+        record.note("lower row, averaged across where the column is odd", lower);
+        record.note("added before the sum is halved", rounds_up);
+        (upper + lower + rounds_up) >> 1
     }
 }
 
-impl Kernel for Resize {
-    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let codes = input(inputs, 0)?.to_i64()?;
+impl PlaneFunction for Resize {
+    type Ready = ();
+
+    fn ready(&self, _plane: &[i64]) {}
+
+    fn pixel<R: Record>(&self, plane: &[i64], _ready: &(), [r, c]: [usize; 2], record: &mut R) -> i64 {
         let [height, width] = self.input;
-        let mut out = Vec::with_capacity(self.shape.iter().product());
-        for plane in codes.chunks_exact(height * width) {
-            match &self.form {
-                Form::Copy => out.extend_from_slice(plane),
-                Form::Double => double(plane, self.input, &mut out),
-                Form::Weighted { rows, columns } => {
-                    for &(top, fy) in rows {
-                        let bottom = (top + 1).min(height - 1);
-                        let at = |c: usize| plane[top * width + c] * (128 - fy) + plane[bottom * width + c] * fy;
-                        for &(left, fx) in columns {
-                            let lower = at(left);
-                            let delta = at((left + 1).min(width - 1)) - lower;
-                            out.push((lower + ((delta * fx + (1 << 14)) >> 15) + 64) >> 7);
-                        }
-                    }
-                }
+        match &self.form {
+            Form::Copy => {
+                let code = plane[r * width + c];
+                record.note("the code at the same place", code);
+                code
+            }
+            Form::Double => self.double(plane, [r, c], record),
+            Form::Weighted { rows, columns } => {
+                let ((top, fy), (left, fx)) = (rows[r], columns[c]);
+                let (bottom, right) = ((top + 1).min(height - 1), (left + 1).min(width - 1));
+                let at = |c: usize| plane[top * width + c] * (128 - fy) + plane[bottom * width + c] * fy;
+                let lower = at(left);
+                let delta = at(right) - lower;
+                let across = lower + ((delta * fx + (1 << 14)) >> 15);
+                record.note("rows and weight of the second", format_args!("{top}, {bottom}, {fy} of 128"));
+                record.note("columns and weight of the second", format_args!("{left}, {right}, {fx} of 32768"));
+                record.list(
+                    "the four codes",
+                    [top, bottom].iter().flat_map(|r| [plane[r * width + left], plane[r * width + right]]),
+                );
+                record.note("left column, with 7 fraction bits", lower);
+                record.note("right minus left", delta);
+                record.note("between them, with 7 fraction bits", across);
+                (across + 64) >> 7
             }
         }
-        Ok(vec![Tensor::new(self.shape.clone(), narrow(&out, 8, false))?])
     }
 }

@@ -1,8 +1,11 @@
 //! Rows along one axis of a tensor, however far apart their elements lie.
 
+use super::record::{Record, Trail};
 use crate::error::Result;
-use crate::ops::{Facts, RunContext, axis};
-use crate::tensor::Data;
+use crate::ops::closure::input;
+use crate::ops::explanation::elided;
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext, axis};
+use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
 
 /// How a tensor divides into rows.
@@ -36,21 +39,72 @@ impl Rows {
         self.depth
     }
 
+    /// Index of the first element of row `r`.
+    fn start(&self, r: usize) -> usize {
+        r / self.inner * self.depth * self.inner + r % self.inner
+    }
+
+    /// The elements of row `r`.
+    fn gathered(&self, values: &[i64], r: usize) -> Vec<i64> {
+        (0..self.depth).map(|i| values[self.start(r) + i * self.inner]).collect()
+    }
+
+    /// Row of an element, and its place there.
+    fn locate(&self, index: usize) -> (usize, usize) {
+        let place = index / self.inner % self.depth;
+        (index / (self.inner * self.depth) * self.inner + index % self.inner, place)
+    }
+
     /// Applies `f` to every row; rows are computed alone, so their order does not matter.
-    pub fn map(&self, context: &RunContext<'_>, values: &[i64], f: impl Fn(&[i64]) -> Vec<i64> + Sync) -> Vec<i64> {
-        let row = |r: usize| {
-            let start = r / self.inner * self.depth * self.inner + r % self.inner;
-            let gathered: Vec<i64> = (0..self.depth).map(|i| values[start + i * self.inner]).collect();
-            f(&gathered)
-        };
+    fn map(&self, context: &RunContext<'_>, values: &[i64], f: impl Fn(&[i64]) -> Vec<i64> + Sync) -> Vec<i64> {
+        let row = |r: usize| f(&self.gathered(values, r));
         let rows: Vec<Vec<i64>> =
             context.pool.install(|| (0..self.outer * self.inner).into_par_iter().map(row).collect());
         let mut out = vec![0; values.len()];
         for (r, row) in rows.iter().enumerate() {
-            let start = r / self.inner * self.depth * self.inner + r % self.inner;
-            row.iter().enumerate().for_each(|(i, &v)| out[start + i * self.inner] = v);
+            row.iter().enumerate().for_each(|(i, &v)| out[self.start(r) + i * self.inner] = v);
         }
         out
+    }
+}
+
+/// A function from the codes of a row to as many.
+pub trait RowFunction: Send + Sync {
+    /// The codes of one row.
+    fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64>;
+}
+
+/// The kernel of a function of rows.
+pub struct RowKernel<F> {
+    /// Which rows.
+    pub rows: Rows,
+    /// Bits of the output's codes.
+    pub bits: u32,
+    /// Whether the output's codes have a sign.
+    pub signed: bool,
+    /// The function.
+    pub function: F,
+}
+
+impl<F: RowFunction> Kernel for RowKernel<F> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        let x = input(inputs, 0)?;
+        let out = self.rows.map(context, &x.to_i64()?, |row| self.function.row(row, &mut ()));
+        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, self.bits, self.signed))?])
+    }
+
+    fn explain(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
+        let codes = input(inputs, 0)?.to_i64()?;
+        let (r, element) = self.rows.locate(place.index);
+        let row = self.rows.gathered(&codes, r);
+        let mut trail = Trail { element, ..Trail::default() };
+        let mut explanation = Explanation::default();
+        explanation.add("elements of the row", row.len());
+        trail.trace.add("input", "x in the row", elided(&row));
+        trail.trace.add("input", format!("x, element {element} of the row"), row[element]);
+        let code = self.function.row(&row, &mut trail)[element];
+        explanation.trace = trail.trace.end(code);
+        Ok(explanation)
     }
 }
 

@@ -11,11 +11,10 @@
 //!   Source: google-ai-edge/LiteRT@f6745779 tflite/kernels/internal/optimized/optimized_ops.h.
 
 use super::Context;
-use super::rows::{Rows, narrow};
+use super::record::Record;
+use super::rows::{RowFunction, RowKernel, Rows};
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 /// From an entry and the sum of its row to a distance from the zero point.
 #[derive(Clone, Copy)]
@@ -27,7 +26,6 @@ enum Quotient {
 }
 
 struct Softmax {
-    rows: Rows,
     table: Vec<f32>,
     quotient: Quotient,
     zero_point: i64,
@@ -63,37 +61,50 @@ fn prepare(
     }
     let rows = Rows::of_softmax(facts)?;
     let (table, quotient) = build(x.scale[0] as f32, y.scale[0] as f32, rows.depth());
-    Ok(Box::new(Softmax { rows, table, quotient, zero_point: y.zero_point[0], signed: y.signed }))
+    let function = Softmax { table, quotient, zero_point: y.zero_point[0], signed: y.signed };
+    Ok(Box::new(RowKernel { rows, bits: 8, signed: y.signed, function }))
 }
 
-impl Softmax {
-    fn row(&self, codes: &[i64]) -> Vec<i64> {
+impl RowFunction for Softmax {
+    fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64> {
         let largest = codes.iter().copied().max().unwrap_or(0);
-        let entry = |code: i64| self.table[(255 - (largest - code)) as usize];
+        let index = |code: i64| (255 - (largest - code)) as usize;
+        let entry = |code: i64| self.table[index(code)];
         let sum = codes.iter().fold(0f32, |sum, &code| sum + entry(code));
+        record.note("largest of the row", largest);
+        record.list("table entries of the row", codes.iter().map(|&c| entry(c)));
+        record.note("sum of the entries, in float32 from first to last", sum);
         let (least, most) = if self.signed { (-128, 127) } else { (0, 255) };
-        let code = |code: i64| match self.quotient {
-            Quotient::Divided { factor } => {
-                let quotient = (entry(code) * factor / sum).round_ties_even();
-                match (quotient.is_finite(), self.signed) {
-                    (true, _) => (quotient as i64 + self.zero_point).min(most),
-                    (false, true) => 127,
-                    (false, false) => self.zero_point,
+        let mut out = Vec::with_capacity(codes.len());
+        for (i, &code) in codes.iter().enumerate() {
+            let entry = entry(code);
+            let (what, factor, quotient, y) = match self.quotient {
+                Quotient::Divided { factor } => {
+                    let quotient = entry * factor / sum;
+                    let rounded = quotient.round_ties_even();
+                    let y = match (rounded.is_finite(), self.signed) {
+                        (true, _) => (rounded as i64 + self.zero_point).min(most),
+                        (false, true) => 127,
+                        (false, false) => self.zero_point,
+                    };
+                    ("factor", factor, quotient, y)
                 }
+                Quotient::Reciprocal { scale } => {
+                    let inverse = 1.0 / (sum * scale);
+                    let quotient = entry * inverse;
+                    let y = (quotient.round() as i64 + self.zero_point).clamp(least, most);
+                    ("reciprocal of the scaled sum", inverse, quotient, y)
+                }
+            };
+            if record.follows(i) {
+                record.note("its index into the table", index(code));
+                record.note("its entry", entry);
+                record.note(what, factor);
+                record.note("its quotient, not rounded", quotient);
+                record.note("zero point", self.zero_point);
             }
-            Quotient::Reciprocal { scale } => {
-                let inverse = 1.0 / (sum * scale);
-                ((entry(code) * inverse).round() as i64 + self.zero_point).clamp(least, most)
-            }
-        };
-        codes.iter().map(|&c| code(c)).collect()
-    }
-}
-
-impl Kernel for Softmax {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = input(inputs, 0)?;
-        let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
-        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, self.signed))?])
+            out.push(y);
+        }
+        out
     }
 }

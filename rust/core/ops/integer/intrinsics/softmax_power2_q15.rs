@@ -6,19 +6,13 @@
 //! Source: XiaoMi/nnlib@df7ad3c1 hexagon/ops/src/op_softmax_d32.c, hexagon/include/hvx_mathops.h.
 
 use super::Context;
-use super::rows::{Rows, narrow};
+use super::record::Record;
+use super::rows::{RowFunction, RowKernel, Rows};
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 /// Rows from this length on, in tensors of four times as many elements, have another kernel.
 const LONG_ROW: usize = 1408;
-
-struct Softmax {
-    rows: Rows,
-    arithmetic: Arithmetic,
-}
 
 enum Arithmetic {
     /// Codes of rows of one.
@@ -64,7 +58,7 @@ fn with(facts: &Facts<'_>, polynomials: Polynomials) -> Result<Box<dyn Kernel>> 
         }
         _ => powers(facts, span, depth, polynomials)?,
     };
-    Ok(Box::new(Softmax { rows, arithmetic }))
+    Ok(Box::new(RowKernel { rows, bits: 8, signed: false, function: arithmetic }))
 }
 
 // The constants have the digits of the arithmetic that is reproduced.
@@ -191,45 +185,61 @@ const POWER_SEGMENTS: [[i64; 3]; 16] = [
     [17109, -11857, 4022],
 ];
 
-fn row(codes: &[i64], arithmetic: &Arithmetic) -> Vec<i64> {
-    match arithmetic {
-        Arithmetic::Constant => vec![255; codes.len()],
-        Arithmetic::Pair(table) => {
-            let larger = table[(codes[0] - codes[1]).unsigned_abs() as usize];
-            let first = if codes[0] >= codes[1] { larger } else { 255 - larger };
-            vec![first, 255 - first]
-        }
-        Arithmetic::Powers { factor, shift, headroom, polynomials } => {
-            let largest = codes.iter().copied().max().unwrap_or(0);
-            let spare = 16 - headroom;
-            let wide: Vec<i64> = codes
-                .iter()
-                .map(|&code| {
+impl RowFunction for Arithmetic {
+    fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64> {
+        match self {
+            Arithmetic::Constant => {
+                record.note("a row of one element", 255);
+                vec![255; codes.len()]
+            }
+            Arithmetic::Pair(table) => {
+                let difference = codes[0].abs_diff(codes[1]) as usize;
+                let larger = table[difference];
+                record.note("difference, the index into the table of logistics", difference);
+                record.note("entry, the larger one's code", larger);
+                let first = if codes[0] >= codes[1] { larger } else { 255 - larger };
+                vec![first, 255 - first]
+            }
+            Arithmetic::Powers { factor, shift, headroom, polynomials } => {
+                let largest = codes.iter().copied().max().unwrap_or(0);
+                let spare = 16 - headroom;
+                record.note("largest of the row", largest);
+                record.note("factor and right shift of differences", format_args!("{factor}, {shift}"));
+                let mut wide = Vec::with_capacity(codes.len());
+                for (i, &code) in codes.iter().enumerate() {
                     let power = ((largest - code) * 256 * factor) >> shift;
-                    (polynomials.power(power & 0xFFFF) << spare) >> (power >> 16).min(31)
-                })
-                .collect();
-            let sum: i64 = wide.iter().sum();
-            let normal = (sum.max(1) as u32).leading_zeros().saturating_sub(1);
-            let reciprocal = polynomials.reciprocal((sum << normal) >> 16);
-            let reciprocal = fraction(reciprocal, 255 << 7);
-            let last = (headroom + 3).saturating_sub(normal);
-            wide.into_iter()
-                .map(|term| {
+                    let fraction = polynomials.power(power & 0xFFFF);
+                    let term: i64 = (fraction << spare) >> (power >> 16).min(31);
+                    if record.follows(i) {
+                        record.note("its power of two, in units of 2^-16", power);
+                        record.note("2^-fraction, in 15 bits", fraction);
+                        record.note("its term", term);
+                    }
+                    wide.push(term);
+                }
+                record.list("terms of the row", &wide);
+                let sum: i64 = wide.iter().sum();
+                let normal = (sum.max(1) as u32).leading_zeros().saturating_sub(1);
+                let inverse = polynomials.reciprocal((sum << normal) >> 16);
+                let reciprocal = fraction(inverse, 255 << 7);
+                let last = (headroom + 3).saturating_sub(normal);
+                record.note("sum of the terms", sum);
+                record.note("left shift of the sum", normal);
+                record.note("reciprocal of the shifted sum", inverse);
+                record.note("the same times 255, in 16 bits", reciprocal);
+                let mut out = Vec::with_capacity(wide.len());
+                for (i, term) in wide.into_iter().enumerate() {
                     let half = if spare == 0 { 0 } else { 1 << (spare - 1) };
-                    let term = saturate((term + half) >> spare);
-                    let scaled = saturate(((term * reciprocal) >> last) >> 12);
-                    ((scaled + 32) >> 6).clamp(0, 255)
-                })
-                .collect()
+                    let narrow = saturate((term + half) >> spare);
+                    let scaled = saturate(((narrow * reciprocal) >> last) >> 12);
+                    if record.follows(i) {
+                        record.note("its term, in 16 bits", narrow);
+                        record.note("its quotient, with 6 fraction bits", scaled);
+                    }
+                    out.push(((scaled + 32) >> 6).clamp(0, 255));
+                }
+                out
+            }
         }
-    }
-}
-
-impl Kernel for Softmax {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = input(inputs, 0)?;
-        let out = self.rows.map(context, &x.to_i64()?, |codes| row(codes, &self.arithmetic));
-        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, false))?])
     }
 }

@@ -7,19 +7,16 @@
 
 use super::Context;
 use super::fixed_point::{exp_negative_q5, high_mul, multiplier, one_over_one_plus_x, shift_away};
-use super::rows::{Rows, narrow};
+use super::record::Record;
+use super::rows::{RowFunction, RowKernel, Rows};
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 struct Softmax {
-    rows: Rows,
     multiplier: i32,
     left: u32,
     least: i64,
     bounds: (i64, i64),
-    signed: bool,
 }
 
 pub(super) fn prepare(facts: &Facts<'_>, _context: &Context<'_>) -> Result<Box<dyn Kernel>> {
@@ -45,44 +42,56 @@ fn softmax(facts: &Facts<'_>, largest: f64) -> Result<Box<dyn Kernel>> {
         return Err(facts.unsupported(format!("an input scale of {}", x.scale[0])));
     }
     let radius = (31.0 * f64::from(1u32 << 26) / libm::ldexp(1.0, e)).floor();
-    Ok(Box::new(Softmax {
+    Ok(Box::new(RowKernel {
         rows: Rows::of_softmax(facts)?,
-        multiplier: m,
-        left: e as u32,
-        least: -(radius as i64),
-        bounds: (y.qmin(), y.qmax()),
+        bits: 8,
         signed: y.signed,
+        function: Softmax { multiplier: m, left: e as u32, least: -(radius as i64), bounds: (y.qmin(), y.qmax()) },
     }))
 }
 
-impl Softmax {
-    fn row(&self, codes: &[i64]) -> Vec<i64> {
+impl RowFunction for Softmax {
+    fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64> {
         let largest = codes.iter().copied().max().unwrap_or(0);
-        let exponential = |code: i64| {
+        record.note("largest of the row", largest);
+        record
+            .note("multiplier, in units of 2^-31, and left shift", format_args!("{}, {}", self.multiplier, self.left));
+        record.note("differences below this give the smallest code", self.least);
+        let mut terms = Vec::with_capacity(codes.len());
+        for (i, &code) in codes.iter().enumerate() {
             let difference = code - largest;
-            (difference >= self.least)
-                .then(|| exp_negative_q5(high_mul((difference as i32).wrapping_shl(self.left), self.multiplier)))
-        };
-        let terms: Vec<Option<i32>> = codes.iter().map(|&c| exponential(c)).collect();
+            let term = (difference >= self.least).then(|| {
+                let scaled = high_mul((difference as i32).wrapping_shl(self.left), self.multiplier);
+                if record.follows(i) {
+                    record.note("difference, Q5.26", scaled);
+                }
+                exp_negative_q5(scaled)
+            });
+            terms.push(term);
+        }
+        record.list("exponentials of the row, Q0.31", terms.iter().map(|t| t.unwrap_or(0)));
         let sum = terms.iter().flatten().fold(0i32, |sum, &e| sum.wrapping_add(shift_away(e, 12)));
         let headroom = sum.leading_zeros();
         let reciprocal = one_over_one_plus_x(((sum as u32) << headroom).wrapping_sub(1 << 31) as i32);
         let shift = (12 - headroom as i32 + 31 - 8).clamp(0, 31) as u32;
-        terms
-            .into_iter()
-            .map(|term| match term {
+        record.note("sum of the exponentials, Q12.19", sum);
+        record.note("leading zeros of the sum", headroom);
+        record.note("reciprocal of the sum, Q0.31", reciprocal);
+        record.note("right shift of the product", shift);
+        let mut out = Vec::with_capacity(codes.len());
+        for (i, term) in terms.into_iter().enumerate() {
+            out.push(match term {
                 None => self.bounds.0,
-                Some(e) => (i64::from(shift_away(high_mul(reciprocal, e), shift)) + self.bounds.0)
-                    .clamp(self.bounds.0, self.bounds.1),
-            })
-            .collect()
-    }
-}
-
-impl Kernel for Softmax {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = input(inputs, 0)?;
-        let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
-        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 8, self.signed))?])
+                Some(e) => {
+                    let quotient = shift_away(high_mul(reciprocal, e), shift);
+                    if record.follows(i) {
+                        record.note("its exponential, Q0.31", e);
+                        record.note("its quotient", quotient);
+                    }
+                    (i64::from(quotient) + self.bounds.0).clamp(self.bounds.0, self.bounds.1)
+                }
+            });
+        }
+        out
     }
 }

@@ -7,14 +7,12 @@
 
 use super::Context;
 use super::fixed_point::{multiplier, scale, scale_once};
-use super::rows::{Rows, narrow};
+use super::record::Record;
+use super::rows::{RowFunction, RowKernel, Rows};
 use crate::error::Result;
-use crate::ops::closure::input;
-use crate::ops::{Facts, Kernel, RunContext};
-use crate::tensor::Tensor;
+use crate::ops::{Facts, Kernel};
 
 struct Softmax {
-    rows: Rows,
     multiplier: (i32, i32),
     exp: Vec<i32>,
     reciprocal: Vec<i32>,
@@ -68,41 +66,58 @@ fn softmax(facts: &Facts<'_>, scale: fn(i32, (i32, i32)) -> i32, wraps: bool) ->
     if !plain(x) || !plain(y) || y.zero_point[0] != 0 || y.scale[0] != 1.0 / 32768.0 {
         return Err(facts.unsupported("encodings other than int16 with an output scale of 1/32768 and zero point 0"));
     }
-    Ok(Box::new(Softmax {
+    let function = Softmax {
         scale,
         wraps,
-        rows: Rows::of_softmax(facts)?,
         multiplier: multiplier(x.scale[0] / (10.0 / 65535.0)),
         exp: table(|v| libm::exp(v.into()) as f32, 10.0 / 65535.0, 32767, 2.0 / 65535.0),
         reciprocal: table(|v| 1.0 / (1.0 + v), 1.0 / 65535.0, -32768, 2.0 / 65535.0),
-    }))
+    };
+    Ok(Box::new(RowKernel { rows: Rows::of_softmax(facts)?, bits: 16, signed: true, function }))
 }
 
-impl Softmax {
-    fn row(&self, codes: &[i64]) -> Vec<i64> {
+impl RowFunction for Softmax {
+    fn row<R: Record>(&self, codes: &[i64], record: &mut R) -> Vec<i64> {
         let largest = codes.iter().copied().max().unwrap_or(0);
-        let terms: Vec<i64> = codes
-            .iter()
-            .map(|&c| {
-                let scaled = (self.scale)((c - largest) as i32, self.multiplier);
-                look_up(&self.exp, (i64::from(scaled) + 32767).clamp(-32768, 32767))
-            })
-            .collect();
+        record.note("largest of the row", largest);
+        record.note("multiplier, in units of 2^-31, and its exponent", format_args!("{:?}", self.multiplier));
+        let mut terms = Vec::with_capacity(codes.len());
+        for (i, &code) in codes.iter().enumerate() {
+            let scaled = i64::from((self.scale)((code - largest) as i32, self.multiplier));
+            let argument = (scaled + 32767).clamp(-32768, 32767);
+            let term = look_up(&self.exp, argument);
+            if record.follows(i) {
+                record.note("its scaled difference", scaled);
+                record.note("index into the exponentials", 256 + (argument >> 7));
+                record.note("its exponential, interpolated", term);
+            }
+            terms.push(term);
+        }
+        record.list("exponentials of the row", &terms);
         let sum = terms.iter().fold(0i32, |sum, &t| sum.wrapping_add(t as i32));
         let headroom = sum.leading_zeros().max(1);
         let shifted = ((i64::from(sum) << (headroom - 1)) + (1 << 13)) >> 14;
-        let reciprocal = look_up(&self.reciprocal, (shifted - (1 << 15) - (1 << 16)).clamp(-32768, 32767));
+        let argument = (shifted - (1 << 15) - (1 << 16)).clamp(-32768, 32767);
+        let reciprocal = look_up(&self.reciprocal, argument);
         let right = 31 - headroom;
         let half = (1i64 << right) >> 1;
-        let quotients = terms.into_iter().map(|t| (t * reciprocal + half) >> right);
-        quotients.map(|q| if self.wraps { q } else { q.clamp(0, 32767) }).collect()
-    }
-}
-
-impl Kernel for Softmax {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = input(inputs, 0)?;
-        let out = self.rows.map(context, &x.to_i64()?, |row| self.row(row));
-        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, 16, true))?])
+        record.note("sum of the exponentials", sum);
+        record.note("leading zeros of the sum", headroom);
+        record.note("index into the reciprocals", 256 + (argument >> 7));
+        record.note("reciprocal of the sum, interpolated", reciprocal);
+        record.note("right shift of the product", right);
+        let mut out = Vec::with_capacity(terms.len());
+        for (i, term) in terms.into_iter().enumerate() {
+            let quotient = (term * reciprocal + half) >> right;
+            if record.follows(i) {
+                record.note("its quotient", quotient);
+            }
+            out.push(match self.wraps {
+                // 16 bits hold it modulo 2^16.
+                true => i64::from(quotient as i16),
+                false => quotient.clamp(0, 32767),
+            });
+        }
+        out
     }
 }

@@ -4,7 +4,9 @@ use super::super::environment::{add_attributes, add_encoding, add_output, encodi
 use super::super::{Context, quantizers};
 use super::weights;
 use crate::encoding::{Encoding, Granularity};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::kernels::{pair, saturated};
+use crate::ops::explanation::elided;
 use crate::ops::{Explanation, Fact, Facts};
 use crate::program::{Compiled, Env, Evaluator, Program, Value};
 use crate::spec::{Accumulator, Action, Overflow, Spec, Terms};
@@ -265,22 +267,61 @@ impl Arithmetic {
 
     /// The trace of one element. `terms` are the products' factors, centred.
     pub fn explain(&self, channel: usize, terms: &[(i64, i64)]) -> Result<Explanation> {
-        if self.accumulator.overflow == Overflow::PairSat16 {
-            return Err(Error::unsupported("explain_pairs", "sums of saturating pairs have no trace"));
-        }
         let bias = self.bias.get(channel).copied().unwrap_or(0);
         let sum: i64 = terms.iter().map(|(x, w)| x.wrapping_mul(*w)).fold(0, i64::wrapping_add);
         let exact = sum.wrapping_add(bias);
         let acc = if self.accumulator.width == 32 { i64::from(exact as i32) } else { exact };
-        let mut operands = vec![
-            ("products".to_string(), terms.len().to_string()),
-            ("sum of (x - zp)·(w - zp)".to_string(), sum.to_string()),
-        ];
+        let mut explanation = Explanation::default();
+        explanation.add("products", terms.len());
+        explanation.add("(x - zp)·(w - zp)", elided(terms.iter().map(|(x, w)| format!("{x}·{w}"))));
+        explanation.add("sum of (x - zp)·(w - zp)", sum);
         if !self.bias.is_empty() {
-            operands.push(("bias".into(), bias.to_string()));
+            explanation.add("bias", bias);
         }
-        operands.push(("acc".into(), acc.to_string()));
-        let trace = self.compiled.trace(channel % self.compiled.channels(), &[Value::Int(acc.into())])?;
-        Ok(Explanation { operands, trace: Some(trace), ..Explanation::default() })
+        self.finish(channel, acc, explanation)
+    }
+
+    /// The trace of one element whose products are summed in saturating pairs. `terms` are the codes that meet, in the order
+    /// of the sum and with those of the padding.
+    pub fn explain_pairs(&self, channel: usize, x_zero: i64, terms: &[(u8, i8)]) -> Result<Explanation> {
+        let bias = self.bias.get(channel).copied().unwrap_or(0);
+        let weights: i64 = terms.iter().map(|&(_, w)| i64::from(w)).sum();
+        let init = (bias - x_zero * weights) as i32;
+        let mut explanation = Explanation::default();
+        explanation.add("products", terms.len());
+        if !self.bias.is_empty() {
+            explanation.add("bias", bias);
+        }
+        explanation.add("start: bias - zp · sum of the weights", init);
+        let (mut sums, mut struck) = (Vec::new(), Vec::new());
+        let mut acc = init;
+        for (number, terms) in terms.chunks(2).enumerate() {
+            let (first, second) = (terms[0], terms.get(1).copied().unwrap_or_default());
+            let exact = pair([first.0, second.0], [first.1, second.1]);
+            let sum = saturated(exact);
+            acc = acc.wrapping_add(sum);
+            let written = format!("{}·{} + {}·{} = {exact}", first.0, first.1, second.0, second.1);
+            if sum != exact {
+                struck.push(format!("pair {number}: {written} → {sum}"));
+            }
+            sums.push(written);
+        }
+        explanation.add("pairs x·w + x·w", elided(sums));
+        match struck.len() {
+            0 => explanation.add("saturated pairs", "none"),
+            _ => explanation.add("saturated pairs", elided(struck)),
+        }
+        self.finish(channel, acc.into(), explanation)
+    }
+
+    /// Whether products are summed in saturating pairs.
+    pub fn sums_pairs(&self) -> bool {
+        self.accumulator.overflow == Overflow::PairSat16
+    }
+
+    fn finish(&self, channel: usize, acc: i64, mut explanation: Explanation) -> Result<Explanation> {
+        explanation.add("acc", acc);
+        explanation.trace = self.compiled.trace(channel % self.compiled.channels(), &[Value::Int(acc.into())])?;
+        Ok(explanation)
     }
 }

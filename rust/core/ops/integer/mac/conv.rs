@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide};
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
-use crate::ops::{Explanation, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
@@ -212,7 +212,12 @@ impl Kernel for ConvKernel {
         Ok(vec![Tensor::new(dims, data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let x = input(inputs, 0)?.to_i64()?;
         let w = self.codes.to_i64()?;
         let shape = &self.shape;
@@ -222,13 +227,23 @@ impl Kernel for ConvKernel {
         let (group_in, taps) = (shape.group_in(), shape.taps());
         let group = channel / shape.group_out();
         let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));
+        let weight = |c: usize, tap: usize| w[(channel * group_in + c) * taps + tap];
+        let code = |c: usize, tap: usize| {
+            let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
+            let source = shape.source(image, at, place)?;
+            Some(x[source * shape.in_channels + group * group_in + c])
+        };
+        if self.arithmetic.sums_pairs() {
+            let order = (0..taps).flat_map(|tap| (0..group_in).map(move |c| (c, tap)));
+            let met = |(c, tap)| (code(c, tap).unwrap_or(self.x_zero) as u8, weight(c, tap) as i8);
+            return self.arithmetic.explain_pairs(channel, self.x_zero, &order.map(met).collect::<Vec<_>>());
+        }
         let mut terms = Vec::new();
         for c in 0..group_in {
             for tap in 0..taps {
-                let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
-                let Some(source) = shape.source(image, at, place) else { continue };
-                let x = x[source * shape.in_channels + group * group_in + c] - self.x_zero;
-                terms.push((x, w[(channel * group_in + c) * taps + tap] - w_zero));
+                if let Some(x) = code(c, tap) {
+                    terms.push((x - self.x_zero, weight(c, tap) - w_zero));
+                }
             }
         }
         self.arithmetic.explain(channel, &terms)

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ops::closure::input;
 use crate::ops::conv_transpose::ConvTransposeShape;
 use crate::ops::window::{Window, lift};
-use crate::ops::{Explanation, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::{Channels, Env, Lanes, Scratch, TileProgram};
 use crate::tensor::{DType, Data, Tensor};
 use rayon::prelude::*;
@@ -151,7 +151,12 @@ impl Kernel for ConvTransposeKernel {
         Ok(vec![Tensor::new(self.shape.output_shape(), data)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let codes = input(inputs, 0)?.to_i64()?;
         let size: usize = self.output.iter().product();
         let (plane, position) = (index / size, index % size);

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Fact, Facts, Kernel, RunContext};
+use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
@@ -340,7 +340,12 @@ impl Kernel for MatrixKernel {
         Ok(vec![Tensor::new(self.shape.clone(), join(parts)?)?])
     }
 
-    fn explain(&self, inputs: &[Option<&Tensor>], index: usize) -> Result<Explanation> {
+    fn explain(
+        &self,
+        _context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        Place { index, .. }: Place,
+    ) -> Result<Explanation> {
         let x = input(inputs, 0)?.to_i64()?;
         let (n, k) = (self.channels, self.depth);
         let (row, channel) = (index / n, index % n);
@@ -352,12 +357,15 @@ impl Kernel for MatrixKernel {
             }
         };
         let w_zero = i64::from(*self.w_zero.get(channel).unwrap_or(&self.w_zero[0]));
-        let terms: Vec<(i64, i64)> = (0..k)
-            .map(|i| {
-                let at = right * k * n + if self.transposed { channel * k + i } else { i * n + channel };
-                (x[left * k + i] - self.x_zero, w[at] - w_zero)
-            })
-            .collect();
+        let met = |i: usize| {
+            let at = right * k * n + if self.transposed { channel * k + i } else { i * n + channel };
+            (x[left * k + i], w[at])
+        };
+        if self.arithmetic.sums_pairs() {
+            let codes: Vec<(u8, i8)> = (0..k).map(|i| (met(i).0 as u8, met(i).1 as i8)).collect();
+            return self.arithmetic.explain_pairs(channel, self.x_zero, &codes);
+        }
+        let terms: Vec<(i64, i64)> = (0..k).map(|i| (met(i).0 - self.x_zero, met(i).1 - w_zero)).collect();
         self.arithmetic.explain(channel, &terms)
     }
 }

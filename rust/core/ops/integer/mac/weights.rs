@@ -20,10 +20,13 @@ use std::sync::Arc;
 pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usize, env: Env) -> Result<Option<Fact>> {
     let (Some(codes), Some(from)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
     let Some(rule) = spec.rule(names::WEIGHTS) else { return Ok(None) };
+    if ["w.max", "w.reach"].iter().all(|name| !rule.asks_for(name))
+        && let Action::Move = &rule.resolve(&environment(env.clone(), x, from, &vec![0; channels]))?.action
+    {
+        return Ok(None);
+    }
     let map = channel_map(from, w, axis, channels)?;
-    let mut wide = vec![0i32; codes.len()];
-    read_codes(codes.data(), 0, &mut wide)?;
-    let reach: Vec<i64> = statistics(&map, from, &wide, channels)?.iter().map(|s| s.reach).collect();
+    let reach: Vec<i64> = statistics(&map, from, codes, channels)?.iter().map(|s| s.reach).collect();
     let mut env = environment(env, x, from, &reach);
     match &rule.resolve(&env)?.action {
         Action::Move => return Ok(None),
@@ -42,11 +45,16 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usiz
     env.input_int("w", from.qmin().into(), from.qmax().into());
     let compiled = quantizers::compile(spec, names::WEIGHTS, &env)?;
     let (tile, mut scratch) = (compiled.tile(), Scratch::default());
-    let mut out = vec![0i32; wide.len()];
-    for start in (0..wide.len()).step_by(CHUNK) {
-        map.segments(start..(start + CHUNK).min(wide.len()), |range, channels| {
-            tile.run(&[Lanes::I32(&wide[range.clone()])], channels, &mut scratch, &mut out[range])
+    let mut out: Vec<i8> = Vec::with_capacity(codes.len());
+    for start in (0..codes.len()).step_by(CHUNK) {
+        let (mut wide, mut coded) = ([0i32; CHUNK], [0i32; CHUNK]);
+        let len = CHUNK.min(codes.len() - start);
+        read_codes(codes.data(), start, &mut wide[..len])?;
+        map.segments(start..start + len, |range, channels| {
+            let part = range.start - start..range.end - start;
+            tile.run(&[Lanes::I32(&wide[part.clone()])], channels, &mut scratch, &mut coded[part])
         })?;
+        out.extend(coded[..len].iter().map(|&v| v as i8));
     }
     let encoding = Encoding {
         zero_point: vec![0; scale.len()],
@@ -59,7 +67,7 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usiz
         lpbq: None,
     };
     encoding.validate().map_err(|_| Error::invalid("weights_scale", "the rule gives a scale that is not positive"))?;
-    let codes = Tensor::new(w.shape.clone(), Data::I8(out.into_iter().map(|v| v as i8).collect()))?;
+    let codes = Tensor::new(w.shape.clone(), Data::I8(out))?;
     Ok(Some(Fact { constant: None, codes: Some(Arc::new(codes)), encoding: Some(Arc::new(encoding)), ..w.clone() }))
 }
 
@@ -92,9 +100,7 @@ pub struct ChannelStatistics {
 pub fn channel_statistics(w: &Fact, axis: usize, channels: usize) -> Result<Option<Vec<ChannelStatistics>>> {
     let (Some(codes), Some(encoding)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
     let map = channel_map(encoding, w, axis, channels)?;
-    let mut wide = vec![0i32; codes.len()];
-    read_codes(codes.data(), 0, &mut wide)?;
-    Ok(Some(statistics(&map, encoding, &wide, channels)?))
+    Ok(Some(statistics(&map, encoding, codes, channels)?))
 }
 
 /// Which element belongs to which output channel, whatever the granularity of the encoding.
@@ -108,20 +114,35 @@ fn channel_map(encoding: &Encoding, w: &Fact, axis: usize, channels: usize) -> R
     ScaleMap::new(&spread, &w.shape)
 }
 
-fn statistics(map: &ScaleMap, encoding: &Encoding, codes: &[i32], channels: usize) -> Result<Vec<ChannelStatistics>> {
+fn statistics(map: &ScaleMap, encoding: &Encoding, codes: &Tensor, channels: usize) -> Result<Vec<ChannelStatistics>> {
     let mut out = vec![ChannelStatistics::default(); channels];
-    map.segments(0..codes.len(), |range, place| {
-        for (i, &code) in codes[range].iter().enumerate() {
-            let channel = match place {
-                Channels::Uniform(channel) => channel,
-                Channels::Cyclic { start } => (start + i) % channels,
-            };
-            let centred = i64::from(code) - encoding.zero_point[channel % encoding.zero_point.len()];
-            out[channel].sum += centred;
-            out[channel].reach = out[channel].reach.max(centred.abs());
-        }
-        Ok(())
-    })?;
+    let zero_point = |channel: usize| encoding.zero_point[channel % encoding.zero_point.len()];
+    for start in (0..codes.len()).step_by(CHUNK) {
+        let mut wide = [0i32; CHUNK];
+        let len = CHUNK.min(codes.len() - start);
+        read_codes(codes.data(), start, &mut wide[..len])?;
+        map.segments(start..start + len, |range, place| {
+            let codes = &wide[range.start - start..range.end - start];
+            match place {
+                Channels::Uniform(channel) => {
+                    let (zero, to) = (zero_point(channel), &mut out[channel]);
+                    to.sum += codes.iter().map(|&c| i64::from(c)).sum::<i64>() - zero * codes.len() as i64;
+                    let lowest = codes.iter().copied().min().map_or(zero, i64::from);
+                    let highest = codes.iter().copied().max().map_or(zero, i64::from);
+                    to.reach = to.reach.max(highest - zero).max(zero - lowest);
+                }
+                Channels::Cyclic { start } => {
+                    for (i, &code) in codes.iter().enumerate() {
+                        let channel = (start + i) % channels;
+                        let centred = i64::from(code) - zero_point(channel);
+                        out[channel].sum += centred;
+                        out[channel].reach = out[channel].reach.max(centred.abs());
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
     Ok(out)
 }
 

@@ -1,20 +1,23 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
+mod constants;
+mod scaled;
+
+use super::budget::Budget;
 use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
 use super::narrow::{self, NarrowKernel, narrowed};
 use super::placement::{Note, Placed};
-use super::step::{NodeReport, Source, Step, free_after_last_read};
+use super::step::{Conversion, LAYOUT, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Clamp, Node, TensorId, qdq};
+use crate::graph::{Clamp, Constant, Node, TensorId, qdq};
 use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
-use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
+use crate::ops::{Explained, Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// In what form a tensor's value is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,22 +61,30 @@ struct Planner<'a> {
     facts: Vec<Option<Fact>>,
     values: BTreeMap<(TensorId, Form, Layout), Source>,
     steps: Vec<Step>,
-    slots: usize,
+    /// Bytes of each slot; 0 for the graph's inputs, which are the caller's.
+    slots: Vec<u64>,
     nodes: Vec<NodeReport>,
     producers: BTreeMap<TensorId, usize>,
     notes: Vec<Note>,
     rules: BTreeMap<String, Evidence>,
+    budget: Budget,
+    /// Bytes of all folded values.
+    folded: u64,
     current: Option<usize>,
     /// Slots whose reals are as the target holds them.
     narrow: BTreeSet<usize>,
 }
 
 /// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive.
+///
+/// # Errors
+/// `memory_limit` where the values of a run take more than the budget; all errors of inference and of preparing kernels.
 pub fn plan(
     placed: &Placed,
     spec: &Spec,
     shapes: &[Vec<usize>],
     keep: &BTreeSet<TensorId>,
+    budget: Budget,
     context: RunContext<'_>,
 ) -> Result<Plan> {
     let graph = &placed.graph;
@@ -84,11 +95,13 @@ pub fn plan(
         facts: vec![None; graph.tensors.len()],
         values: BTreeMap::new(),
         steps: Vec::new(),
-        slots: 0,
+        slots: Vec::new(),
         nodes: Vec::new(),
         producers: BTreeMap::new(),
         notes: placed.notes.clone(),
         rules: BTreeMap::new(),
+        budget,
+        folded: 0,
         current: None,
         narrow: BTreeSet::new(),
     };
@@ -146,7 +159,7 @@ impl<'a> Planner<'a> {
                 encoding: info.encoding.clone(),
             };
             self.facts[port.tensor] = Some(fact.clone());
-            let slot = self.slot();
+            let slot = self.slot(0);
             let encoding = info.encoding.as_deref();
             if port.quantized {
                 self.values.insert((port.tensor, Form::Codes, layout), Source::Slot(slot));
@@ -154,7 +167,7 @@ impl<'a> Planner<'a> {
                 let turn = Box::new(LayoutKernel::new(Layout::RowMajor));
                 let turned = layout == Layout::ChannelsLast;
                 let real =
-                    if turned { self.step("layout", turn, vec![Some(Source::Slot(slot))], port.tensor) } else { slot };
+                    if turned { self.step(LAYOUT, turn, Source::Slot(slot), (port.tensor, Form::Real)) } else { slot };
                 self.raw_real(port.tensor, real, encoding, true)?;
             }
             out.push((slot, fact));
@@ -168,7 +181,7 @@ impl<'a> Planner<'a> {
         let float = fact.dtype == DType::F32;
         let mut slot = slot;
         if let Some(narrow) = self.held_in(t) {
-            slot = self.step("narrow", Box::new(NarrowKernel(narrow)), vec![Some(Source::Slot(slot))], t);
+            slot = self.step("narrow", Box::new(NarrowKernel(narrow)), Source::Slot(slot), (t, Form::Real));
         }
         let rule = if is_input && self.spec.rule(names::QUANTIZE_INPUT).is_some() {
             names::QUANTIZE_INPUT
@@ -181,12 +194,12 @@ impl<'a> Planner<'a> {
         match (encoding, self.spec.execution) {
             (Some(encoding), Execution::FakeQuant) if float => {
                 let kernel = quantizers::fake_quant_kernel(self.spec, rule, &fact.name, encoding, &fact.shape)?;
-                let to = self.step("fake_quant", kernel, vec![Some(Source::Slot(slot))], t);
+                let to = self.step("fake_quant", kernel, Source::Slot(slot), (t, Form::Real));
                 self.values.insert((t, Form::Real, Layout::RowMajor), Source::Slot(to));
             }
             (Some(encoding), Execution::Integer) if float => {
                 let kernel = quantizers::quantize_kernel(self.spec, rule, &fact.name, encoding, &fact.shape)?;
-                let to = self.step("quantize", kernel, vec![Some(Source::Slot(slot))], t);
+                let to = self.step("quantize", kernel, Source::Slot(slot), (t, Form::Codes));
                 self.values.insert((t, Form::Codes, Layout::RowMajor), Source::Slot(to));
             }
             _ => {
@@ -210,20 +223,33 @@ impl<'a> Planner<'a> {
         Some(Narrow::ieee(format))
     }
 
-    fn slot(&mut self) -> usize {
-        self.slots += 1;
-        self.slots - 1
+    /// A slot for a value of this size.
+    fn slot(&mut self, bytes: u64) -> usize {
+        self.slots.push(bytes);
+        self.slots.len() - 1
     }
 
-    /// Adds a conversion with one output.
-    fn step(&mut self, label: &str, kernel: Box<dyn Kernel>, inputs: Vec<Option<Source>>, t: TensorId) -> usize {
-        let slot = self.slot();
+    /// Bytes of a tensor in a form.
+    fn bytes(&self, t: TensorId, form: Form) -> u64 {
+        let Some(fact) = &self.facts[t] else { return 0 };
+        let of = |encoded: &Fact| encoded.encoding.as_ref().map_or(fact.dtype, |e| e.storage_dtype());
+        match form {
+            Form::Real => fact.bytes(),
+            Form::Codes => fact.bytes_as(of(fact)),
+            Form::CodesAs(target) => fact.bytes_as(self.facts[target].as_ref().map_or(fact.dtype, of)),
+        }
+    }
+
+    /// Adds a conversion with one output, which holds the tensor in that form.
+    fn step(&mut self, label: &str, kernel: Box<dyn Kernel>, input: Source, (t, form): (TensorId, Form)) -> usize {
+        let slot = self.slot(self.bytes(t, form));
         let name = &self.placed.graph.tensors[t].name;
         self.steps.push(Step {
             node: self.current,
             label: format!("{label} {name}"),
+            conversion: Some(Conversion { tensor: t, turns: label == LAYOUT }),
             kernel,
-            inputs,
+            inputs: vec![Some(input)],
             outputs: vec![Some(slot)],
             frees: Vec::new(),
         });
@@ -243,11 +269,12 @@ impl<'a> Planner<'a> {
             if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
                 self.used(self.spec.constant_rule());
             }
-            let held = self.held_in(t).map(|n| narrowed(self.context.pool, constant, n).map(Arc::new)).transpose()?;
+            let held =
+                self.held_in(t).map(|n| narrowed(self.context.pool, constant, n)).transpose()?.map(Constant::from);
             self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
-            Source::Slot(self.step("layout", Box::new(kernel), vec![Some(source)], t))
+            Source::Slot(self.step(LAYOUT, Box::new(kernel), source, (t, form)))
         } else {
             let codes = |planner: &mut Self| planner.value(t, Form::Codes, layout);
             let encoding = fact
@@ -259,7 +286,7 @@ impl<'a> Planner<'a> {
                     self.used(names::DEQUANTIZE);
                     let from = codes(self)?;
                     let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
-                    Source::Slot(self.step("dequantize", kernel, vec![Some(from)], t))
+                    Source::Slot(self.step("dequantize", kernel, from, (t, form)))
                 }
                 Form::CodesAs(target) => {
                     let rule = self.requantize_rule(target);
@@ -268,13 +295,13 @@ impl<'a> Planner<'a> {
                     let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
                     let count = fact.shape.iter().product();
                     let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to, count)?;
-                    Source::Slot(self.step("requantize", kernel, vec![Some(from)], t))
+                    Source::Slot(self.step("requantize", kernel, from, (t, form)))
                 }
                 Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
                     let from = self.value(t, Form::Real, Layout::RowMajor)?;
                     let kernel =
                         quantizers::quantize_kernel(self.spec, names::QUANTIZE, &fact.name, encoding, &fact.shape)?;
-                    let slot = self.step("quantize", kernel, vec![Some(from)], t);
+                    let slot = self.step("quantize", kernel, from, (t, form));
                     self.values.insert((t, form, Layout::RowMajor), Source::Slot(slot));
                     return self.value(t, form, layout);
                 }
@@ -295,38 +322,6 @@ impl<'a> Planner<'a> {
             Some(rule) if rule.bodies.iter().any(|b| matches!(b.action, Action::Program { .. })) => &rule.name,
             _ => names::REQUANTIZE,
         }
-    }
-
-    fn constant_value(&self, fact: &Fact, constant: &Arc<Tensor>, form: Form, layout: Layout) -> Result<Source> {
-        let value = match form {
-            Form::Real => match (&fact.encoding, self.spec.execution) {
-                (Some(encoding), Execution::Integer | Execution::FakeQuant) if constant.dtype() == DType::F32 => {
-                    // What a float kernel reads of a quantized constant is what its codes stand for.
-                    let is_bias = encoding.bitwidth == 32;
-                    if is_bias { constant.clone() } else { self.dequantized_constant(fact, encoding)? }
-                }
-                _ => constant.clone(),
-            },
-            Form::Codes => quantizers::quantize_constant(self.spec, fact, &self.context)?,
-            Form::CodesAs(target) => {
-                let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
-                let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                let from = fact.encoding.as_deref().expect("codes have encodings");
-                let rule = self.requantize_rule(target);
-                let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to, codes.len())?;
-                Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
-            }
-        };
-        Ok(Source::Constant(match layout {
-            Layout::RowMajor => value,
-            Layout::ChannelsLast => Arc::new(layout::convert(&value, Layout::ChannelsLast)?),
-        }))
-    }
-
-    fn dequantized_constant(&self, fact: &Fact, encoding: &Encoding) -> Result<Arc<Tensor>> {
-        let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
-        let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
-        Ok(Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0)))
     }
 
     fn add_node(&mut self, n: usize) -> Result<()> {
@@ -379,8 +374,13 @@ impl<'a> Planner<'a> {
                 self.facts[*t] = Some(fact.clone());
             }
         }
+        // Before kernels are prepared: they may hold tables of the output's size.
+        self.budget.check(outputs.iter().flatten().map(Fact::bytes).fold(0, u64::saturating_add))?;
         let facts = Facts { node, opset, inputs: &inputs, outputs: &outputs };
         if self.placed.clamps[n].is_none() && self.fold(&facts, op)? {
+            return Ok(());
+        }
+        if self.spec.execution == Execution::Integer && self.placed.clamps[n].is_none() && self.add_scaled(&facts)? {
             return Ok(());
         }
         if self.spec.execution == Execution::Integer
@@ -389,30 +389,6 @@ impl<'a> Planner<'a> {
             return self.add_integer(n, &facts, integer, &body);
         }
         self.add_float(n, &facts, op)
-    }
-
-    /// Computes a node whose inputs are all constant and unquantized: shapes and index arithmetic.
-    fn fold(&mut self, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<bool> {
-        let all = facts.inputs.iter().flatten().all(|f| f.constant.is_some() && f.encoding.is_none());
-        if !(all || op.depends_on_shapes_alone()) || facts.outputs.iter().flatten().any(|f| f.encoding.is_some()) {
-            return Ok(false);
-        }
-        let kernel = op.float(facts)?;
-        let inputs: Vec<Option<&Tensor>> =
-            facts.inputs.iter().map(|f| f.as_ref().and_then(|f| f.constant.as_deref())).collect();
-        let values = kernel.run(&self.context, &inputs)?;
-        for (t, value) in facts.node.outputs.iter().zip(values) {
-            if let Some(fact) = t.and_then(|t| self.facts[t].as_mut()) {
-                if (fact.dtype, fact.shape.as_slice()) != (value.dtype(), value.shape()) {
-                    let (inferred, computed) = ((fact.dtype, &fact.shape), (value.dtype(), value.shape()));
-                    let message = format!("{computed:?} was computed, {inferred:?} inferred; please report this");
-                    return Err(Error::invalid("inferred", message));
-                }
-                fact.constant = Some(Arc::new(value));
-            }
-        }
-        self.report(facts.node, "folded", None);
-        Ok(true)
     }
 
     fn report(&mut self, node: &Node, mode: &'static str, body: Option<(&str, &Body)>) {
@@ -581,10 +557,10 @@ impl<'a> Planner<'a> {
                 outputs.push(None);
                 continue;
             };
-            let slot = self.slot();
-            outputs.push(Some(slot));
             let quantized = facts.outputs[i].as_ref().is_some_and(|f| f.encoding.is_some());
             let form = if quantized { Form::Codes } else { Form::Real };
+            let slot = self.slot(self.bytes(t, form));
+            outputs.push(Some(slot));
             self.values.insert((t, form, prepared.layout), Source::Slot(slot));
             self.producers.insert(t, self.steps.len());
             if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
@@ -602,13 +578,14 @@ impl<'a> Planner<'a> {
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
+            conversion: None,
             kernel: prepared.kernel,
             inputs,
             outputs,
             frees: Vec::new(),
         });
         for (t, slot, kernel) in requantized {
-            let to = self.step("requantize", kernel, vec![Some(Source::Slot(slot))], t);
+            let to = self.step("requantize", kernel, Source::Slot(slot), (t, Form::Codes));
             self.values.insert((t, Form::Codes, prepared.layout), Source::Slot(to));
         }
         Ok(())
@@ -623,8 +600,10 @@ impl<'a> Planner<'a> {
             let source = self.value(x, Form::Codes, layout)?;
             self.used(names::DEQUANTIZE);
             self.used(names::QUANTIZE);
-            self.producers.insert(y, self.steps.len());
-            let slot = self.step(&node.op_type, Box::new(table), vec![Some(source)], y);
+            let number = self.steps.len();
+            self.producers.insert(y, number);
+            let slot = self.step(&node.op_type, Box::new(table), source, (y, Form::Codes));
+            self.steps[number].conversion = None;
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
             if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
                 self.report(node, "float", None);
@@ -637,7 +616,7 @@ impl<'a> Planner<'a> {
         for (t, fact) in node.inputs.iter().zip(&mut known) {
             let source = t.map(|t| self.value(t, Form::Real, Layout::RowMajor)).transpose()?;
             if let (Some(Source::Constant(value)), Some(fact)) = (&source, fact) {
-                fact.constant = Some(value.clone());
+                fact.constant = Some(value.clone().into());
             }
             inputs.push(source);
         }
@@ -649,11 +628,13 @@ impl<'a> Planner<'a> {
             }
             None => op.float(facts)?,
         };
-        let slots: Vec<Option<usize>> = node.outputs.iter().map(|t| t.map(|_| self.slot())).collect();
+        let slots: Vec<Option<usize>> =
+            node.outputs.iter().map(|t| t.map(|t| self.slot(self.bytes(t, Form::Real)))).collect();
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),
-            kernel,
+            conversion: None,
+            kernel: Box::new(Explained::new(kernel, facts)),
             inputs,
             outputs: slots.clone(),
             frees: Vec::new(),
@@ -668,7 +649,7 @@ impl<'a> Planner<'a> {
                 self.narrow.insert(slot);
             }
             if let (0, Some(Clamp { lo, hi })) = (i, self.placed.clamps[n]) {
-                slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), vec![Some(Source::Slot(slot))], t);
+                slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), Source::Slot(slot), (t, Form::Real));
             }
             let encoding = facts.outputs[i].as_ref().and_then(|f| f.encoding.clone());
             self.raw_real(t, slot, encoding.as_deref(), false)?;
@@ -678,10 +659,20 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self, inputs: Vec<(usize, Fact)>, outputs: Vec<Source>, keep: &BTreeSet<TensorId>) -> Result<Plan> {
         let kept = self.values.iter().filter(|((t, _, _), _)| keep.contains(t)).map(|(_, source)| source);
-        free_after_last_read(&mut self.steps, self.slots, outputs.iter().chain(kept));
+        free_after_last_read(&mut self.steps, self.slots.len(), outputs.iter().chain(kept));
+        // What is kept is handed out as a copy, in reals and in codes.
+        let copies = self.values.keys().filter(|(t, _, _)| keep.contains(t)).map(|&(t, _, _)| t);
+        let copies: BTreeSet<TensorId> =
+            copies.filter(|&t| self.facts[t].as_ref().is_some_and(|f| f.constant.is_none())).collect();
+        let copied = |&t: &TensorId| self.bytes(t, Form::Real).saturating_add(self.bytes(t, Form::Codes));
+        let besides = copies.iter().map(copied).fold(0, u64::saturating_add);
+        self.budget.check_steps(&self.steps, &self.slots, besides).map_err(|(s, error)| match self.steps[s].node {
+            Some(n) => error.at_node(&self.placed.graph.nodes[n].name, &self.placed.graph.nodes[n].op_type),
+            None => error,
+        })?;
         Ok(Plan {
             steps: self.steps,
-            slots: self.slots,
+            slots: self.slots.len(),
             inputs,
             outputs,
             values: self.values,
