@@ -150,7 +150,7 @@ pub fn nearest_f16(v: f32) -> f32 {
     const SMALLEST: u32 = 127 - 14;
     const END: u32 = 127 + 16;
     let magnitude = v.abs();
-    let exponent = (magnitude.to_bits() >> 23).max(SMALLEST).min(END);
+    let exponent = (magnitude.to_bits() >> 23).clamp(SMALLEST, END);
     let magic = f32::from_bits((exponent + 13) << 23);
     let rounded = (magnitude + magic) - magic;
     (if rounded >= 65_536.0 { f32::INFINITY } else { rounded }).copysign(v)
@@ -197,7 +197,7 @@ impl HalfGrid {
     #[inline(always)]
     pub fn round(self, v: f64) -> f64 {
         let magnitude = v.abs();
-        let exponent = (magnitude.to_bits() >> 52).max(self.exponents[0]).min(self.exponents[1]);
+        let exponent = (magnitude.to_bits() >> 52).clamp(self.exponents[0], self.exponents[1]);
         let magic = f64::from_bits((exponent + self.rise) << 52);
         let rounded = (magnitude + magic) - magic;
         (if rounded >= self.end { f64::INFINITY } else { rounded }).copysign(v)

@@ -53,9 +53,9 @@ fn turned(shape: &[usize]) -> Vec<usize> {
 /// A Reshape that splits channels into groups, or joins them: nothing moves.
 fn regrouped(facts: &Facts<'_>) -> Result<Option<Box<dyn Kernel>>> {
     let (Some(x), Some(Some(y))) = (facts.optional(0), facts.outputs.first()) else { return Ok(None) };
-    let images = |shape: &[usize]| match shape {
-        &[n, c, h, w] => Some((n, c, h, w)),
-        &[n, a, b, h, w] => Some((n, a * b, h, w)),
+    let images = |shape: &[usize]| match *shape {
+        [n, c, h, w] => Some((n, c, h, w)),
+        [n, a, b, h, w] => Some((n, a * b, h, w)),
         _ => None,
     };
     if images(&x.shape).is_none() || images(&x.shape) != images(&y.shape) {
