@@ -150,6 +150,7 @@ fn join_scalar(codes: &[u8], table: &ByteEntries, onto: Option<Meeting>, out: &m
 }
 
 multiversion! {
+    #[cfg(target_arch = "x86_64")]
     fn join_entries(simd: Simd, entries: &[i32], onto: Option<Meeting>, out: &mut [i32]) {
         join(entries.iter().copied(), onto, out);
     }

@@ -72,6 +72,7 @@ pub enum Fused<'a> {
     },
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 kernels alone fuse epilogues"))]
 impl Fused<'_> {
     /// What becomes of the values.
     pub(crate) fn bytes(&self) -> Bytes {
@@ -83,7 +84,6 @@ impl Fused<'_> {
     }
 
     /// Channels that there are parameters for.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 kernels alone fuse epilogues"))]
     pub(crate) fn channels(&self) -> usize {
         match self {
             Fused::FloatScale { scale, .. } => scale.len(),
