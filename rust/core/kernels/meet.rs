@@ -134,11 +134,16 @@ multiversion! {
 fn look_up(simd: Simd, codes: &[u8], table: &ByteEntries, onto: Option<Meeting>, out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
     if simd.isa() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
+        assert!(codes.len() == out.len() && out.len() <= BLOCK);
         let mut entries = [0i32; BLOCK];
-        let entries = &mut entries[..codes.len()];
-        // SAFETY: the `Simd` and the test prove the features; both slices have the same length.
-        let done = unsafe { super::avx512::lookup8_i32(codes, &table.planes, entries) };
-        join_entries(simd, &entries[..done], onto, out);
+        // SAFETY: the `Simd` and the test prove the features; all slices have the same length.
+        let done = match onto {
+            None => unsafe { super::avx512::lookup8_i32(codes, &table.planes, out) },
+            Some(_) => unsafe { super::avx512::lookup8_i32(codes, &table.planes, &mut entries[..codes.len()]) },
+        };
+        if onto.is_some() {
+            join_entries(simd, &entries[..done], onto, out);
+        }
         return join_scalar(&codes[done..], table, onto, &mut out[done..]);
     }
     let _ = (simd, Isa::Scalar, &table.planes);

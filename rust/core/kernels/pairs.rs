@@ -71,10 +71,10 @@ pub fn lookup_pairs<T: Code>(engine: Engine<'_>, a: &[u8], b: &[u8], table: &[T]
     engine.for_each_chunk(out, CHUNK, |i, out| {
         let range = i * CHUNK..i * CHUNK + out.len();
         let operands = a[range.clone()].chunks(PAIRS).zip(b[range].chunks(PAIRS));
+        let mut pairs = [0u16; PAIRS];
         for (out, (a, b)) in out.chunks_mut(PAIRS).zip(operands) {
-            let mut pairs = [0u16; PAIRS];
             pair_up(engine.simd(), a, b, &mut pairs);
-            out.iter_mut().zip(pairs).for_each(|(o, pair)| *o = table[usize::from(pair)]);
+            out.iter_mut().zip(&pairs).for_each(|(o, &pair)| *o = table[usize::from(pair)]);
         }
     });
 }
