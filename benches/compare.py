@@ -2,7 +2,7 @@
 
 `make bench`, or `python benches/compare.py --help`. Ratios are medians over rounds in which both runners run one after
 the other, so that what else the machine does falls on both; the spread is that between the quartiles. Idle threads of a
-runner look out for work for some milliseconds after a run, on the cores that the other one is to use: a pause comes
+runner look out for work for up to 40 ms after a run, on the cores that the other one is to use: a pause comes
 between the two, and each timed run follows one that is not timed.
 """
 
@@ -74,7 +74,7 @@ def lite_image(kind: str, batch: int) -> np.ndarray:
 RUNNERS = {"nputwin": nputwin_runner, "onnxruntime": onnxruntime_runner, "litert": litert_runner}
 
 
-PAUSE = 0.02
+PAUSE = 0.06
 """Seconds until the threads of a runner sleep."""
 
 
@@ -100,6 +100,15 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
+def peak_memory() -> float:
+    """Greatest resident size of this process in MiB; `getrusage` counts the parent that it was forked from, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def measure_alone(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds from file to the end of the first run, and memory, of one runner in this process."""
     if arguments.runner == "nputwin":
@@ -108,7 +117,7 @@ def measure_alone(arguments: argparse.Namespace) -> dict[str, float]:
         import onnxruntime  # noqa: F401
     else:
         from ai_edge_litert import interpreter  # noqa: F401
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     run = RUNNERS[arguments.runner](arguments.model, arguments.target, 1, 1)
     run()
@@ -118,8 +127,8 @@ def measure_alone(arguments: argparse.Namespace) -> dict[str, float]:
         start = time.perf_counter()
         run()
         steady.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"prepare_ms": (first - min(steady)) * 1e3, "peak_mib": peak / 1024, "own_mib": (peak - before) / 1024}
+    peak = peak_memory()
+    return {"prepare_ms": (first - min(steady)) * 1e3, "peak_mib": peak, "own_mib": peak - before}
 
 
 def alone(runner: str, model: str, target: str) -> dict[str, float]:

@@ -28,6 +28,7 @@ mod pack;
 mod pair_saturating;
 mod pairs;
 mod pool;
+mod processors;
 mod quantize;
 pub mod reference;
 mod shape;

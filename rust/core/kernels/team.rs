@@ -3,14 +3,31 @@
 //! A network of a few milliseconds has dozens of calls: workers look out for the next one for a moment before they sleep,
 //! and a call never waits for a worker that has not noticed it.
 
+use super::processors::{self, Processors, Thread};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// How often an idle worker looks for work before it sleeps: some tens of microseconds.
-const LOOKS: usize = 3000;
+/// How often an idle worker looks for work before it sleeps: about two milliseconds, longer than the parts of a network that one
+/// thread computes. Who sleeps may wake up on the processor of the thread that calls, and systems take milliseconds to part the
+/// two again.
+const LOOKS: usize = 100_000;
+
+/// Looks after which a waiting thread lets others run that share its processor.
+const LOOKS_PER_YIELD: usize = 256;
+
+/// What a mutex holds; no state of ours is broken by a panic.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks around once more.
+fn look(looks: &mut usize) {
+    *looks += 1;
+    if looks.is_multiple_of(LOOKS_PER_YIELD) { std::thread::yield_now() } else { std::hint::spin_loop() }
+}
 
 /// The tasks of one call.
 struct Job<'a> {
@@ -29,7 +46,7 @@ impl Job<'_> {
                 return;
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
-                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                locked(&self.panic).get_or_insert(panic);
             }
         }
     }
@@ -42,6 +59,11 @@ struct Shared {
     inside: AtomicUsize,
     /// Counts the jobs.
     epoch: AtomicUsize,
+    /// The workers that have begun.
+    begun: Mutex<Vec<Thread>>,
+    /// Where workers may run once they are awake, and how often that was said.
+    processors: Mutex<Option<Processors>>,
+    parted: AtomicUsize,
     /// Workers that sleep, or are about to.
     sleeping: AtomicUsize,
     bed: Mutex<()>,
@@ -65,6 +87,9 @@ impl Team {
             job: AtomicPtr::new(std::ptr::null_mut()),
             inside: AtomicUsize::new(0),
             epoch: AtomicUsize::new(0),
+            begun: Mutex::new(Vec::new()),
+            processors: Mutex::new(None),
+            parted: AtomicUsize::new(0),
             sleeping: AtomicUsize::new(0),
             bed: Mutex::new(()),
             bell: Condvar::new(),
@@ -93,7 +118,9 @@ impl Team {
         shared.job.store(std::ptr::from_ref(&job).cast_mut().cast(), SeqCst);
         shared.epoch.fetch_add(1, SeqCst);
         if shared.sleeping.load(SeqCst) > 0 {
-            drop(shared.bed.lock().unwrap_or_else(PoisonError::into_inner));
+            *locked(&shared.processors) = processors::part_from(&locked(&shared.begun));
+            shared.parted.fetch_add(1, SeqCst);
+            drop(locked(&shared.bed));
             shared.bell.notify_all();
         }
         job.work();
@@ -101,8 +128,7 @@ impl Team {
         shared.job.store(std::ptr::null_mut(), SeqCst);
         let mut looks = 0;
         while shared.inside.load(SeqCst) > 0 {
-            looks += 1;
-            if looks % 256 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            look(&mut looks);
         }
         drop(turn);
         if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -116,10 +142,18 @@ impl Shared {
     fn serve(&self) {
         let mut seen = 0;
         let mut looks = 0;
+        let mut parted = 0;
+        locked(&self.begun).push(Thread::current());
         while !self.end.load(SeqCst) {
             let epoch = self.epoch.load(SeqCst);
             if epoch != seen {
                 (seen, looks) = (epoch, 0);
+                let times = self.parted.load(SeqCst);
+                if times != parted {
+                    parted = times;
+                    let processors = *locked(&self.processors);
+                    processors.into_iter().for_each(Processors::allow);
+                }
                 self.inside.fetch_add(1, SeqCst);
                 let job = self.job.load(SeqCst);
                 // SAFETY: `run` clears the pointer and then waits until `inside` is zero before the job ends; a pointer
@@ -129,11 +163,10 @@ impl Shared {
                 }
                 self.inside.fetch_sub(1, SeqCst);
             } else if looks < LOOKS {
-                looks += 1;
-                std::hint::spin_loop();
+                look(&mut looks);
             } else {
                 looks = 0;
-                let bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+                let bed = locked(&self.bed);
                 self.sleeping.fetch_add(1, SeqCst);
                 if self.epoch.load(SeqCst) == seen && !self.end.load(SeqCst) {
                     drop(self.bell.wait(bed));
@@ -147,7 +180,7 @@ impl Shared {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.end.store(true, SeqCst);
-        drop(self.shared.bed.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(locked(&self.shared.bed));
         self.shared.bell.notify_all();
         for worker in self.workers.drain(..) {
             // A worker catches the panics of its tasks, so it ends in peace.

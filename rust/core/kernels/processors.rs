@@ -1,0 +1,105 @@
+//! On which processors threads run, where the system lets us say (Linux); elsewhere nothing happens.
+//!
+//! A thread that is woken is often put on the processor of the one that wakes it, and stays there for milliseconds while others
+//! idle: as long as a network takes.
+
+#[cfg(target_os = "linux")]
+mod system {
+    use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+    /// A thread.
+    #[derive(Clone, Copy)]
+    pub struct Thread(Pid);
+
+    /// Processors on which a thread may run.
+    #[derive(Clone, Copy)]
+    pub struct Processors(CpuSet);
+
+    impl Thread {
+        /// The calling one.
+        pub fn current() -> Thread {
+            Thread(gettid())
+        }
+    }
+
+    /// Keeps `threads` off the processor of the calling thread, for as long as they do not [`Processors::allow`] themselves more.
+    /// Gives the processors on which the calling thread may run; none where they are too few.
+    pub fn part_from(threads: &[Thread]) -> Option<Processors> {
+        let allowed = sched_getaffinity(None).ok().filter(|set| set.count() > 1)?;
+        let (mut others, own) = (allowed, sched_getcpu());
+        if own >= CpuSet::MAX_CPU {
+            return None;
+        }
+        others.unset(own);
+        for thread in threads {
+            // A thread that stays where it is is slower, not wrong.
+            let _ = sched_setaffinity(Some(thread.0), &others);
+        }
+        Some(Processors(allowed))
+    }
+
+    impl Processors {
+        /// Lets the calling thread run on these.
+        pub fn allow(self) {
+            let _ = sched_setaffinity(None, &self.0);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    /// A thread.
+    #[derive(Clone, Copy)]
+    pub struct Thread;
+
+    /// Processors on which a thread may run.
+    #[derive(Clone, Copy)]
+    pub struct Processors;
+
+    impl Thread {
+        /// The calling one.
+        pub fn current() -> Thread {
+            Thread
+        }
+    }
+
+    /// Does nothing on this system.
+    pub fn part_from(_: &[Thread]) -> Option<Processors> {
+        None
+    }
+
+    impl Processors {
+        /// Does nothing on this system.
+        pub fn allow(self) {}
+    }
+}
+
+pub use system::{Processors, Thread, part_from};
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
+    #[test]
+    fn threads_part_for_a_while() {
+        let all = sched_getaffinity(None).unwrap();
+        let (started, waits) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<Option<Processors>>());
+        let worker = std::thread::spawn(move || {
+            started.0.send(Thread::current()).unwrap();
+            let allowed = waits.1.recv().unwrap();
+            let between = sched_getaffinity(None).unwrap();
+            if let Some(allowed) = allowed {
+                allowed.allow();
+            }
+            (between, sched_getaffinity(None).unwrap())
+        });
+        let allowed = part_from(&[started.1.recv().unwrap()]);
+        waits.0.send(allowed).unwrap();
+        let (between, after) = worker.join().unwrap();
+        let same = |a: &CpuSet, b: &CpuSet| (0..CpuSet::MAX_CPU).all(|cpu| a.is_set(cpu) == b.is_set(cpu));
+        assert!(same(&after, &all));
+        assert_eq!(between.count(), if all.count() > 1 { all.count() - 1 } else { 1 });
+        assert_eq!(allowed.is_some(), all.count() > 1);
+    }
+}
