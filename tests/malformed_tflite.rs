@@ -30,7 +30,13 @@ fn every_fault_has_its_code_and_a_text_of_its_own() {
         ("node_inputs", Box::new(|m| m.operators[0].inputs[1] = -1)),
         ("node_inputs", Box::new(|m| m.operators[0].inputs.truncate(1))),
         ("node_outputs", Box::new(|m| m.operators[0].outputs.clear())),
-        ("node_outputs", Box::new(|m| m.operators[0].outputs.push(0))),
+        (
+            "node_outputs",
+            Box::new(|m| {
+                m.tensors.push(Tensor { name: "z".into(), ..m.tensors[3].clone() });
+                m.operators[0].outputs.push(4);
+            }),
+        ),
         ("node_outputs", Box::new(|m| m.operators[0].outputs[0] = 1)),
         ("opcode_index", Box::new(|m| m.operators[0].code = 7)),
         ("op_unknown", Box::new(|m| m.codes[0] = 4000)),
