@@ -84,7 +84,7 @@ fn other_wrong_arguments_have_their_errors() {
         ("run @residual.onnx -t htp_v75 -i x0.npy --assume Ad=A1", "assume_rule", 2),
         ("run @residual.onnx -t htp_v75 -i x0.npy --assume Add=B1", "assume_alternative", 2),
         ("explain @residual.onnx -t float -i x0.npy --tensor nowhere", "tensor_unknown", 2),
-        ("explain @residual.onnx -t float -i x0.npy --tensor sum", "explain_kernel", 3),
+        ("explain @residual.onnx -t float -i x0.npy --tensor x", "explain_input", 3),
         ("calibrate @residual.onnx -i x0.npy -o r.enc --method percentile --percentile 10", "calibrate_percentile", 2),
         ("calibrate @residual.onnx -i x0.npy -o r.enc --act-bits 40", "encoding_bitwidth", 2),
         ("calibrate @residual.onnx -i x0.npy -o r.enc --version 3", "encodings_version", 2),

@@ -73,7 +73,7 @@ fn a_configuration_becomes_a_target() {
 fn nothing_of_a_configuration_is_dropped_silently() {
     let sandbox = Sandbox::new();
     let mut left_out = config();
-    left_out["supergroup_pass_list"] = json!(["MaskedSoftmax"]);
+    left_out["supergroup_pass_list"] = json!(["FancySoftmax"]);
     sandbox.write("config.json", left_out.to_string());
     let json = sandbox.run("spec import config.json -o a.toml --json").json_of(1);
     assert_eq!(json["findings"][0]["place"], "supergroup_pass_list");
