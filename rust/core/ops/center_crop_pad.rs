@@ -47,7 +47,7 @@ impl Op for CenterCropPad {
         }
         let (shape, out) = (facts.input(0)?.shape.clone(), plan(facts)?);
         let sources: Sources = match out.contains(&0) {
-            true => vec![Vec::new()],
+            true => vec![Vec::new(); shape.len()],
             false => shape.iter().zip(&out).map(|(&from, &to)| sources(from, to)).collect(),
         };
         kernel(move |context, inputs| {

@@ -26,11 +26,7 @@ fn runs(sources: &[Option<usize>]) -> Vec<Run> {
 pub fn pick<T: Element>(pool: &rayon::ThreadPool, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
     // Last axes that stay as they are make up elements of a larger size.
     let stays = |a: usize| sources[a].iter().copied().eq((0..shape[a]).map(Some));
-    let moved = match sources.len() == shape.len() {
-        true => (0..shape.len()).rev().find(|&a| !stays(a)).map_or(0, |a| a + 1),
-        // Callers' lies about ranks end in a result of the wrong length, which they refuse.
-        false => return Vec::new(),
-    };
+    let moved = (0..shape.len()).rev().find(|&a| !stays(a)).map_or(0, |a| a + 1);
     let size: usize = shape[moved..].iter().product();
     let Some((columns, outer)) = sources[..moved].split_last() else {
         return x.to_vec();
