@@ -41,7 +41,7 @@ pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d};
 pub use epilogue::{
     AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatAffine, FloatScale, Fused, MulShift, OutTile,
-    ShiftRounding, Width,
+    ShiftRounding,
 };
 pub use gemm::gemm;
 pub use isa::{Engine, Isa, Simd};

@@ -33,8 +33,8 @@ pub(in super::super) trait Requantize: Copy {
 /// Calls `$body` with `$q` bound to the [`Requantize`] of a [`crate::kernels::Fused`].
 macro_rules! with_requantize {
     ($fused:expr, $q:ident => $body:expr) => {{
+        use $crate::kernels::Fused;
         use $crate::kernels::avx512::requantize as forms;
-        use $crate::kernels::{Fused, Width};
         macro_rules! with {
             ($form:expr) => {{
                 let $q = $form;
@@ -49,11 +49,13 @@ macro_rules! with_requantize {
             Fused::DoubleRounding { left, multiplier, right, .. } => {
                 with!(forms::DoubleRounding { left, multiplier, right })
             }
-            Fused::MulShift { multiplier, offset, shift, width, .. } => match width {
-                Width::All32 => with!(forms::NarrowShift { multiplier, offset, shift }),
-                Width::Result32 => with!(forms::MulShift32 { multiplier, offset, shift }),
-                Width::All64 => with!(forms::MulShift { multiplier, offset, shift }),
-            },
+            Fused::MulShift { multiplier, offset, shift, fits_32: true, .. } => {
+                with!(forms::MulShift32 { multiplier, offset, shift })
+            }
+            Fused::MulShift { multiplier, offset, shift, .. } => with!(forms::MulShift { multiplier, offset, shift }),
+            Fused::NarrowShift { multiplier, offset, shift, .. } => {
+                with!(forms::NarrowShift { multiplier, offset, shift })
+            }
         }
     }};
 }
@@ -94,6 +96,33 @@ impl Requantize for FloatScale<'_> {
     }
 }
 
+/// Parameters of 32 bits, of the channels from `channel` on.
+///
+/// # Safety
+/// As [`Requantize::load`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn load_32<const N: usize>(of: [&[i32]; N], channel: usize, lanes: __mmask16) -> [__m512i; N] {
+    // SAFETY: by the contract; lanes that are not selected are not read.
+    unsafe { of.map(|v| _mm512_maskz_loadu_epi32(lanes, v.as_ptr().wrapping_add(channel))) }
+}
+
+/// Parameters of 32 bits, of the channels `channel + index[i]`.
+///
+/// # Safety
+/// As [`Requantize::gather`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn gather_32<const N: usize>(of: [&[i32]; N], channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; N] {
+    // SAFETY: by the contract; lanes that are not selected are not read.
+    unsafe {
+        of.map(|v| {
+            let from = v.as_ptr().wrapping_add(channel);
+            _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, index, from.cast())
+        })
+    }
+}
+
 /// See [`crate::kernels::Fused::DoubleRounding`].
 #[derive(Clone, Copy)]
 pub(in super::super) struct DoubleRounding<'a> {
@@ -109,23 +138,15 @@ impl Requantize for DoubleRounding<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 3] {
-        // SAFETY: by the contract; lanes that are not selected are not read.
-        unsafe {
-            [self.left, self.multiplier, self.right]
-                .map(|v| _mm512_maskz_loadu_epi32(lanes, v.as_ptr().wrapping_add(channel)))
-        }
+        // SAFETY: by the contract.
+        unsafe { load_32([self.left, self.multiplier, self.right], channel, lanes) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 3] {
-        // SAFETY: by the contract; lanes that are not selected are not read.
-        unsafe {
-            [self.left, self.multiplier, self.right].map(|v| {
-                let from = v.as_ptr().wrapping_add(channel);
-                _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, index, from.cast())
-            })
-        }
+        // SAFETY: by the contract.
+        unsafe { gather_32([self.left, self.multiplier, self.right], channel, index, lanes) }
     }
 
     #[inline]
@@ -167,22 +188,15 @@ impl Requantize for PlainRounding<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 2] {
-        // SAFETY: by the contract; lanes that are not selected are not read.
-        unsafe {
-            [self.multiplier, self.right].map(|v| _mm512_maskz_loadu_epi32(lanes, v.as_ptr().wrapping_add(channel)))
-        }
+        // SAFETY: by the contract.
+        unsafe { load_32([self.multiplier, self.right], channel, lanes) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 2] {
-        // SAFETY: by the contract; lanes that are not selected are not read.
-        unsafe {
-            [self.multiplier, self.right].map(|v| {
-                let from = v.as_ptr().wrapping_add(channel);
-                _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, index, from.cast())
-            })
-        }
+        // SAFETY: by the contract.
+        unsafe { gather_32([self.multiplier, self.right], channel, index, lanes) }
     }
 
     #[inline]
@@ -316,23 +330,12 @@ impl Requantize for MulShift<'_> {
     }
 }
 
-/// See [`crate::kernels::Fused::MulShift`] where 32 bits hold every step.
+/// See [`crate::kernels::Fused::NarrowShift`].
 #[derive(Clone, Copy)]
 pub(in super::super) struct NarrowShift<'a> {
     pub multiplier: &'a [i32],
-    pub offset: &'a [i64],
-    pub shift: &'a [i64],
-}
-
-/// Multiplier, offset and shift of sixteen channels as [`MulShift`] loads them, in 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn narrowed([m, o0, o1, s0, s1]: [__m512i; 5]) -> [__m512i; 3] {
-    let joined = |low: __m512i, high: __m512i| {
-        let low = _mm512_castsi256_si512(_mm512_cvtepi64_epi32(low));
-        _mm512_inserti64x4::<1>(low, _mm512_cvtepi64_epi32(high))
-    };
-    [m, joined(o0, o1), joined(s0, s1)]
+    pub offset: &'a [i32],
+    pub shift: &'a [i32],
 }
 
 impl Requantize for NarrowShift<'_> {
@@ -342,17 +345,15 @@ impl Requantize for NarrowShift<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512i; 3] {
-        let NarrowShift { multiplier, offset, shift } = *self;
         // SAFETY: by the contract.
-        narrowed(unsafe { MulShift { multiplier, offset, shift }.load(channel, lanes) })
+        unsafe { load_32([self.multiplier, self.offset, self.shift], channel, lanes) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512i; 3] {
-        let NarrowShift { multiplier, offset, shift } = *self;
         // SAFETY: by the contract.
-        narrowed(unsafe { MulShift { multiplier, offset, shift }.gather(channel, index, lanes) })
+        unsafe { gather_32([self.multiplier, self.offset, self.shift], channel, index, lanes) }
     }
 
     #[inline]

@@ -91,7 +91,7 @@ impl<O: Code> Epilogue for DoubleRounding<O> {
 
 /// Integers that the steps of a [`MulShift`] need, given the reach of the accumulators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Width {
+pub(super) enum Width {
     /// Of 64 bits.
     All64,
     /// Of 64 bits; the shifted value has 32.
@@ -131,7 +131,7 @@ pub struct MulShift<O> {
     pub(super) qmax: i32,
     pub(super) width: Width,
     /// Multiplier, offset with the constant part of the rounding, and shift, where 32 bits hold all steps.
-    narrow: Option<[Vec<i32>; 3]>,
+    pub(super) narrow: Option<[Vec<i32>; 3]>,
     out: PhantomData<O>,
 }
 

@@ -65,8 +65,19 @@ pub enum Fused<'a> {
         offset: &'a [i64],
         /// Shifts per channel.
         shift: &'a [i64],
-        /// Width of the steps.
-        width: Width,
+        /// Whether the shifted value fits 32 bits.
+        fits_32: bool,
+        /// What becomes of the shifted value.
+        bytes: Bytes,
+    },
+    /// [`MulShift`] where 32 bits hold every step.
+    NarrowShift {
+        /// Multipliers per channel.
+        multiplier: &'a [i32],
+        /// Offsets per channel, with the constant part of the rounding.
+        offset: &'a [i32],
+        /// Shifts per channel.
+        shift: &'a [i32],
         /// What becomes of the shifted value.
         bytes: Bytes,
     },
@@ -77,9 +88,10 @@ impl Fused<'_> {
     /// What becomes of the values.
     pub(crate) fn bytes(&self) -> Bytes {
         match self {
-            Fused::FloatScale { bytes, .. } | Fused::DoubleRounding { bytes, .. } | Fused::MulShift { bytes, .. } => {
-                *bytes
-            }
+            Fused::FloatScale { bytes, .. }
+            | Fused::DoubleRounding { bytes, .. }
+            | Fused::MulShift { bytes, .. }
+            | Fused::NarrowShift { bytes, .. } => *bytes,
         }
     }
 
@@ -89,6 +101,7 @@ impl Fused<'_> {
             Fused::FloatScale { scale, .. } => scale.len(),
             Fused::DoubleRounding { multiplier, left, right, .. } => multiplier.len().min(left.len()).min(right.len()),
             Fused::MulShift { multiplier, offset, shift, .. } => multiplier.len().min(offset.len()).min(shift.len()),
+            Fused::NarrowShift { multiplier, offset, shift, .. } => multiplier.len().min(offset.len()).min(shift.len()),
         }
     }
 }
@@ -113,7 +126,10 @@ impl<O: Code> MulShift<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let summed = self.summed.as_deref()?;
         let bytes = Bytes::new::<O>(self.clip()?, i32::MIN, i32::MAX)?;
+        if let Some([multiplier, offset, shift]) = &self.narrow {
+            return Some(Fused::NarrowShift { multiplier, offset, shift, bytes });
+        }
         let (multiplier, shift) = (&self.multiplier, &self.shift);
-        Some(Fused::MulShift { multiplier, offset: summed, shift, width: self.width, bytes })
+        Some(Fused::MulShift { multiplier, offset: summed, shift, fits_32: self.width == Width::Result32, bytes })
     }
 }

@@ -13,7 +13,7 @@ mod fused;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-pub use fixed::{DoubleRounding, MulShift, ShiftRounding, Width};
+pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
 pub use fused::{Bytes, Fused};
 
 use super::code::Code;

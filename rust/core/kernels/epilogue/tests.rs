@@ -1,5 +1,6 @@
 use super::super::reference;
 use super::super::testing::{Random, on_every_engine};
+use super::fixed::Width;
 use super::*;
 
 const CHANNELS: usize = 37;
