@@ -2,10 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::graph::TensorInfo;
-use crate::kernels::{Engine, transpose};
-use crate::map_data;
+use crate::kernels::Engine;
 use crate::ops::integer::Layout;
-use crate::ops::integer::channels_last::{channel_axes, transposed};
+use crate::ops::integer::channels_last::{channel_axes, transposed, transposed_data};
 use crate::ops::{Kernel, RunContext};
 use crate::tensor::{Data, Tensor};
 
@@ -53,12 +52,7 @@ pub fn graph_index(info: &TensorInfo, shape: &[usize], index: usize) -> usize {
 /// A tensor of rank 3 to 5 in another layout; its shape follows the order in memory.
 pub fn convert(tensor: &Tensor, to: Layout) -> Result<Tensor> {
     let (sizes, shape) = transposition(tensor.shape(), to)?;
-    let data = map_data!(tensor.data(), v => {
-        let mut out = v.clone();
-        transpose(Engine::single(), sizes, v, &mut out);
-        out
-    });
-    Tensor::new(shape, data)
+    Tensor::new(shape, transposed_data(Engine::single(), sizes, tensor.data()))
 }
 
 /// The batched matrix transposition that brings a tensor of `shape` to a layout, and the shape of the result.

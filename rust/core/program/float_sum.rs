@@ -61,14 +61,8 @@ impl Matcher<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Env, Functions, Program, Text};
+    use super::super::samples::of_two_codes as compile;
     use super::*;
-
-    fn compile(y: &str) -> Compiled {
-        let mut env = Env::new();
-        env.input_int("a", 0, 255).input_int("b", -128, 127).output(0, 255);
-        Program::parse(&[], &Text::new(y, "y"), &Functions::new()).unwrap().compile(&env).unwrap()
-    }
 
     #[test]
     fn a_sum_is_found_whichever_operand_comes_last() {

@@ -1,6 +1,6 @@
 //! Programs of real kernels, for the tests.
 
-use super::{Env, Functions, Program, Text, Value};
+use super::{Compiled, Env, Functions, Program, Text, Value};
 use crate::num::FloatType;
 
 pub(super) struct Sample {
@@ -268,3 +268,10 @@ pub(super) const SAMPLES: &[Sample] = &[
         env: pair,
     },
 ];
+
+/// A program of two codes, `a` unsigned and `b` signed, for unsigned codes.
+pub(super) fn of_two_codes(y: &str) -> Compiled {
+    let mut env = Env::new();
+    env.input_int("a", 0, 255).input_int("b", -128, 127).output(0, 255);
+    Program::parse(&[], &Text::new(y, "y"), &Functions::new()).unwrap().compile(&env).unwrap()
+}

@@ -120,14 +120,9 @@ impl Compiled {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Env, Functions, Program, Text, Value};
+    use super::super::Value;
+    use super::super::samples::of_two_codes as compile;
     use super::*;
-
-    fn compile(y: &str) -> Compiled {
-        let mut env = Env::new();
-        env.input_int("a", 0, 255).input_int("b", -128, 127).output(0, 255);
-        Program::parse(&[], &Text::new(y, "y"), &Functions::new()).unwrap().compile(&env).unwrap()
-    }
 
     #[test]
     fn parts_meeting_and_rest_are_the_program() {

@@ -3,7 +3,7 @@
 use super::{Argument, Context, Layout, Prepared};
 use crate::error::Result;
 use crate::graph::Attribute;
-use crate::kernels::transpose;
+use crate::kernels::{Engine, transpose};
 use crate::map_data;
 use crate::ops::closure::{input, kernel};
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
@@ -92,13 +92,18 @@ pub fn transposed(context: &RunContext<'_>, x: &Tensor, sizes: [usize; 3], shape
         Data::U16(v) => codes!(v, U16),
         Data::I16(v) => codes!(v, I16),
         Data::F32(v) => codes!(v, F32),
-        data => map_data!(data, v => {
-            let mut out = v.clone();
-            transpose(context.engine(), sizes, v, &mut out);
-            out
-        }),
+        data => transposed_data(context.engine(), sizes, data),
     };
     Tensor::new(shape.to_vec(), data)
+}
+
+/// [`transposed`] for elements of any type, in memory of its own.
+pub fn transposed_data(engine: Engine<'_>, sizes: [usize; 3], x: &Data) -> Data {
+    map_data!(x, v => {
+        let mut out = v.clone();
+        transpose(engine, sizes, v, &mut out);
+        out
+    })
 }
 
 /// Concat and Split along the channels: the same operator along the last axis.
