@@ -355,6 +355,28 @@ impl Tensor {
             }
         })
     }
+
+    /// Index and value of the first integer of at most 64 signed bits outside of `lo..=hi`, if there is one.
+    pub fn first_outside(&self, lo: i64, hi: i64) -> Option<(usize, i64)> {
+        macro_rules! search {
+            ($v:expr, $t:ty) => {{
+                if lo <= <$t>::MIN.into() && i64::from(<$t>::MAX) <= hi {
+                    return None;
+                }
+                $v.iter().position(|&v| !(lo..=hi).contains(&v.into())).map(|i| (i, $v[i].into()))
+            }};
+        }
+        match &self.data {
+            Data::I64(v) => search!(v, i64),
+            Data::I32(v) => search!(v, i32),
+            Data::I16(v) => search!(v, i16),
+            Data::I8(v) => search!(v, i8),
+            Data::U32(v) => search!(v, u32),
+            Data::U16(v) => search!(v, u16),
+            Data::U8(v) => search!(v, u8),
+            Data::U64(_) | Data::Bool(_) | Data::F64(_) | Data::F32(_) | Data::F16(_) | Data::BF16(_) => None,
+        }
+    }
 }
 
 /// Row-major strides of a shape, in elements.

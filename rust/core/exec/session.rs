@@ -256,12 +256,12 @@ impl Session {
             if let Some(dims) = &port.shape {
                 check_shape(&port.name, dims, tensor.shape(), &mut symbols)?;
             }
-            if let (Some(encoding), Ok(codes)) = (&port.encoding, tensor.to_i64()) {
+            if let Some(encoding) = &port.encoding
+                && let Some((i, code)) = tensor.first_outside(encoding.qmin(), encoding.qmax())
+            {
                 let range = encoding.qmin()..=encoding.qmax();
-                if let Some(i) = codes.iter().position(|c| !range.contains(c)) {
-                    return Err(Error::invalid("feed_code", format!("code {} is outside {range:?}", codes[i]))
-                        .at(Location::Tensor { name: port.name.clone(), index: Some(i) }));
-                }
+                return Err(Error::invalid("feed_code", format!("code {code} is outside {range:?}"))
+                    .at(Location::Tensor { name: port.name.clone(), index: Some(i) }));
             }
             out.push(*tensor);
         }

@@ -181,7 +181,7 @@ pub(crate) fn emit<A, E: Epilogue<A> + ?Sized>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::epilogue::Accumulators;
+    use super::super::epilogue::{Accumulators, FloatScale};
     use super::super::reference;
     use super::super::testing::{Random, on_every_engine};
     use super::*;
@@ -217,6 +217,18 @@ mod tests {
                 pads: [3, 7, 0, 2],
                 ..base
             },
+            ConvShape { in_channels: 100, out_channels: 100, groups: 100, pads: [1, 1, 1, 1], ..base },
+            ConvShape { in_channels: 16, out_channels: 16, groups: 16, stride: [2, 2], pads: [1, 1, 0, 2], ..base },
+            ConvShape {
+                in_channels: 113,
+                out_channels: 113,
+                groups: 113,
+                kernel: [5, 5],
+                stride: [1, 2],
+                pads: [2; 4],
+                ..base
+            },
+            ConvShape { kernel: [1, 1], in_channels: 12, out_channels: 170, batch: 1, input: [5, 5], ..base },
             ConvShape { input: [1, 30], kernel: [1, 5], out_channels: 40, pads: [0, 2, 0, 2], ..base },
             ConvShape { batch: 1, input: [3, 3], in_channels: 64, out_channels: 130, ..base },
             ConvShape { batch: 0, ..base },
@@ -237,6 +249,24 @@ mod tests {
             let mut out = vec![0i32; shape.output_len()];
             conv2d(engine, shape, &x, pad, &packed, &init, &Accumulators, &mut out);
             assert!(out == expected, "{shape:?} {:?} {} threads", engine.simd(), engine.threads());
+        });
+        // Small accumulators, so that few codes are saturated, through an epilogue that kernels apply in registers.
+        let init: Vec<i32> = init.iter().map(|v| v % 4096).collect();
+        let wide: Vec<i64> = init.iter().map(|&v| v.into()).collect();
+        let scale: Vec<f32> = (0..shape.out_channels).map(|c| 2f32.powi(-4 - (c % 7) as i32)).collect();
+        let epilogue = FloatScale::<u8>::new(scale.clone(), -500.0, 500.0, 99, 2, 253).unwrap();
+        let codes: Vec<u8> = reference::conv2d(shape, &x, pad, &w, &spread, &wide)
+            .into_iter()
+            .enumerate()
+            .map(|(i, v)| {
+                let scale = scale[i % shape.out_channels];
+                reference::float_scale(v as i32, scale, -500.0, 500.0, 99, 2, 253) as u8
+            })
+            .collect();
+        on_every_engine(|engine| {
+            let mut out = vec![0u8; shape.output_len()];
+            conv2d(engine, shape, &x, pad, &packed, &init, &epilogue, &mut out);
+            assert!(out == codes, "codes: {shape:?} {:?} {} threads", engine.simd(), engine.threads());
         });
     }
 

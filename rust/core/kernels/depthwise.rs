@@ -11,11 +11,14 @@ use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::conv::emit;
 use super::epilogue::Epilogue;
+#[cfg(target_arch = "x86_64")]
+use super::isa::Shared;
 use super::isa::{Engine, Isa, Simd};
 #[cfg(target_arch = "aarch64")]
 use super::neon::Strips;
 use super::pack::Line;
 use super::shape::ConvShape;
+#[cfg(target_arch = "aarch64")]
 use super::window::Padded;
 
 /// Channels of one block.
@@ -88,8 +91,14 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     assert!(weights.channels == channels && weights.taps == shape.taps(), "weights of the same shape");
     let zero = vec![0; channels];
     let init = if init.is_empty() { &zero[..] } else { init };
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    if matches!(engine.simd().isa(), Isa::Avx512Vnni | Isa::NeonDot | Isa::NeonI8mm)
+    #[cfg(target_arch = "x86_64")]
+    if engine.simd().isa() == Isa::Avx512Vnni
+        && let Some(lines) = &weights.quads
+    {
+        return vectors(engine, shape, x, pad, weights, lines, init, epilogue, out);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if matches!(engine.simd().isa(), Isa::NeonDot | Isa::NeonI8mm)
         && let Some(lines) = &weights.quads
     {
         let pad = X::bytes(&[pad])[0];
@@ -135,8 +144,67 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     });
 }
 
-/// The form for 8-bit dot products: tasks are runs of output rows.
+/// The initial accumulators of a form that makes the bytes exceed their codes.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn kernel_init(weights: &DepthwiseWeights, init: &[i32], form: ByteForm) -> Vec<i32> {
+    let less = |(&init, &sum): (&i32, &i32)| init.wrapping_sub(form.excess.wrapping_mul(sum));
+    init.iter().zip(&weights.column_sums).map(less).collect()
+}
+
+/// The form for the 8-bit dot product of AVX-512: tasks are runs of output rows, or blocks of channels where these are shared
+/// out more evenly.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments)]
+fn vectors<X: Code8, E: Epilogue + ?Sized>(
+    engine: Engine<'_>,
+    shape: &ConvShape,
+    x: &[X],
+    pad: X,
+    weights: &DepthwiseWeights,
+    lines: &[Line],
+    init: &[i32],
+    epilogue: &E,
+    out: &mut [E::Out],
+) {
+    let channels = shape.out_channels;
+    let [height, width] = shape.output();
+    let form = ByteForm::new(engine.simd(), X::SIGNED);
+    let init = &kernel_init(weights, init, form)[..];
+    let (rows, blocks, row) = (shape.batch * height, channels.div_ceil(64), width * channels);
+    assert!(engine.simd().isa() == Isa::Avx512Vnni && shape.in_channels == channels && x.len() == shape.input_len());
+    assert!(lines.len() == blocks * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
+    assert!(init.len() == channels && out.len() == rows * row);
+    let (bytes, pad, output) = (X::bytes(x), X::bytes(&[pad])[0], [height, width]);
+    let strips = Strips { shape, output, bytes, pad, flip: form.flip, lines, init };
+    let (rows_each, blocks_each) = (engine.share(rows, 1), engine.share(blocks, 1));
+    let Some(fused) = epilogue.fused() else {
+        engine.for_each_chunk(out, rows_each * row, |task, out| {
+            let (mut columns, mut acc) = (Vec::new(), vec![0i32; row]);
+            for (i, out) in out.chunks_exact_mut(row).enumerate() {
+                let at = task * rows_each + i;
+                // SAFETY: the instruction set and the lengths are asserted above; the accumulators are those of one row.
+                unsafe { strips.store(at..at + 1, &mut columns, acc.as_mut_ptr()) };
+                emit(engine.simd(), &acc, channels, at * width, epilogue, out);
+            }
+        });
+        return;
+    };
+    assert!(size_of::<E::Out>() == 1 && fused.channels() >= channels, "fused epilogues write bytes of all channels");
+    let by_rows = engine.largest_share(rows, rows_each) * blocks <= engine.largest_share(blocks, blocks_each) * rows;
+    let [rows_each, blocks_each] = if by_rows { [rows_each, blocks] } else { [rows, blocks_each] };
+    let parts = blocks.div_ceil(blocks_each);
+    let out = Shared::new(out);
+    engine.for_each_task(rows.div_ceil(rows_each) * parts, |task| {
+        let (first, block) = (task / parts * rows_each, task % parts * blocks_each);
+        let rows = first..rows.min(first + rows_each);
+        let part = block * 64..channels.min((block + blocks_each) * 64);
+        // SAFETY: as above; tasks write different rows or channels.
+        unsafe { strips.finish(&fused, rows, part, &mut Vec::new(), out.at(first * row).cast()) };
+    });
+}
+
+/// The form for the 8-bit dot products of AArch64: tasks are runs of output rows.
+#[cfg(target_arch = "aarch64")]
 #[allow(clippy::too_many_arguments)]
 fn strips<E: Epilogue + ?Sized>(
     engine: Engine<'_>,
@@ -151,42 +219,19 @@ fn strips<E: Epilogue + ?Sized>(
 ) {
     let channels = shape.out_channels;
     let [height, width] = shape.output();
-    let init: Vec<i32> =
-        init.iter().zip(&weights.column_sums).map(|(&i, &s)| i.wrapping_sub(form.excess.wrapping_mul(s))).collect();
+    let init = &kernel_init(weights, init, form)[..];
     assert!(lines.len() == channels.div_ceil(64) * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
     assert!(init.len() == channels && out.len() == shape.output_len() && shape.in_channels == channels);
-    let (bytes, pitch, init) = (padded.bytes(), padded.pitch(), &init[..]);
-    #[cfg(target_arch = "x86_64")]
-    let (strips, fused) = (Strips { shape, bytes, pitch, lines, init }, epilogue.fused());
-    #[cfg(target_arch = "x86_64")]
-    assert!(engine.simd().isa() == Isa::Avx512Vnni && fused.is_none_or(|f| f.channels() >= channels));
-    #[cfg(target_arch = "aarch64")]
-    let strips = Strips { shape, bytes, pitch, form, lines, init };
+    let strips = Strips { shape, bytes: padded.bytes(), pitch: padded.pitch(), form, lines, init };
     let per_task = engine.share(shape.batch * height, 1);
     engine.for_each_chunk(out, per_task * width * channels, |task, out| {
-        let mut columns = Vec::new();
-        let rows = task * per_task..task * per_task + out.len() / (width * channels);
-        let starts: Vec<usize> = rows.map(|row| padded.start(row / height, [row % height, 0])).collect();
-        #[cfg(target_arch = "x86_64")]
-        if let Some(fused) = &fused {
-            assert_eq!(size_of::<E::Out>(), 1, "fused epilogues write bytes");
-            // SAFETY: the instruction set and the lengths are asserted above; `padded` has the windows of all pixels.
-            unsafe { strips.finish(fused, &starts, &mut columns, out.as_mut_ptr().cast()) };
-            return;
-        }
-        let mut acc = vec![0i32; width * channels];
-        for (i, (start, out)) in starts.iter().zip(out.chunks_exact_mut(width * channels)).enumerate() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above; the accumulators are those of one row.
-            unsafe {
-                strips.store(&[*start], &mut columns, acc.as_mut_ptr());
-            }
-            #[cfg(target_arch = "aarch64")]
+        let (mut columns, mut acc) = (Vec::new(), vec![0i32; width * channels]);
+        for (i, out) in out.chunks_exact_mut(width * channels).enumerate() {
+            let row = task * per_task + i;
+            let start = padded.start(row / height, [row % height, 0]);
             // SAFETY: the lengths are asserted above; `padded` has the windows of all pixels in the form of this set.
-            unsafe {
-                strips.store(engine.simd(), *start, &mut columns, &mut acc);
-            }
-            emit(engine.simd(), &acc, channels, (task * per_task + i) * width, epilogue, out);
+            unsafe { strips.store(engine.simd(), start, &mut columns, &mut acc) };
+            emit(engine.simd(), &acc, channels, row * width, epilogue, out);
         }
     });
 }

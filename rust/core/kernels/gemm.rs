@@ -7,8 +7,8 @@
 
 use super::byte_form::ByteForm;
 use super::code::Code8;
-use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::isa::{Engine, Isa, Simd};
+use super::epilogue::{AccTile, Epilogue, Fused, OutTile};
+use super::isa::{Engine, Isa, Shared, Simd};
 use super::pack::{Line, PANEL, PackedWeights, Pairing};
 
 /// Columns of one block of accumulators.
@@ -75,36 +75,17 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
     acc: &mut Vec<i32>,
     row_sums: &mut Vec<i32>,
 ) {
-    let [runs, run] = weights.runs();
-    assert_eq!(lhs.runs.len(), runs, "runs of both operands");
-    assert_eq!(init.len(), weights.panels() * PANEL, "padded initial accumulators");
-    let (rows, first_column) = (lhs.rows.len(), panels.start * PANEL);
-    let columns = (panels.end * PANEL).min(weights.n()) - first_column;
+    let [rows, columns] = extents(lhs, weights, &panels, init);
     if rows == 0 || columns == 0 {
         return;
     }
-    let reach = lhs.rows.iter().max().unwrap_or(&0) + lhs.runs.iter().max().unwrap_or(&0) + run.next_multiple_of(4);
-    assert!(runs == 0 || run == 0 || lhs.bytes.len() >= reach, "rows of the left operand");
     assert!(out_stride >= columns && out.len() >= (rows - 1) * out_stride + columns, "rows of the output");
-    let factors = weights.row_sum_factors();
-    #[cfg(target_arch = "x86_64")]
-    if simd.isa() == Isa::Avx512Vnni
-        && factors.is_none()
-        && let Some(fused) = epilogue.fused()
-    {
-        let lines = weights.lines_from(panels.start);
-        let groups = weights.groups();
-        assert!(lines.len() >= panels.len() * groups && fused.channels() >= place.channel + first_column + columns);
-        assert_eq!(size_of::<E::Out>(), 1, "fused epilogues write bytes");
-        // SAFETY: the `Simd` proves the features; the assertions above are the extents of what the kernels read and write.
-        unsafe {
-            let out = out.as_mut_ptr().cast();
-            let init = init[first_column..].as_ptr();
-            let product = super::avx512::Product { lhs, per_run: run.div_ceil(4), lines, groups, init, columns };
-            product.finish(&fused, place.channel + first_column, out, out_stride);
-        }
+    if let Some(fused) = in_registers(simd, weights, epilogue) {
+        // SAFETY: the assertion above; `out` is borrowed.
+        unsafe { fused_tile(lhs, weights, panels, init, place.channel, &fused, out.as_mut_ptr(), out_stride) };
         return;
     }
+    let (first_column, run, factors) = (panels.start * PANEL, weights.runs()[1], weights.row_sum_factors());
     if factors.is_some() {
         sum_rows(lhs, run, row_sums);
     }
@@ -136,6 +117,59 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
             epilogue.apply(simd, tile, OutTile { data: &mut out[start..], stride: out_stride });
         }
     }
+}
+
+/// Rows and columns of the product of a tile and some panels. Panics where the operands do not fit each other.
+fn extents(lhs: &Lhs<'_>, weights: &PackedWeights, panels: &std::ops::Range<usize>, init: &[i32]) -> [usize; 2] {
+    let [runs, run] = weights.runs();
+    assert_eq!(lhs.runs.len(), runs, "runs of both operands");
+    assert_eq!(init.len(), weights.panels() * PANEL, "padded initial accumulators");
+    let reach = lhs.rows.iter().max().unwrap_or(&0) + lhs.runs.iter().max().unwrap_or(&0) + run.next_multiple_of(4);
+    assert!(lhs.rows.is_empty() || runs == 0 || run == 0 || lhs.bytes.len() >= reach, "rows of the left operand");
+    [lhs.rows.len(), (panels.end * PANEL).min(weights.n()) - panels.start * PANEL]
+}
+
+/// The form in which an epilogue is applied to these products in registers, where there is one.
+fn in_registers<'e, E: Epilogue + ?Sized>(simd: Simd, weights: &PackedWeights, epilogue: &'e E) -> Option<Fused<'e>> {
+    let possible = simd.isa() == Isa::Avx512Vnni && weights.row_sum_factors().is_none();
+    let fused = if possible { epilogue.fused() } else { None };
+    assert!(fused.is_none() || size_of::<E::Out>() == 1, "fused epilogues write bytes");
+    fused
+}
+
+/// As [`tile`], with an epilogue of [`in_registers`]; `channel` is that of the weights' first column.
+///
+/// # Safety
+/// `fused` is of [`in_registers`] for these weights. `out` points to the first column of these panels of as many rows, `out_stride`
+/// apart, as the left operand has, and nothing else uses these elements meanwhile.
+#[allow(clippy::too_many_arguments)]
+unsafe fn fused_tile<O>(
+    lhs: &Lhs<'_>,
+    weights: &PackedWeights,
+    panels: std::ops::Range<usize>,
+    init: &[i32],
+    channel: usize,
+    fused: &Fused<'_>,
+    out: *mut O,
+    out_stride: usize,
+) {
+    let [rows, columns] = extents(lhs, weights, &panels, init);
+    let channel = channel + panels.start * PANEL;
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    let (lines, groups) = (weights.lines_from(panels.start), weights.groups());
+    assert!(lines.len() >= panels.len() * groups && fused.channels() >= channel + columns);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `in_registers` has seen the features; the assertions above and the contract are the extents of what the kernels
+    // read and write.
+    unsafe {
+        let (per_run, init) = (weights.runs()[1].div_ceil(4), init[panels.start * PANEL..].as_ptr());
+        let product = super::avx512::Product { lhs, per_run, lines, groups, init, columns };
+        product.finish(fused, channel, out.cast(), out_stride);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no other architecture has epilogues in registers: {out:?} {out_stride}");
 }
 
 fn sum_rows(lhs: &Lhs<'_>, run: usize, sums: &mut Vec<i32>) {
@@ -323,16 +357,26 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
         });
         return;
     }
-    let pairs = panels.div_ceil(2);
-    let per_task = engine.share(pairs, 1);
+    let per_task = engine.share(panels, 1);
+    let part = |task: usize| task * per_task..((task + 1) * per_task).min(panels);
     let mut scratch = Scratch::default();
     for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
         let row = t * rows_per_tile;
         let count = out.len() / n;
         (source.build)(row, count, &mut scratch);
         let lhs = source.lhs(&scratch.bytes, &scratch.rows);
-        let parts = engine.map(pairs.div_ceil(per_task), |task| {
-            let range = task * per_task * 2..((task + 1) * per_task * 2).min(panels);
+        if let Some(fused) = in_registers(simd, weights, epilogue) {
+            let out = Shared::new(out);
+            engine.for_each_task(panels.div_ceil(per_task), |task| {
+                let panels = part(task);
+                let out = out.at(panels.start * PANEL);
+                // SAFETY: the rows are those of the tile, and tasks write different columns.
+                unsafe { fused_tile(&lhs, weights, panels, init, channel, &fused, out, n) };
+            });
+            continue;
+        }
+        let parts = engine.map(panels.div_ceil(per_task), |task| {
+            let range = part(task);
             let width = (range.end * PANEL).min(n) - range.start * PANEL;
             let mut part = vec![E::Out::default(); count * width];
             let place = Place { row, channel };
@@ -353,7 +397,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::epilogue::{Accumulators, DoubleRounding, MulShift, ShiftRounding};
+    use super::super::epilogue::{Accumulators, DoubleRounding, FloatScale, MulShift, ShiftRounding};
     use super::super::reference;
     use super::super::testing::{Random, on_every_engine};
     use super::*;
@@ -421,11 +465,19 @@ mod tests {
         // Half of the channels hit ties: with 2^30 the product is half of the accumulator.
         multiplier.iter_mut().step_by(2).for_each(|m| *m = 1 << 30);
         let offset = random.ints(N, -1 << 20, 1 << 20).iter().map(|&o| o.into()).collect::<Vec<i64>>();
+        // Halves of the last place; products that leave 32 bits, where nothing is promised.
+        let scale: Vec<f32> = (0..N as i32).map(|c| 2f32.powi(-(c % 24))).collect();
+        let huge: Vec<f32> = scale.iter().map(|s| s * 1e30).collect();
         // The doubling product shifts by 31 more.
         let shift: Vec<u32> = right.iter().map(|&r| r as u32 + 31).collect();
         for base in [-1, 0, 1, 3, -5, 77] {
             let init: Vec<i32> = right.iter().map(|&r| (base << r.min(18)) - 128).collect();
             for weight in [1, -1, 127] {
+                for (scale, within) in [(&scale, true), (&scale, false), (&huge, true)] {
+                    let make = FloatScale::new(scale.clone(), -120.0, 129.0, 7, -113, 127).unwrap();
+                    let twin = |a, c: usize| reference::float_scale(a, scale[c], -120.0, 129.0, 7, -113, 127);
+                    check_epilogue(&if within { make.within(REACH) } else { make }, &init, weight, twin);
+                }
                 let make =
                     || DoubleRounding::new(vec![0; N], multiplier.clone(), right.clone(), -3, -128, 127).unwrap();
                 let twin =

@@ -7,6 +7,7 @@
 use super::team::Team;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// An instruction set that kernels are written for: portable code, then those of each architecture from the plainest to the
@@ -202,14 +203,32 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Units of work per task when `units` of them are shared out in multiples of `grain`: about four tasks per
-    /// thread, so that threads of unequal speed end together.
+    /// Units of work per task when `units` of them are shared out in multiples of `grain`: as many tasks per thread, up to four,
+    /// as leave the largest share of a thread as small as it can be.
     pub(crate) fn share(&self, units: usize, grain: usize) -> usize {
         if self.threads() == 1 {
             return units.max(1);
         }
-        let grain = grain.max(1);
-        units.div_ceil(self.threads() * 4).div_ceil(grain).max(1) * grain
+        let grains = units.div_ceil(grain.max(1)).max(1);
+        let per_task = |tasks: usize| grains.div_ceil(self.threads() * tasks);
+        let best = (1..=4).rev().map(per_task).min_by_key(|&per| self.largest_share(grains, per));
+        best.unwrap_or(grains) * grain.max(1)
+    }
+
+    /// Units that the busiest thread gets when tasks have `per_task` of `units`.
+    pub(crate) fn largest_share(&self, units: usize, per_task: usize) -> usize {
+        (units.div_ceil(per_task.max(1)).div_ceil(self.threads()) * per_task).min(units)
+    }
+
+    /// Calls `body(0..count)`, in any order.
+    pub(crate) fn for_each_task(&self, count: usize, body: impl Fn(usize) + Sync + Send) {
+        match self.threads {
+            Threads::Pool(pool) if self.threads() > 1 && count > 1 => {
+                pool.install(|| (0..count).into_par_iter().for_each(body));
+            }
+            Threads::Team(team) if self.threads() > 1 && count > 1 => team.run(count, &body),
+            _ => (0..count).for_each(body),
+        }
     }
 
     /// Calls `body(index, chunk)` for each run of `chunk` elements of `data`, the last of which may be shorter.
@@ -219,23 +238,13 @@ impl<'a> Engine<'a> {
         chunk: usize,
         body: impl Fn(usize, &mut [T]) + Sync + Send,
     ) {
-        let chunk = chunk.max(1);
-        match self.threads {
-            Threads::Pool(pool) if self.threads() > 1 && data.len() > chunk => {
-                pool.install(|| data.par_chunks_mut(chunk).enumerate().for_each(|(i, c)| body(i, c)));
-            }
-            Threads::Team(team) if self.threads() > 1 && data.len() > chunk => {
-                let (start, len) = (Start(data.as_mut_ptr()), data.len());
-                team.run(len.div_ceil(chunk), &|i| {
-                    // SAFETY: every task is run once, and the chunks of different tasks do not overlap; `data` is borrowed
-                    // until all tasks have ended.
-                    let part =
-                        unsafe { std::slice::from_raw_parts_mut(start.at(i * chunk), chunk.min(len - i * chunk)) };
-                    body(i, part);
-                });
-            }
-            _ => data.chunks_mut(chunk).enumerate().for_each(|(i, c)| body(i, c)),
-        }
+        let (chunk, len, start) = (chunk.max(1), data.len(), Shared::new(data));
+        self.for_each_task(len.div_ceil(chunk), |i| {
+            // SAFETY: every task is run once, and the chunks of different tasks do not overlap; `data` is borrowed until all
+            // tasks have ended.
+            let part = unsafe { std::slice::from_raw_parts_mut(start.at(i * chunk), chunk.min(len - i * chunk)) };
+            body(i, part);
+        });
     }
 
     /// The values of `body(0..count)`, in order.
@@ -247,15 +256,22 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// The first element of a slice that tasks cut into parts.
-struct Start<T>(*mut T);
+/// A slice of which tasks write disjoint elements.
+pub(crate) struct Shared<'a, T>(*mut T, PhantomData<&'a mut [T]>);
 
-// SAFETY: only tasks that take disjoint parts of the slice use the pointer, and elements may be sent to other threads.
-unsafe impl<T: Send> Sync for Start<T> {}
+// SAFETY: who dereferences a pointer vouches that no other task uses its element; elements may be sent to other threads.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 
-impl<T> Start<T> {
+impl<'a, T> Shared<'a, T> {
+    /// The elements of `slice`, which stays borrowed.
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Shared(slice.as_mut_ptr(), PhantomData)
+    }
+
     /// Element `i`.
-    fn at(&self, i: usize) -> *mut T {
+    pub(crate) fn at(&self, i: usize) -> *mut T {
         self.0.wrapping_add(i)
     }
 }

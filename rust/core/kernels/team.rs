@@ -29,24 +29,35 @@ fn look(looks: &mut usize) {
     if looks.is_multiple_of(LOOKS_PER_YIELD) { std::thread::yield_now() } else { std::hint::spin_loop() }
 }
 
+/// The next task of one member's share; alone in its cache lines, which members would else take from each other.
+#[derive(Default)]
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 /// The tasks of one call.
 struct Job<'a> {
     body: &'a (dyn Fn(usize) + Sync),
     count: usize,
-    next: AtomicUsize,
+    /// For each member.
+    next: &'a [Next],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Job<'_> {
-    /// Takes tasks until there are none left.
-    fn work(&self) {
-        loop {
-            let task = self.next.fetch_add(1, SeqCst);
-            if task >= self.count {
-                return;
-            }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
-                locked(&self.panic).get_or_insert(panic);
+    /// Takes tasks until there are none left, those of `member` first: in calls of the same size a member gets the same part
+    /// of the data, which its caches may still hold.
+    fn work(&self, member: usize) {
+        let members = self.next.len();
+        let begin = |m: usize| m * self.count / members;
+        for m in (member..members).chain(0..member) {
+            loop {
+                let task = begin(m) + self.next[m].0.fetch_add(1, SeqCst);
+                if task >= begin(m + 1) {
+                    break;
+                }
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
+                    locked(&self.panic).get_or_insert(panic);
+                }
             }
         }
     }
@@ -75,8 +86,8 @@ struct Shared {
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Held by the thread whose call is under way.
-    turn: Mutex<()>,
+    /// Held by the thread whose call is under way: the next tasks of the members.
+    turn: Mutex<Vec<Next>>,
 }
 
 impl Team {
@@ -97,10 +108,11 @@ impl Team {
         });
         let spawn = |i: usize| {
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("nputwin-team-{i}")).spawn(move || shared.serve()).ok()
+            std::thread::Builder::new().name(format!("nputwin-team-{i}")).spawn(move || shared.serve(i)).ok()
         };
-        let workers = (1..threads).map_while(spawn).collect();
-        Team { shared, workers, turn: Mutex::new(()) }
+        let workers: Vec<JoinHandle<()>> = (1..threads).map_while(spawn).collect();
+        let next = (0..=workers.len()).map(|_| Next::default()).collect();
+        Team { shared, workers, turn: Mutex::new(next) }
     }
 
     /// Number of threads.
@@ -113,7 +125,8 @@ impl Team {
     pub fn run(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
         let turn = if self.workers.is_empty() || count < 2 { None } else { self.turn.try_lock().ok() };
         let Some(turn) = turn else { return (0..count).for_each(body) };
-        let job = Job { body, count, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        turn.iter().for_each(|next| next.0.store(0, SeqCst));
+        let job = Job { body, count, next: &turn, panic: Mutex::new(None) };
         let shared = &*self.shared;
         shared.job.store(std::ptr::from_ref(&job).cast_mut().cast(), SeqCst);
         shared.epoch.fetch_add(1, SeqCst);
@@ -123,23 +136,24 @@ impl Team {
             drop(locked(&shared.bed));
             shared.bell.notify_all();
         }
-        job.work();
+        job.work(0);
         // From here on no worker takes the pointer up; those that hold it are waited for.
         shared.job.store(std::ptr::null_mut(), SeqCst);
         let mut looks = 0;
         while shared.inside.load(SeqCst) > 0 {
             look(&mut looks);
         }
+        let panic = job.panic.into_inner();
         drop(turn);
-        if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(panic) = panic.unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(panic);
         }
     }
 }
 
 impl Shared {
-    /// What a worker does until the team ends.
-    fn serve(&self) {
+    /// What a worker, the `member` of that number, does until the team ends.
+    fn serve(&self, member: usize) {
         let mut seen = 0;
         let mut looks = 0;
         let mut parted = 0;
@@ -159,7 +173,7 @@ impl Shared {
                 // SAFETY: `run` clears the pointer and then waits until `inside` is zero before the job ends; a pointer
                 // read after `inside` was raised is therefore that of a job that waits for this worker.
                 if let Some(job) = unsafe { job.as_ref() } {
-                    job.work();
+                    job.work(member);
                 }
                 self.inside.fetch_sub(1, SeqCst);
             } else if looks < LOOKS {

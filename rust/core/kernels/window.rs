@@ -33,8 +33,8 @@ pub(crate) struct Padded<'a> {
 }
 
 impl<'a> Padded<'a> {
-    /// The images `x` (NHWC) with `pad` around them, all bytes XORed with `flip`. `None` where the padding outgrows the
-    /// images beyond reason.
+    /// The images `x` (NHWC) with `pad` around them, all bytes XORed with `flip`. `None` where windows are better gathered: those
+    /// of one pixel that must be copied anyway, and where the padding outgrows the images beyond reason.
     pub(crate) fn new(engine: Engine<'_>, shape: &'a ConvShape, x: &'a [u8], pad: u8, flip: u8) -> Option<Self> {
         assert_eq!(x.len(), shape.input_len(), "activations and their shape");
         let [top, left, bottom, right] = shape.pads;
@@ -48,7 +48,8 @@ impl<'a> Padded<'a> {
         if shape.pads == [0; 4] && flip == 0 && whole_groups {
             return Some(Padded { bytes: x, copy: Vec::new(), pitch: [row, image], shape, output });
         }
-        if total > SMALL.max(x.len().saturating_mul(8)) {
+        let single = shape.pads == [0; 4] && shape.taps() == 1 && shape.groups == 1;
+        if single || total > SMALL.max(x.len().saturating_mul(8)) {
             return None;
         }
         let mut copy = COPY.take();
@@ -83,6 +84,7 @@ impl<'a> Padded<'a> {
     }
 
     /// Bytes from one row of an image to the next.
+    #[cfg(target_arch = "aarch64")]
     pub(crate) fn pitch(&self) -> usize {
         self.pitch[0]
     }
@@ -142,6 +144,10 @@ pub(crate) fn gather(
     let stride = per_window * run.next_multiple_of(4);
     let (output, channels) = (shape.output(), shape.group_in());
     rows.clear();
+    if shape.taps() == 1 && shape.stride == [1, 1] && shape.pads == [0; 4] && stride == shape.in_channels {
+        rows.extend(x[first * stride..][..count * stride].iter().map(|b| b ^ flip));
+        return stride;
+    }
     rows.resize(count * stride, 0);
     for (r, row) in rows.chunks_exact_mut(stride).enumerate() {
         let (image, at) = shape.locate(output, first + r);

@@ -42,7 +42,8 @@ macro_rules! with_requantize {
             }};
         }
         match $fused {
-            Fused::FloatScale { scale, .. } => with!(forms::FloatScale { scale }),
+            Fused::FloatScale { scale, bounded: true, .. } => with!(forms::FloatScale::<true> { scale }),
+            Fused::FloatScale { scale, .. } => with!(forms::FloatScale::<false> { scale }),
             Fused::DoubleRounding { multiplier, right, plain: true, .. } => {
                 with!(forms::PlainRounding { multiplier, right })
             }
@@ -63,11 +64,11 @@ pub(super) use with_requantize;
 
 /// See [`crate::kernels::Fused::FloatScale`].
 #[derive(Clone, Copy)]
-pub(in super::super) struct FloatScale<'a> {
+pub(in super::super) struct FloatScale<'a, const BOUNDED: bool> {
     pub scale: &'a [f32],
 }
 
-impl Requantize for FloatScale<'_> {
+impl<const BOUNDED: bool> Requantize for FloatScale<'_, BOUNDED> {
     type Parameters = __m512;
 
     #[inline]
@@ -90,8 +91,11 @@ impl Requantize for FloatScale<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn value(acc: __m512i, scale: __m512) -> __m512i {
-        // What is too large converts to the least integer, so the product is bounded above; what is too small may.
         let product = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+        if BOUNDED {
+            return _mm512_cvt_roundps_epi32::<NEAREST_EVEN>(product);
+        }
+        // What is too large converts to the least integer, so the product is bounded above; what is too small may.
         _mm512_cvt_roundps_epi32::<NEAREST_EVEN>(_mm512_min_ps(product, _mm512_set1_ps(65_536.0)))
     }
 }
@@ -370,8 +374,10 @@ pub(super) fn to_bytes(values: [__m512i; 4], bytes: Bytes) -> __m512i {
     let zero_point = _mm512_set1_epi16(bytes.zero_point);
     let low = _mm512_adds_epi16(_mm512_packs_epi32(values[0], values[1]), zero_point);
     let high = _mm512_adds_epi16(_mm512_packs_epi32(values[2], values[3]), zero_point);
-    let codes = _mm512_packus_epi16(low, high);
-    let codes = _mm512_max_epu8(codes, _mm512_set1_epi8(bytes.least as i8));
-    let codes = _mm512_min_epu8(codes, _mm512_set1_epi8(bytes.most as i8));
+    let mut codes = _mm512_packus_epi16(low, high);
+    if (bytes.least, bytes.most) != (0, u8::MAX) {
+        codes = _mm512_max_epu8(codes, _mm512_set1_epi8(bytes.least as i8));
+        codes = _mm512_min_epu8(codes, _mm512_set1_epi8(bytes.most as i8));
+    }
     _mm512_xor_si512(codes, _mm512_set1_epi8(bytes.flip as i8))
 }

@@ -41,6 +41,8 @@ pub enum Fused<'a> {
     FloatScale {
         /// Factor per channel.
         scale: &'a [f32],
+        /// Whether no product leaves 32 bits.
+        bounded: bool,
         /// What becomes of the rounded product.
         bytes: Bytes,
     },
@@ -110,7 +112,7 @@ impl<O: Code> FloatScale<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let round = |v: f32| v.round_ties_even() as i32;
         let bytes = Bytes::new::<O>(self.clip, round(self.lo), round(self.hi))?;
-        Some(Fused::FloatScale { scale: &self.scale, bytes })
+        Some(Fused::FloatScale { scale: &self.scale, bounded: self.bounded, bytes })
     }
 }
 

@@ -115,6 +115,8 @@ pub struct FloatScale<O> {
     lo: f32,
     hi: f32,
     clip: Clip,
+    /// Whether no product leaves 32 bits.
+    bounded: bool,
     out: PhantomData<O>,
 }
 
@@ -125,7 +127,15 @@ impl<O: Code> FloatScale<O> {
         const LIMIT: f32 = 16_777_216.0;
         let exact = scale.iter().all(|s| s.is_finite()) && -LIMIT <= lo && lo <= hi && hi <= LIMIT;
         let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
-        exact.then_some(FloatScale { scale, lo, hi, clip, out: PhantomData })
+        exact.then_some(FloatScale { scale, lo, hi, clip, bounded: false, out: PhantomData })
+    }
+
+    /// Promises that no accumulator exceeds `reach` in magnitude.
+    #[must_use]
+    pub fn within(self, reach: u32) -> Self {
+        let largest = self.scale.iter().fold(0f32, |m, s| m.max(s.abs()));
+        // Half of what 32 bits hold is more than the roundings add.
+        FloatScale { bounded: f64::from(largest) * f64::from(reach) < f64::from(1 << 30), ..self }
     }
 }
 

@@ -102,7 +102,8 @@ fn vector_form<O: Code>(
             qmax,
         } => {
             let scale = spread(&scale, channels);
-            Box::new(FloatScale::<O>::new(scale, lo, hi, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?)
+            let epilogue = FloatScale::<O>::new(scale, lo, hi, narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?)?;
+            Box::new(epilogue.within(reach))
         }
         NormalForm::FloatAffine { scale, offset, rounding: Rounding::HalfEven, zero_point, qmin, qmax } => {
             let (scale, offset) = (spread(&scale, channels), spread(&offset, channels));
