@@ -3,6 +3,7 @@
 
 use nputwin::Result;
 use nputwin::graph::{Attribute, Node};
+use nputwin::kernels::Team;
 use nputwin::ops::{Fact, Facts, RunContext, registry};
 use nputwin::tensor::{Data, Tensor};
 use serde_json::Value;
@@ -140,8 +141,8 @@ const OTHER_READING: &[&str] =
 fn onnx_node_tests() {
     let Ok(path) = std::env::var("NPUTWIN_ONNX_NODE_CASES") else { return };
     let text = std::fs::read_to_string(path).unwrap();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let context = RunContext::new(&pool);
+    let team = Team::new(2);
+    let context = RunContext::new(&team);
     let (mut passed, mut failures, mut refused) = (0, Vec::new(), Vec::new());
     let mut missing: BTreeMap<String, usize> = BTreeMap::new();
     'cases: for line in text.lines() {

@@ -60,6 +60,7 @@ impl Budget {
 /// `threads`.
 pub fn check_threads(threads: usize) -> Result<usize> {
     match threads <= MAX_THREADS {
+        true if threads == 0 => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)),
         true => Ok(threads),
         false => Err(Error::invalid("threads", format!("{threads} threads: at most {MAX_THREADS} are started"))
             .help("0 takes as many as the machine has")),

@@ -2,6 +2,7 @@
 
 use super::step::Source;
 use crate::error::Result;
+use crate::kernels::Engine;
 use crate::num::Narrow;
 use crate::ops::closure::input;
 use crate::ops::parallel::map;
@@ -13,11 +14,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The elements of a tensor of reals up to 32 bits as `narrow` holds them; other tensors as they are.
-pub fn narrowed(pool: &rayon::ThreadPool, tensor: &Tensor, narrow: Narrow) -> Result<Tensor> {
+pub fn narrowed(engine: Engine<'_>, tensor: &Tensor, narrow: Narrow) -> Result<Tensor> {
     let data = match tensor.data() {
-        Data::F32(v) => Data::F32(map(pool, v, |x| narrow.round(x))),
-        Data::F16(v) => Data::F16(map(pool, v, |x: f16| f16::from_f32_const(narrow.round(x.to_f32_const())))),
-        Data::BF16(v) => Data::BF16(map(pool, v, |x: bf16| bf16::from_f32_const(narrow.round(x.to_f32_const())))),
+        Data::F32(v) => Data::F32(map(engine, v, |x| narrow.round(x))),
+        Data::F16(v) => Data::F16(map(engine, v, |x: f16| f16::from_f32_const(narrow.round(x.to_f32_const())))),
+        Data::BF16(v) => Data::BF16(map(engine, v, |x: bf16| bf16::from_f32_const(narrow.round(x.to_f32_const())))),
         _ => return Ok(tensor.clone()),
     };
     Tensor::new(tensor.shape().to_vec(), data)
@@ -31,13 +32,13 @@ pub fn kernel(
     op: &dyn Op,
     inputs: &mut [Option<Source>],
     held: &BTreeSet<usize>,
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
 ) -> Result<Box<dyn Kernel>> {
     let narrow = arithmetic.tensors();
     let mut known = facts.inputs.to_vec();
     for (source, fact) in inputs.iter_mut().zip(&mut known) {
         if let (Some(Source::Constant(value)), Some(fact)) = (source, fact) {
-            *value = Arc::new(narrowed(pool, value, narrow)?);
+            *value = Arc::new(narrowed(engine, value, narrow)?);
             fact.constant = Some(value.clone().into());
         }
     }
@@ -55,7 +56,7 @@ pub struct NarrowKernel(pub Narrow);
 
 impl Kernel for NarrowKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        Ok(vec![narrowed(context.pool, input(inputs, 0)?, self.0)?])
+        Ok(vec![narrowed(context.engine(), input(inputs, 0)?, self.0)?])
     }
 }
 
@@ -72,13 +73,13 @@ impl Kernel for Narrowed {
         let mut rounded = Vec::with_capacity(inputs.len());
         for (tensor, &fresh) in inputs.iter().zip(&self.fresh) {
             rounded.push(match tensor {
-                Some(tensor) if fresh => Some(narrowed(context.pool, tensor, self.narrow)?),
+                Some(tensor) if fresh => Some(narrowed(context.engine(), tensor, self.narrow)?),
                 _ => None,
             });
         }
         let arguments: Vec<Option<&Tensor>> =
             inputs.iter().zip(&rounded).map(|(given, rounded)| rounded.as_ref().or(*given)).collect();
         let outputs = self.kernel.run(context, &arguments)?;
-        outputs.iter().map(|y| narrowed(context.pool, y, self.narrow)).collect()
+        outputs.iter().map(|y| narrowed(context.engine(), y, self.narrow)).collect()
     }
 }

@@ -113,7 +113,6 @@ pub struct Session {
     options: Options,
     budget: Budget,
     simd: Simd,
-    pool: rayon::ThreadPool,
     team: Team,
     /// Memory of the runs that are not under way.
     memories: Mutex<Vec<Memory>>,
@@ -132,19 +131,15 @@ impl Session {
     /// # Errors
     /// `threads` for too many of them; those of placement, and `activation_encoding` for what the target does not take.
     pub fn new(graph: Graph, spec: Spec, options: Options) -> Result<Session> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(check_threads(options.threads)?)
-            .thread_name(|i| format!("nputwin-{i}"))
-            .build()
-            .map_err(|e| Error::invalid("threads", e.to_string()))?;
+        let threads = check_threads(options.threads)?;
         let placed = place(graph, &spec)?;
         admit(&placed.graph, &spec)?;
         let simd = Simd::wanted(options.isa)?;
         let spec = spec.with_executor(options.executor(simd));
-        let team = Team::new(pool.current_num_threads());
+        let team = Team::new(threads);
         let (memories, plans) = (Mutex::default(), Mutex::default());
         let budget = Budget::new(options.max_memory);
-        Ok(Session { placed, spec, options, budget, simd, pool, team, memories, plans })
+        Ok(Session { placed, spec, options, budget, simd, team, memories, plans })
     }
 
     /// The target.
@@ -158,12 +153,12 @@ impl Session {
     }
 
     pub(super) fn context(&self) -> RunContext<'_> {
-        RunContext { pool: &self.pool, team: Some(&self.team), memory: None, simd: self.simd }
+        RunContext { team: &self.team, memory: None, simd: self.simd }
     }
 
     /// Threads that the session uses.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.team.threads()
     }
 
     fn port(&self, port: &crate::graph::Port) -> PortInfo {

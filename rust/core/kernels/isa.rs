@@ -6,7 +6,6 @@
 
 use super::team::Team;
 use crate::error::{Error, Result};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
@@ -163,16 +162,10 @@ pub struct Engine<'a> {
 #[derive(Clone, Copy)]
 enum Threads<'a> {
     One,
-    Pool(&'a rayon::ThreadPool),
     Team(&'a Team),
 }
 
 impl<'a> Engine<'a> {
-    /// Runs on the threads of `pool` with the best instruction set.
-    pub fn new(pool: &'a rayon::ThreadPool) -> Self {
-        Engine { threads: Threads::Pool(pool), simd: Simd::best() }
-    }
-
     /// Runs on the threads of `team` with the best instruction set.
     pub fn of_team(team: &'a Team) -> Self {
         Engine { threads: Threads::Team(team), simd: Simd::best() }
@@ -198,7 +191,6 @@ impl<'a> Engine<'a> {
     pub fn threads(&self) -> usize {
         match self.threads {
             Threads::One => 1,
-            Threads::Pool(pool) => pool.current_num_threads(),
             Threads::Team(team) => team.threads(),
         }
     }
@@ -221,23 +213,15 @@ impl<'a> Engine<'a> {
     }
 
     /// Calls `body(0..count)`, in any order.
-    pub(crate) fn for_each_task(&self, count: usize, body: impl Fn(usize) + Sync + Send) {
+    pub(crate) fn for_each_task(&self, count: usize, body: impl Fn(usize) + Sync) {
         match self.threads {
-            Threads::Pool(pool) if self.threads() > 1 && count > 1 => {
-                pool.install(|| (0..count).into_par_iter().for_each(body));
-            }
-            Threads::Team(team) if self.threads() > 1 && count > 1 => team.run(count, &body),
-            _ => (0..count).for_each(body),
+            Threads::Team(team) => team.run(count, &body),
+            Threads::One => (0..count).for_each(body),
         }
     }
 
     /// Calls `body(index, chunk)` for each run of `chunk` elements of `data`, the last of which may be shorter.
-    pub(crate) fn for_each_chunk<T: Send>(
-        &self,
-        data: &mut [T],
-        chunk: usize,
-        body: impl Fn(usize, &mut [T]) + Sync + Send,
-    ) {
+    pub(crate) fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, body: impl Fn(usize, &mut [T]) + Sync) {
         let (chunk, len, start) = (chunk.max(1), data.len(), Shared::new(data));
         self.for_each_task(len.div_ceil(chunk), |i| {
             // SAFETY: every task is run once, and the chunks of different tasks do not overlap; `data` is borrowed until all
@@ -248,7 +232,7 @@ impl<'a> Engine<'a> {
     }
 
     /// The values of `body(0..count)`, in order.
-    pub(crate) fn map<R: Send>(&self, count: usize, body: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    pub(crate) fn map<R: Send>(&self, count: usize, body: impl Fn(usize) -> R + Sync) -> Vec<R> {
         let mut values: Vec<Option<R>> = Vec::new();
         values.resize_with(count, || None);
         self.for_each_chunk(&mut values, 1, |i, value| value[0] = Some(body(i)));
@@ -336,19 +320,17 @@ mod tests {
     #[test]
     fn chunks_cover_everything_once_for_any_number_of_threads() {
         for threads in [1, 2, 7] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let team = Team::new(threads);
-            for engine in [Engine::new(&pool), Engine::of_team(&team)] {
-                let mut data = vec![0usize; 1003];
-                let chunk = engine.share(1003, 8);
-                engine.for_each_chunk(&mut data, chunk, |i, part| {
-                    for (j, v) in part.iter_mut().enumerate() {
-                        *v += i * chunk + j + 1;
-                    }
-                });
-                assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
-                assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
-            }
+            let engine = Engine::of_team(&team);
+            let mut data = vec![0usize; 1003];
+            let chunk = engine.share(1003, 8);
+            engine.for_each_chunk(&mut data, chunk, |i, part| {
+                for (j, v) in part.iter_mut().enumerate() {
+                    *v += i * chunk + j + 1;
+                }
+            });
+            assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
+            assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
         }
     }
 }

@@ -92,7 +92,7 @@ fn matmul(facts: &Facts<'_>, sums: Sums) -> Result<Box<dyn Kernel>> {
         let (a, b) = (shaped(inputs, 0, &a_shape)?, shaped(inputs, 1, &b_shape)?);
         let (x, w) = (floats::read(a)?, floats::read(b)?);
         let mut y = vec![0f32; element_count(&plan.output)?];
-        fill(context.pool, &mut y, n.max(1), |start, part| {
+        fill(context.engine(), &mut y, n.max(1), |start, part| {
             let (batch, row) = (start / (m * n), start / n % m);
             let (left, right) = (plan.batches.index(0, batch) * m * k + row * k, plan.batches.index(1, batch) * k * n);
             for (column, y) in part.iter_mut().enumerate() {
@@ -116,7 +116,7 @@ fn gemm(facts: &Facts<'_>, sums: Sums) -> Result<Box<dyn Kernel>> {
             return Err(Error::invalid("run_shape", format!("C does not fit {out:?}")));
         }
         let mut y = vec![0f32; g.m * g.n];
-        fill(context.pool, &mut y, g.n.max(1), |start, part| {
+        fill(context.engine(), &mut y, g.n.max(1), |start, part| {
             let row = start / g.n;
             for (column, y) in part.iter_mut().enumerate() {
                 let left = |i: usize| if g.trans_a { i * g.m + row } else { row * g.k + i };

@@ -7,6 +7,7 @@ use super::element::{Element, Real, by_class};
 use super::elementwise::{reals, sigmoid};
 use super::{Facts, Inferred, Kernel, Op, floats, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 
 /// A function of reals with float attributes.
@@ -138,7 +139,7 @@ impl Op for Shrink {
                 _ => 0.0,
             };
             let values = Data::F64(x.to_f64().into_iter().map(f).collect());
-            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.pool, &values, x.dtype())?)?])
+            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.engine(), &values, x.dtype())?)?])
         })
     }
 }
@@ -184,18 +185,18 @@ impl Op for PRelu {
     }
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn typed<T: Real>(pool: &rayon::ThreadPool, plan: &Broadcast, x: &[T], slope: &Data) -> Option<Data> {
+        fn typed<T: Real>(engine: Engine<'_>, plan: &Broadcast, x: &[T], slope: &Data) -> Option<Data> {
             let f = |x: T, s: T| {
                 let v = x.to_f64();
                 if v < 0.0 { T::from_f64(s.to_f64() * v) } else { x }
             };
-            Some(T::wrap(plan.zip(pool, x, <T as Element>::view(slope)?, f)))
+            Some(T::wrap(plan.zip(engine, x, <T as Element>::view(slope)?, f)))
         }
         kernel(|context, inputs| {
             let (x, slope) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[x.shape(), slope.shape()])?;
             let data = by_class!(x.data(), v =>
-                real typed(context.pool, &plan, v, slope.data()),
+                real typed(context.engine(), &plan, v, slope.data()),
                 integer v.first().and(None),
                 boolean v.first().and(None),
             );

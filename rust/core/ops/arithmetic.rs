@@ -5,6 +5,7 @@ use super::closure::{input, kernel};
 use super::element::{Integer, Real, by_class};
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 
 /// An operator on two numbers.
@@ -53,22 +54,22 @@ impl Arithmetic {
     }
 }
 
-fn apply(pool: &rayon::ThreadPool, op: Arithmetic, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    fn real<T: Real>(pool: &rayon::ThreadPool, op: Arithmetic, plan: &Broadcast, a: &[T], b: &[T]) -> Vec<T> {
+fn apply(engine: Engine<'_>, op: Arithmetic, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    fn real<T: Real>(engine: Engine<'_>, op: Arithmetic, plan: &Broadcast, a: &[T], b: &[T]) -> Vec<T> {
         use Arithmetic::{Add, Div, Max, Min, Mul, Sub};
         // One loop per operator, so that each is compiled for its own.
         macro_rules! each {
             ($($op:ident),*) => { match op {
-                $($op => plan.zip(pool, a, b, |x: T, y: T| T::from_f64($op.real(x.to_f64(), y.to_f64()))),)*
+                $($op => plan.zip(engine, a, b, |x: T, y: T| T::from_f64($op.real(x.to_f64(), y.to_f64()))),)*
             } };
         }
         each!(Add, Sub, Mul, Div, Min, Max)
     }
-    fn reals<T: Real>(pool: &rayon::ThreadPool, op: Arithmetic, plan: &Broadcast, a: &[T], b: &Data) -> Option<Data> {
-        Some(T::wrap(real(pool, op, plan, a, T::view(b)?)))
+    fn reals<T: Real>(engine: Engine<'_>, op: Arithmetic, plan: &Broadcast, a: &[T], b: &Data) -> Option<Data> {
+        Some(T::wrap(real(engine, op, plan, a, T::view(b)?)))
     }
     fn integers<T: Integer>(
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         op: Arithmetic,
         plan: &Broadcast,
         a: &[T],
@@ -79,12 +80,12 @@ fn apply(pool: &rayon::ThreadPool, op: Arithmetic, a: &Tensor, b: &Tensor) -> Re
             return Some(Err(Error::invalid("division_by_zero", "an integer is divided by zero")));
         }
         let f = |x: T, y: T| T::wrapping_from(op.integer(x.to_i128(), y.to_i128()));
-        Some(Ok(T::wrap(plan.zip(pool, a, b, f))))
+        Some(Ok(T::wrap(plan.zip(engine, a, b, f))))
     }
     let plan = Broadcast::new(&[a.shape(), b.shape()])?;
     let data = by_class!(a.data(), v =>
-        real reals(pool, op, &plan, v, b.data()).map(Ok),
-        integer integers(pool, op, &plan, v, b.data()),
+        real reals(engine, op, &plan, v, b.data()).map(Ok),
+        integer integers(engine, op, &plan, v, b.data()),
         boolean v.first().and(None),
     );
     let data = data
@@ -106,7 +107,7 @@ impl Op for Binary {
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let op = self.0;
-        kernel(move |context, inputs| Ok(vec![apply(context.pool, op, input(inputs, 0)?, input(inputs, 1)?)?]))
+        kernel(move |context, inputs| Ok(vec![apply(context.engine(), op, input(inputs, 0)?, input(inputs, 1)?)?]))
     }
 }
 
@@ -148,11 +149,11 @@ impl Op for Variadic {
         kernel(move |context, inputs| {
             let mut out = input(inputs, 0)?.clone();
             for i in 1..inputs.len() {
-                out = apply(context.pool, op, &out, input(inputs, i)?)?;
+                out = apply(context.engine(), op, &out, input(inputs, i)?)?;
             }
             if mean {
                 let count = inputs.len() as f64;
-                let data = super::elementwise::map_reals(context.pool, out.data(), |x| x / count)?;
+                let data = super::elementwise::map_reals(context.engine(), out.data(), |x| x / count)?;
                 out = Tensor::new(out.shape().to_vec(), data)?;
             }
             Ok(vec![out])
@@ -197,32 +198,27 @@ impl Op for Pow {
     }
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn reals<T: Real>(pool: &rayon::ThreadPool, plan: &Broadcast, base: &[T], exponent: &[f64]) -> Data {
-            T::wrap(plan.zip(pool, base, exponent, |b: T, e| T::from_f64(libm::pow(b.to_f64(), e))))
+        fn reals<T: Real>(engine: Engine<'_>, plan: &Broadcast, base: &[T], exponent: &[f64]) -> Data {
+            T::wrap(plan.zip(engine, base, exponent, |b: T, e| T::from_f64(libm::pow(b.to_f64(), e))))
         }
-        fn integers<T: Integer>(
-            pool: &rayon::ThreadPool,
-            plan: &Broadcast,
-            base: &[T],
-            exponent: &Tensor,
-        ) -> Result<Data> {
+        fn integers<T: Integer>(engine: Engine<'_>, plan: &Broadcast, base: &[T], exponent: &Tensor) -> Result<Data> {
             if exponent.dtype().is_float() {
                 let power = |b: T, e| T::wrapping_from(libm::pow(b.to_i128() as f64, e) as i128);
-                return Ok(T::wrap(plan.zip(pool, base, &exponent.to_f64(), power)));
+                return Ok(T::wrap(plan.zip(engine, base, &exponent.to_f64(), power)));
             }
             let exponent = exponent.to_i64()?;
             if exponent.iter().any(|&e| e < 0) && base.iter().any(|b| b.to_i128() == 0) {
                 return Err(Error::invalid("division_by_zero", "the integer 0 has no negative power"));
             }
             let power = |b: T, e: i64| T::wrapping_from(integer_power(b.to_i128(), e.into()).unwrap_or(0));
-            Ok(T::wrap(plan.zip(pool, base, &exponent, power)))
+            Ok(T::wrap(plan.zip(engine, base, &exponent, power)))
         }
         kernel(|context, inputs| {
             let (base, exponent) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[base.shape(), exponent.shape()])?;
             let data = by_class!(base.data(), v =>
-                real reals(context.pool, &plan, v, &exponent.to_f64()),
-                integer integers(context.pool, &plan, v, exponent)?,
+                real reals(context.engine(), &plan, v, &exponent.to_f64()),
+                integer integers(context.engine(), &plan, v, exponent)?,
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans have no powers", v.len()))),
             );
             Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
@@ -243,13 +239,7 @@ impl Op for Mod {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn reals<T: Real>(
-            pool: &rayon::ThreadPool,
-            plan: &Broadcast,
-            a: &[T],
-            b: &Data,
-            fmod: bool,
-        ) -> Option<Result<Data>> {
+        fn reals<T: Real>(engine: Engine<'_>, plan: &Broadcast, a: &[T], b: &Data, fmod: bool) -> Option<Result<Data>> {
             let f = |x: T, y: T| {
                 let (rest, y) = (libm::fmod(x.to_f64(), y.to_f64()), y.to_f64());
                 T::from_f64(match rest {
@@ -259,10 +249,10 @@ impl Op for Mod {
                     _ => rest,
                 })
             };
-            Some(Ok(T::wrap(plan.zip(pool, a, T::view(b)?, f))))
+            Some(Ok(T::wrap(plan.zip(engine, a, T::view(b)?, f))))
         }
         fn integers<T: Integer>(
-            pool: &rayon::ThreadPool,
+            engine: Engine<'_>,
             plan: &Broadcast,
             a: &[T],
             b: &Data,
@@ -276,15 +266,15 @@ impl Op for Mod {
                 let (x, y) = (x.to_i128(), y.to_i128());
                 T::wrapping_from(if fmod || x % y == 0 || (x < 0) == (y < 0) { x % y } else { x % y + y })
             };
-            Some(Ok(T::wrap(plan.zip(pool, a, b, f))))
+            Some(Ok(T::wrap(plan.zip(engine, a, b, f))))
         }
         let fmod = signature::flag(facts, "fmod", false)?;
         kernel(move |context, inputs| {
             let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let data = by_class!(a.data(), v =>
-                real reals(context.pool, &plan, v, b.data(), fmod),
-                integer integers(context.pool, &plan, v, b.data(), fmod),
+                real reals(context.engine(), &plan, v, b.data(), fmod),
+                integer integers(context.engine(), &plan, v, b.data(), fmod),
                 boolean v.first().and(None),
             );
             let data = data.ok_or_else(|| Error::invalid("tensor_dtype", "Mod needs two inputs of one type"))??;

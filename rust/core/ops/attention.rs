@@ -245,7 +245,7 @@ impl Op for Attention {
             let (count, size, width) = (plan.keys(), plan.q.size, plan.v.size);
             // The row of the result and, where it is read, that of the fourth output.
             let mut rows = vec![(Vec::new(), Vec::new()); plan.q.batch * plan.q.heads * plan.q.sequence];
-            fill(context.pool, &mut rows, 4, |start, part| {
+            fill(context.engine(), &mut rows, 4, |start, part| {
                 for (i, row) in part.iter_mut().enumerate() {
                     let (i, s) = ((start + i) / plan.q.sequence, (start + i) % plan.q.sequence);
                     let (b, h) = (i / plan.q.heads, i % plan.q.heads);

@@ -7,6 +7,7 @@ use super::element::{Integer, by_class};
 use super::parallel::map;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 use half::{bf16, f16};
 
@@ -32,21 +33,23 @@ fn infer_pair(facts: &Facts<'_>) -> Result<Vec<Inferred>> {
 /// `f(a, b, bits of the type)` of each pair.
 fn pairs(f: impl Fn(i128, i128, u32) -> i128 + Send + Sync + 'static) -> Result<Box<dyn Kernel>> {
     fn typed<T: Integer>(
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         plan: &Broadcast,
         a: &[T],
         b: &Data,
         f: impl Fn(i128, i128, u32) -> i128 + Sync,
     ) -> Option<Data> {
         let bits = 8 * T::DTYPE.size() as u32;
-        Some(T::wrap(plan.zip(pool, a, T::view(b)?, |x: T, y: T| T::wrapping_from(f(x.to_i128(), y.to_i128(), bits)))))
+        Some(T::wrap(
+            plan.zip(engine, a, T::view(b)?, |x: T, y: T| T::wrapping_from(f(x.to_i128(), y.to_i128(), bits))),
+        ))
     }
     kernel(move |context, inputs| {
         let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
         let plan = Broadcast::new(&[a.shape(), b.shape()])?;
         let data = by_class!(a.data(), v =>
             real v.first().and(None),
-            integer typed(context.pool, &plan, v, b.data(), &f),
+            integer typed(context.engine(), &plan, v, b.data(), &f),
             boolean v.first().and(None),
         );
         Ok(vec![Tensor::new(plan.shape().to_vec(), data.ok_or_else(no_integers)?)?])
@@ -121,14 +124,14 @@ impl Op for BitwiseNot {
     }
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn typed<T: Integer>(pool: &rayon::ThreadPool, v: &[T]) -> Data {
-            T::wrap(map(pool, v, |x| T::wrapping_from(!x.to_i128())))
+        fn typed<T: Integer>(engine: Engine<'_>, v: &[T]) -> Data {
+            T::wrap(map(engine, v, |x| T::wrapping_from(!x.to_i128())))
         }
         kernel(|context, inputs| {
             let x = input(inputs, 0)?;
             let data = by_class!(x.data(), v =>
                 real v.first().and(None),
-                integer Some(typed(context.pool, v)),
+                integer Some(typed(context.engine(), v)),
                 boolean v.first().and(None),
             );
             Ok(vec![Tensor::new(x.shape().to_vec(), data.ok_or_else(no_integers)?)?])

@@ -2,6 +2,7 @@
 
 use super::parallel::{CHUNK, fill};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::element_count;
 
 /// The shape that `shapes` broadcast to. Fails where two dimensions differ and neither is 1.
@@ -120,13 +121,13 @@ impl Broadcast {
     /// `f` of each pair of elements of inputs 0 and 1.
     pub fn zip<A: Copy + Sync, B: Copy + Sync, O: Copy + Default + Send>(
         &self,
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         a: &[A],
         b: &[B],
         f: impl Fn(A, B) -> O + Sync,
     ) -> Vec<O> {
         let mut out = vec![O::default(); self.count];
-        fill(pool, &mut out, CHUNK, |start, part| {
+        fill(engine, &mut out, CHUNK, |start, part| {
             self.runs(start, part.len(), |at, n, position| {
                 let (i, j) = (self.index(0, position), self.index(1, position));
                 let part = &mut part[at..at + n];
@@ -144,13 +145,13 @@ impl Broadcast {
     /// `f` of each triple of elements of inputs 0, 1 and 2.
     pub fn zip3<A: Copy + Sync, B: Copy + Sync, C: Copy + Sync, O: Copy + Default + Send>(
         &self,
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         (a, b, c): (&[A], &[B], &[C]),
         f: impl Fn(A, B, C) -> O + Sync,
     ) -> Vec<O> {
         let steps = [self.step(0), self.step(1), self.step(2)];
         let mut out = vec![O::default(); self.count];
-        fill(pool, &mut out, CHUNK, |start, part| {
+        fill(engine, &mut out, CHUNK, |start, part| {
             self.runs(start, part.len(), |at, n, position| {
                 let [i, j, k] = [0, 1, 2].map(|input| self.index(input, position));
                 for (t, o) in part[at..at + n].iter_mut().enumerate() {
@@ -165,10 +166,7 @@ impl Broadcast {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pool() -> rayon::ThreadPool {
-        rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap()
-    }
+    use crate::kernels::Team;
 
     #[test]
     fn shapes_follow_numpy() {
@@ -180,6 +178,7 @@ mod tests {
 
     #[test]
     fn every_pair_meets_at_its_index() {
+        let team = Team::new(2);
         for (a, b) in [
             (vec![2, 3, 4, 5], vec![1, 3, 1, 1]),
             (vec![4, 1, 5], vec![7, 1, 3, 1]),
@@ -189,7 +188,7 @@ mod tests {
             let plan = Broadcast::new(&[&a, &b]).unwrap();
             let (na, nb) = (a.iter().product::<usize>(), b.iter().product::<usize>());
             let (xs, ys): (Vec<usize>, Vec<usize>) = ((0..na).collect(), (0..nb).collect());
-            let out = plan.zip(&pool(), &xs, &ys, |x, y| (x, y));
+            let out = plan.zip(Engine::of_team(&team), &xs, &ys, |x, y| (x, y));
             let (sa, sb) = (broadcast_strides(&a, plan.shape()), broadcast_strides(&b, plan.shape()));
             let strides = crate::tensor::strides(plan.shape());
             for (p, &(x, y)) in out.iter().enumerate() {

@@ -7,6 +7,7 @@ use super::element::{Element, Integer, Real, by_class};
 use super::parallel::map;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 use half::{bf16, f16};
 
@@ -89,20 +90,20 @@ impl Op for Cast {
         let target = self.target(facts)?;
         kernel(move |context, inputs| {
             let x = input(inputs, 0)?;
-            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.pool, x.data(), target)?)?])
+            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.engine(), x.data(), target)?)?])
         })
     }
 }
 
 /// The elements as another type.
-pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data> {
+pub fn cast(engine: Engine<'_>, data: &Data, target: DType) -> Result<Data> {
     if data.dtype() == target {
         return Ok(data.clone());
     }
-    fn reals<T: Real>(pool: &rayon::ThreadPool, v: &[T], target: DType) -> Option<Data> {
+    fn reals<T: Real>(engine: Engine<'_>, v: &[T], target: DType) -> Option<Data> {
         macro_rules! to {
             ($f:expr) => {
-                Element::wrap(map(pool, v, |x: T| $f(x.to_f64())))
+                Element::wrap(map(engine, v, |x: T| $f(x.to_f64())))
             };
         }
         Some(match target {
@@ -125,10 +126,10 @@ pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data
             DType::U2 => to!(|x| (x as i32 & 3) as u8),
         })
     }
-    fn integers<T: Integer>(pool: &rayon::ThreadPool, v: &[T], target: DType) -> Option<Data> {
+    fn integers<T: Integer>(engine: Engine<'_>, v: &[T], target: DType) -> Option<Data> {
         macro_rules! to {
             ($f:expr) => {
-                Element::wrap(map(pool, v, |x: T| $f(x.to_i128())))
+                Element::wrap(map(engine, v, |x: T| $f(x.to_i128())))
             };
         }
         Some(match target {
@@ -153,9 +154,9 @@ pub fn cast(pool: &rayon::ThreadPool, data: &Data, target: DType) -> Result<Data
         })
     }
     let out = by_class!(data, v =>
-        real reals(pool, v, target),
-        integer integers(pool, v, target),
-        boolean integers(pool, &v.iter().map(|&b| u8::from(b)).collect::<Vec<_>>(), target),
+        real reals(engine, v, target),
+        integer integers(engine, v, target),
+        boolean integers(engine, &v.iter().map(|&b| u8::from(b)).collect::<Vec<_>>(), target),
     );
     out.ok_or_else(|| Error::unsupported("cast", format!("no cast of {} to {target}", data.dtype())))
 }
@@ -179,21 +180,28 @@ fn bf16_from_integer(x: i128) -> bf16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Team;
 
     #[test]
     fn casts_truncate_saturate_and_wrap() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let team = Team::new(1);
         let x = Data::F32(vec![-1.9, 300.0, f32::NAN, 2.5]);
-        assert_eq!(cast(&pool, &x, DType::I8).unwrap(), Data::I8(vec![-1, 127, 0, 2]));
-        assert_eq!(cast(&pool, &x, DType::Bool).unwrap(), Data::Bool(vec![true; 4]));
-        assert_eq!(cast(&pool, &Data::I64(vec![257]), DType::U8).unwrap(), Data::U8(vec![1]));
+        assert_eq!(cast(Engine::of_team(&team), &x, DType::I8).unwrap(), Data::I8(vec![-1, 127, 0, 2]));
+        assert_eq!(cast(Engine::of_team(&team), &x, DType::Bool).unwrap(), Data::Bool(vec![true; 4]));
+        assert_eq!(cast(Engine::of_team(&team), &Data::I64(vec![257]), DType::U8).unwrap(), Data::U8(vec![1]));
         let big = (1i64 << 24) + 1;
-        assert_eq!(cast(&pool, &Data::I64(vec![big + 2]), DType::F32).unwrap(), Data::F32(vec![16777220.0]));
+        assert_eq!(
+            cast(Engine::of_team(&team), &Data::I64(vec![big + 2]), DType::F32).unwrap(),
+            Data::F32(vec![16777220.0])
+        );
         let wide = Data::F32(vec![-9.0, -8.5, 7.9, 8.0, f32::NAN]);
-        assert_eq!(cast(&pool, &wide, DType::I4).unwrap(), Data::I8(vec![7, -8, 7, -8, 0]));
-        assert_eq!(cast(&pool, &wide, DType::U4).unwrap(), Data::U8(vec![7, 8, 7, 8, 0]));
-        assert_eq!(cast(&pool, &wide, DType::I2).unwrap(), Data::I8(vec![-1, 0, -1, 0, 0]));
-        assert_eq!(cast(&pool, &Data::I8(vec![-3, -2, 3]), DType::U2).unwrap(), Data::U8(vec![1, 2, 3]));
+        assert_eq!(cast(Engine::of_team(&team), &wide, DType::I4).unwrap(), Data::I8(vec![7, -8, 7, -8, 0]));
+        assert_eq!(cast(Engine::of_team(&team), &wide, DType::U4).unwrap(), Data::U8(vec![7, 8, 7, 8, 0]));
+        assert_eq!(cast(Engine::of_team(&team), &wide, DType::I2).unwrap(), Data::I8(vec![-1, 0, -1, 0, 0]));
+        assert_eq!(
+            cast(Engine::of_team(&team), &Data::I8(vec![-3, -2, 3]), DType::U2).unwrap(),
+            Data::U8(vec![1, 2, 3])
+        );
     }
 
     #[test]

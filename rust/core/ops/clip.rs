@@ -5,6 +5,7 @@ use super::element::{Element, Integer, Real, by_class};
 use super::parallel::map;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 
 /// `min(max, max(min, x))`: where the limits cross, the upper one holds. NaN stays NaN.
@@ -55,7 +56,7 @@ impl Op for Clip {
                 _ => Err(Error::invalid("tensor_dtype", "a limit is no scalar of the input's type")),
             }
         }
-        fn typed<T: Element>(pool: &rayon::ThreadPool, v: &[T], lo: Option<T>, hi: Option<T>) -> Data {
+        fn typed<T: Element>(engine: Engine<'_>, v: &[T], lo: Option<T>, hi: Option<T>) -> Data {
             let f = |x: T| {
                 let x = match lo {
                     Some(lo) if x < lo => lo,
@@ -66,29 +67,24 @@ impl Op for Clip {
                     _ => x,
                 }
             };
-            T::wrap(map(pool, v, f))
+            T::wrap(map(engine, v, f))
         }
-        fn reals<T: Real>(
-            pool: &rayon::ThreadPool,
-            v: &[T],
-            limits: Limits<'_>,
-            fixed: Option<(f64, f64)>,
-        ) -> Result<Data> {
+        fn reals<T: Real>(engine: Engine<'_>, v: &[T], limits: Limits<'_>, fixed: Option<(f64, f64)>) -> Result<Data> {
             Ok(match fixed {
-                Some((lo, hi)) => typed(pool, v, Some(T::from_f64(lo)), Some(T::from_f64(hi))),
-                None => typed(pool, v, limit(limits, 0)?, limit(limits, 1)?),
+                Some((lo, hi)) => typed(engine, v, Some(T::from_f64(lo)), Some(T::from_f64(hi))),
+                None => typed(engine, v, limit(limits, 0)?, limit(limits, 1)?),
             })
         }
-        fn integers<T: Integer>(pool: &rayon::ThreadPool, v: &[T], limits: Limits<'_>) -> Result<Data> {
-            Ok(typed(pool, v, limit(limits, 0)?, limit(limits, 1)?))
+        fn integers<T: Integer>(engine: Engine<'_>, v: &[T], limits: Limits<'_>) -> Result<Data> {
+            Ok(typed(engine, v, limit(limits, 0)?, limit(limits, 1)?))
         }
         let fixed = if facts.opset < 11 { Some(constant_limits(facts)?) } else { None };
         kernel(move |context, inputs| {
             let x = input(inputs, 0)?;
             let limits = [optional(inputs, 1), optional(inputs, 2)];
             let data = by_class!(x.data(), v =>
-                real reals(context.pool, v, limits, fixed)?,
-                integer integers(context.pool, v, limits)?,
+                real reals(context.engine(), v, limits, fixed)?,
+                integer integers(context.engine(), v, limits)?,
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans cannot be clipped", v.len()))),
             );
             Ok(vec![Tensor::new(x.shape().to_vec(), data)?])

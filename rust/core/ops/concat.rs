@@ -142,7 +142,7 @@ impl Op for Split {
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &shape)?;
             let part =
-                |view: &View| Tensor::new(view.dims.clone(), map_data!(x.data(), v => view.copy(context.pool, v)));
+                |view: &View| Tensor::new(view.dims.clone(), map_data!(x.data(), v => view.copy(context.engine(), v)));
             views.iter().map(part).collect()
         })
     }

@@ -199,7 +199,7 @@ pub(super) fn by_planes(
         let mut y = vec![0f32; element_count(&shape)?];
         let plane = output.iter().product::<usize>().max(1);
         let (depth, per_group) = (channels / groups, filters / groups);
-        fill(context.pool, &mut y, plane, |start, part| {
+        fill(context.engine(), &mut y, plane, |start, part| {
             let (image, filter) = (start / plane / filters, start / plane % filters);
             let plane = Plane {
                 x: &x,

@@ -97,7 +97,7 @@ impl Op for DeformConv {
             let (taps, plane) = (rows * columns, plan.output[0] * plan.output[1]);
             let shape = [batch, filters, plan.output[0], plan.output[1]];
             let mut y = vec![0.0; element_count(&shape)?];
-            fill(context.pool, &mut y, 64, |start, part| {
+            fill(context.engine(), &mut y, 64, |start, part| {
                 for (i, y) in part.iter_mut().enumerate() {
                     let i = start + i;
                     let (n, m, at) = (i / plane / filters, i / plane % filters, i % plane);

@@ -94,7 +94,7 @@ impl Op for MatMulInteger {
         kernel(move |context, inputs| {
             let ((a, a_zero), (b, b_zero)) = (values(inputs, 0, &a_shape)?, values(inputs, 1, &b_shape)?);
             let mut y = vec![0i32; element_count(&plan.output)?];
-            fill(context.pool, &mut y, n.max(1), |start, part| {
+            fill(context.engine(), &mut y, n.max(1), |start, part| {
                 let (batch, row) = (start / (m * n), start / n % m);
                 let (left, right) =
                     (plan.batches.index(0, batch) * m * k + row * k, plan.batches.index(1, batch) * k * n);
@@ -159,7 +159,7 @@ impl Op for ConvInteger {
             let (plane, in_plane): (usize, usize) = (plan.output.iter().product(), plan.input.iter().product());
             let taps: usize = plan.window.kernel.iter().product();
             let mut y = vec![0i32; element_count(&plan.shape)?];
-            fill(context.pool, &mut y, plane.max(1), |start, part| {
+            fill(context.engine(), &mut y, plane.max(1), |start, part| {
                 let (n, m) = (start / plane / filters, start / plane % filters);
                 let (first, zero) = (n * channels + m / (filters / plan.groups) * depth, w_zero[m % w_zero.len()]);
                 for (at, y) in part.iter_mut().enumerate() {

@@ -6,6 +6,7 @@ use super::element::{Integer, Real, by_class};
 use super::parallel::fill;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor, element_count, strides};
 
 /// Einsum.
@@ -187,9 +188,9 @@ impl Op for Einsum {
             let views: Option<Vec<&[T]>> = inputs.iter().map(|t| T::view(t.data())).collect();
             views.ok_or_else(|| Error::invalid("tensor_dtype", "Einsum needs inputs of one type"))
         }
-        fn reals<T: Real>(pool: &rayon::ThreadPool, plan: &Plan, inputs: &[&[T]], count: usize) -> Data {
+        fn reals<T: Real>(engine: Engine<'_>, plan: &Plan, inputs: &[&[T]], count: usize) -> Data {
             let mut y = vec![T::default(); count];
-            fill(pool, &mut y, 256, |start, part| {
+            fill(engine, &mut y, 256, |start, part| {
                 for (i, y) in part.iter_mut().enumerate() {
                     *y = T::from_f64(plan.fold(start + i, 0.0, |sum, at| {
                         sum + inputs.iter().zip(at).map(|(v, &p)| v[p].to_f64()).product::<f64>()
@@ -198,9 +199,9 @@ impl Op for Einsum {
             });
             T::wrap(y)
         }
-        fn integers<T: Integer>(pool: &rayon::ThreadPool, plan: &Plan, inputs: &[&[T]], count: usize) -> Data {
+        fn integers<T: Integer>(engine: Engine<'_>, plan: &Plan, inputs: &[&[T]], count: usize) -> Data {
             let mut y = vec![T::default(); count];
-            fill(pool, &mut y, 256, |start, part| {
+            fill(engine, &mut y, 256, |start, part| {
                 for (i, y) in part.iter_mut().enumerate() {
                     *y = T::wrapping_from(plan.fold(start + i, 0i128, |sum, at| {
                         let product = inputs.iter().zip(at).fold(1i128, |p, (v, &i)| p.wrapping_mul(v[i].to_i128()));
@@ -218,8 +219,8 @@ impl Op for Einsum {
                 shapes.iter().enumerate().map(|(i, s)| shaped(inputs, i, s)).collect::<Result<_>>()?;
             let count = element_count(&plan.output)?;
             let data = by_class!(tensors[0].data(), v =>
-                real reals(context.pool, &plan, &views(v, &tensors)?, count),
-                integer integers(context.pool, &plan, &views(v, &tensors)?, count),
+                real reals(context.engine(), &plan, &views(v, &tensors)?, count),
+                integer integers(context.engine(), &plan, &views(v, &tensors)?, count),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans have no sum", v.len()))),
             );
             Ok(vec![Tensor::new(plan.output.clone(), data)?])
@@ -231,6 +232,7 @@ impl Op for Einsum {
 mod tests {
     use super::*;
     use crate::graph::{Attribute, Node};
+    use crate::kernels::Team;
     use crate::ops::{Fact, RunContext};
 
     fn run(equation: &str, inputs: &[Tensor]) -> Result<Tensor> {
@@ -251,10 +253,10 @@ mod tests {
         };
         let facts: Vec<Option<Fact>> = inputs.iter().map(fact).collect();
         let facts = Facts { node: &node, opset: 17, inputs: &facts, outputs: &[] };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let team = Team::new(1);
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Some).collect();
         let inferred = Einsum.infer(&facts)?;
-        let y = Einsum.float(&facts)?.run(&RunContext::new(&pool), &inputs)?.remove(0);
+        let y = Einsum.float(&facts)?.run(&RunContext::new(&team), &inputs)?.remove(0);
         assert_eq!(inferred, [(y.dtype(), y.shape().to_vec())]);
         Ok(y)
     }

@@ -8,6 +8,7 @@ use super::element::{Integer, Real, by_class};
 use super::parallel::map;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{Data, Tensor};
 
 /// A function of reals without attributes.
@@ -47,16 +48,16 @@ impl Op for NumberFunction {
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let (real, integer) = (self.real, self.integer);
         kernel(move |context, inputs| {
-            fn real_map<T: Real>(pool: &rayon::ThreadPool, v: &[T], f: fn(f64) -> f64) -> Data {
-                T::wrap(map(pool, v, |x| T::from_f64(f(x.to_f64()))))
+            fn real_map<T: Real>(engine: Engine<'_>, v: &[T], f: fn(f64) -> f64) -> Data {
+                T::wrap(map(engine, v, |x| T::from_f64(f(x.to_f64()))))
             }
-            fn integer_map<T: Integer>(pool: &rayon::ThreadPool, v: &[T], f: fn(i128) -> i128) -> Data {
-                T::wrap(map(pool, v, |x| T::wrapping_from(f(x.to_i128()))))
+            fn integer_map<T: Integer>(engine: Engine<'_>, v: &[T], f: fn(i128) -> i128) -> Data {
+                T::wrap(map(engine, v, |x| T::wrapping_from(f(x.to_i128()))))
             }
             let x = input(inputs, 0)?;
             let data = by_class!(x.data(), v =>
-                real real_map(context.pool, v, real),
-                integer integer_map(context.pool, v, integer),
+                real real_map(context.engine(), v, real),
+                integer integer_map(context.engine(), v, integer),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} elements have no arithmetic", v.len()))),
             );
             Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
@@ -105,7 +106,7 @@ fn test(f: impl Fn(f64) -> bool + Send + Sync + 'static) -> Result<Box<dyn Kerne
     kernel(move |context, inputs| {
         let x = input(inputs, 0)?;
         let out = by_class!(x.data(), v =>
-            real map(context.pool, v, |x| f(Real::to_f64(x))),
+            real map(context.engine(), v, |x| f(Real::to_f64(x))),
             integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
             boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
         );
@@ -117,18 +118,18 @@ fn test(f: impl Fn(f64) -> bool + Send + Sync + 'static) -> Result<Box<dyn Kerne
 pub fn reals(f: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Result<Box<dyn Kernel>> {
     kernel(move |context, inputs| {
         let x = input(inputs, 0)?;
-        let data = map_reals(context.pool, x.data(), &f)?;
+        let data = map_reals(context.engine(), x.data(), &f)?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
     })
 }
 
 /// `f` of each element, which must be real.
-pub fn map_reals(pool: &rayon::ThreadPool, data: &Data, f: impl Fn(f64) -> f64 + Sync) -> Result<Data> {
-    fn typed<T: Real>(pool: &rayon::ThreadPool, v: &[T], f: impl Fn(f64) -> f64 + Sync) -> Data {
-        T::wrap(map(pool, v, |x| T::from_f64(f(x.to_f64()))))
+pub fn map_reals(engine: Engine<'_>, data: &Data, f: impl Fn(f64) -> f64 + Sync) -> Result<Data> {
+    fn typed<T: Real>(engine: Engine<'_>, v: &[T], f: impl Fn(f64) -> f64 + Sync) -> Data {
+        T::wrap(map(engine, v, |x| T::from_f64(f(x.to_f64()))))
     }
     Ok(by_class!(data, v =>
-        real typed(pool, v, f),
+        real typed(engine, v, f),
         integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
         boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
     ))

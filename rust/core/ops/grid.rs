@@ -2,6 +2,7 @@
 
 use super::element::Element;
 use super::parallel::{fill, whole_rows};
+use crate::kernels::Engine;
 use crate::tensor::strides;
 
 /// For each dimension and each index of the output, the index in the input; `None` holds the fill value.
@@ -23,7 +24,7 @@ fn runs(sources: &[Option<usize>]) -> Vec<Run> {
 }
 
 /// The tensor of shape `shape` whose elements `sources` picks; `value` where a dimension has none.
-pub fn pick<T: Element>(pool: &rayon::ThreadPool, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
+pub fn pick<T: Element>(engine: Engine<'_>, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
     // Last axes that stay as they are make up elements of a larger size.
     let stays = |a: usize| sources[a].iter().copied().eq((0..shape[a]).map(Some));
     let moved = (0..shape.len()).rev().find(|&a| !stays(a)).map_or(0, |a| a + 1);
@@ -38,7 +39,7 @@ pub fn pick<T: Element>(pool: &rayon::ThreadPool, shape: &[usize], sources: &Sou
     }
     let steps = strides(shape);
     let runs = runs(columns);
-    fill(pool, &mut y, whole_rows(row), |start, part| {
+    fill(engine, &mut y, whole_rows(row), |start, part| {
         for (r, line) in part.chunks_exact_mut(row).enumerate() {
             let mut rest = start / row + r;
             let mut base = Some(0);

@@ -180,7 +180,7 @@ impl Op for GridSample {
             let (channels, points) = (shape[1], out[2..].iter().product::<usize>());
             let mut reads = vec![Vec::new(); shape[0] * points];
             if channels > 0 {
-                fill(context.pool, &mut reads, 1024, |start, part| {
+                fill(context.engine(), &mut reads, 1024, |start, part| {
                     for (read, point) in part.iter_mut().zip(grid[start * spatial..].chunks_exact(spatial)) {
                         // The grid names the last dimension first.
                         let taps: Vec<Taps> =
@@ -201,7 +201,7 @@ impl Op for GridSample {
             }
             let v = x.to_f64();
             let mut y = vec![0.0; count];
-            fill(context.pool, &mut y, 4096, |start, part| {
+            fill(context.engine(), &mut y, 4096, |start, part| {
                 for (i, y) in part.iter_mut().enumerate() {
                     let i = start + i;
                     *y = read(i).1.iter().map(|&(p, w)| w * v[base(i) + p]).sum();

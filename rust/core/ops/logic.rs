@@ -6,6 +6,7 @@ use super::element::Element;
 use super::parallel::map;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 use crate::{map_data, with_data};
 use std::cmp::Ordering;
@@ -27,19 +28,20 @@ impl Op for Compare {
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         fn typed<T: Element>(
-            pool: &rayon::ThreadPool,
+            engine: Engine<'_>,
             plan: &Broadcast,
             a: &[T],
             b: &Data,
             f: fn(Option<Ordering>) -> bool,
         ) -> Option<Vec<bool>> {
-            Some(plan.zip(pool, a, T::view(b)?, |x, y| f(x.partial_cmp(&y))))
+            Some(plan.zip(engine, a, T::view(b)?, |x, y| f(x.partial_cmp(&y))))
         }
         let f = self.0;
         kernel(move |context, inputs| {
             let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
-            let out = with_data!(a.data(), v => typed(context.pool, &plan, v, b.data(), f)).ok_or_else(wrong_types)?;
+            let out =
+                with_data!(a.data(), v => typed(context.engine(), &plan, v, b.data(), f)).ok_or_else(wrong_types)?;
             Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(out))?])
         })
     }
@@ -64,7 +66,7 @@ impl Op for Logical {
             let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let (Data::Bool(x), Data::Bool(y)) = (a.data(), b.data()) else { return Err(wrong_types()) };
-            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(plan.zip(context.pool, x, y, f)))?])
+            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(plan.zip(context.engine(), x, y, f)))?])
         })
     }
 }
@@ -91,7 +93,7 @@ impl Op for Not {
         kernel(|context, inputs| {
             let x = input(inputs, 0)?;
             let Data::Bool(v) = x.data() else { return Err(wrong_types()) };
-            Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(map(context.pool, v, |b: bool| !b)))?])
+            Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(map(context.engine(), v, |b: bool| !b)))?])
         })
     }
 }
@@ -110,20 +112,20 @@ impl Op for Where {
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         fn typed<T: Element>(
-            pool: &rayon::ThreadPool,
+            engine: Engine<'_>,
             plan: &Broadcast,
             condition: &[bool],
             a: &[T],
             b: &Data,
         ) -> Result<Vec<T>> {
             let b = T::view(b).ok_or_else(wrong_types)?;
-            Ok(plan.zip3(pool, (condition, a, b), |c, x, y| if c { x } else { y }))
+            Ok(plan.zip3(engine, (condition, a, b), |c, x, y| if c { x } else { y }))
         }
         kernel(|context, inputs| {
             let (condition, a, b) = (input(inputs, 0)?, input(inputs, 1)?, input(inputs, 2)?);
             let plan = Broadcast::new(&[condition.shape(), a.shape(), b.shape()])?;
             let Data::Bool(c) = condition.data() else { return Err(wrong_types()) };
-            let data = map_data!(a.data(), v => typed(context.pool, &plan, c, v, b.data())?);
+            let data = map_data!(a.data(), v => typed(context.engine(), &plan, c, v, b.data())?);
             Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
         })
     }

@@ -62,7 +62,7 @@ impl Op for LpPool {
             let x = tensor.to_f64();
             let (plane, source): (usize, usize) = (pool.output.iter().product(), pool.input.iter().product());
             let mut y = vec![0.0; pool.planes * plane];
-            fill(context.pool, &mut y, plane, |start, part| {
+            fill(context.engine(), &mut y, plane, |start, part| {
                 let x = &x[start / plane * source..][..source];
                 windows(&pool, |at, spans| {
                     let mut sum = 0.0;

@@ -87,7 +87,7 @@ impl Op for MeanVarianceNormalization {
             let x = tensor.to_f64();
             // Indices take the way of the elements, so that results find back.
             let places: Vec<usize> = (0..x.len()).collect();
-            let places = gathered(context.pool, &places, &plan);
+            let places = gathered(context.engine(), &places, &plan);
             let mut y = vec![0.0; x.len()];
             for row in places.chunks_exact(plan.count) {
                 let mean = row.iter().map(|&i| x[i]).sum::<f64>() / plan.count as f64;

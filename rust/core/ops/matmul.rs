@@ -184,7 +184,7 @@ impl Op for Gemm {
             };
             let mut x = floats::read(a)?;
             if g.trans_a {
-                x = permuted(&a_shape, &[1, 0]).copy(context.pool, &x).into();
+                x = permuted(&a_shape, &[1, 0]).copy(context.engine(), &x).into();
             }
             let out = [g.m, g.n];
             let mut y = vec![0f32; g.m * g.n];
@@ -194,7 +194,7 @@ impl Op for Gemm {
                 if plan.shape() != out {
                     return Err(Error::invalid("run_shape", format!("C of {:?} does not fit {out:?}", c.shape())));
                 }
-                y = plan.zip(context.pool, &floats::read(c)?, &y, |c, sum| g.alpha * sum + g.beta * c);
+                y = plan.zip(context.engine(), &floats::read(c)?, &y, |c, sum| g.alpha * sum + g.beta * c);
             } else if g.alpha != 1.0 {
                 y.iter_mut().for_each(|v| *v *= g.alpha);
             }

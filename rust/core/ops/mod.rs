@@ -155,9 +155,7 @@ pub type Inferred = (DType, Vec<usize>);
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
     /// Threads to use. Results never depend on their number.
-    pub pool: &'a rayon::ThreadPool,
-    /// Threads that are there for kernels with many short calls; the pool's where there are none.
-    pub team: Option<&'a Team>,
+    pub team: &'a Team,
     /// Memory to take values from.
     pub memory: Option<&'a Memory>,
     /// Instruction set to use. Results do not depend on it either.
@@ -165,14 +163,14 @@ pub struct RunContext<'a> {
 }
 
 impl<'a> RunContext<'a> {
-    /// Runs on the threads of `pool` with the best instruction set.
-    pub fn new(pool: &'a rayon::ThreadPool) -> Self {
-        RunContext { pool, team: None, memory: None, simd: Simd::best() }
+    /// Runs on the threads of `team` with the best instruction set.
+    pub fn new(team: &'a Team) -> Self {
+        RunContext { team, memory: None, simd: Simd::best() }
     }
 
     /// What kernels run on.
     pub fn engine(&self) -> Engine<'a> {
-        self.team.map_or(Engine::new(self.pool), Engine::of_team).with(self.simd)
+        Engine::of_team(self.team).with(self.simd)
     }
 
     /// A vector of `len` elements of any value, to be written.

@@ -6,6 +6,7 @@ use super::element::{Real, by_class};
 use super::parallel::{fill, whole_rows};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor, element_count};
 
 /// Mean and `1 / √(variance + epsilon)` of a row.
@@ -19,14 +20,14 @@ pub fn statistics<T: Real>(row: &[T], epsilon: f64) -> (f64, f64) {
 /// Rewrites each row of `row` elements of a tensor of reals: `f(number of the row, its statistics)` gives the function
 /// of column and `(x - mean) / √(variance + epsilon)`. Returns the statistics, too.
 fn normalize_rows<F: Fn(usize, f64) -> f64>(
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
     data: &Data,
     row: usize,
     epsilon: f64,
     f: impl Fn(usize) -> F + Sync,
 ) -> Result<(Data, Vec<(f64, f64)>)> {
     fn typed<T: Real, F: Fn(usize, f64) -> f64>(
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         x: &[T],
         row: usize,
         epsilon: f64,
@@ -34,13 +35,13 @@ fn normalize_rows<F: Fn(usize, f64) -> f64>(
     ) -> (Data, Vec<(f64, f64)>) {
         let row = row.max(1);
         let mut moments = vec![(0.0, 0.0); x.len() / row];
-        fill(pool, &mut moments, whole_rows(row) / row, |start, part| {
+        fill(engine, &mut moments, whole_rows(row) / row, |start, part| {
             for (m, line) in part.iter_mut().zip(x[start * row..].chunks_exact(row)) {
                 *m = statistics(line, epsilon);
             }
         });
         let mut y = x.to_vec();
-        fill(pool, &mut y, whole_rows(row), |start, part| {
+        fill(engine, &mut y, whole_rows(row), |start, part| {
             for (i, line) in part.chunks_exact_mut(row).enumerate() {
                 let r = start / row + i;
                 let ((mean, inverse), scale) = (moments[r], f(r));
@@ -52,7 +53,7 @@ fn normalize_rows<F: Fn(usize, f64) -> f64>(
         (T::wrap(y), moments)
     }
     Ok(by_class!(data, v =>
-        real typed(pool, v, row, epsilon, f),
+        real typed(engine, v, row, epsilon, f),
         integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
         boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
     ))
@@ -102,9 +103,9 @@ impl Op for BatchNormalization {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn typed<T: Real>(pool: &rayon::ThreadPool, x: &[T], plane: usize, affine: &[[f64; 4]]) -> Data {
+        fn typed<T: Real>(engine: Engine<'_>, x: &[T], plane: usize, affine: &[[f64; 4]]) -> Data {
             let mut y = x.to_vec();
-            fill(pool, &mut y, plane.max(1), |start, part| {
+            fill(engine, &mut y, plane.max(1), |start, part| {
                 let [scale, bias, mean, inverse] = affine[start / plane.max(1) % affine.len()];
                 part.iter_mut().for_each(|y| *y = T::from_f64((y.to_f64() - mean) * inverse * scale + bias));
             });
@@ -122,7 +123,7 @@ impl Op for BatchNormalization {
                 (0..c).map(|i| [lists[0][i], lists[1][i], lists[2][i], 1.0 / (lists[3][i] + epsilon).sqrt()]).collect();
             let plane = shape[2..].iter().product();
             let data = by_class!(x.data(), v =>
-                real typed(context.pool, v, plane, &affine),
+                real typed(context.engine(), v, plane, &affine),
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );
@@ -186,7 +187,7 @@ impl Op for GroupNormalization {
             let (scale, bias) = (shaped(inputs, 1, &[entries])?.to_f64(), shaped(inputs, 2, &[entries])?.to_f64());
             let row = shape[1..].iter().product::<usize>() / groups;
             let entry_size = shape[1..].iter().product::<usize>() / entries;
-            let (data, _) = normalize_rows(context.pool, x.data(), row, epsilon, |r| {
+            let (data, _) = normalize_rows(context.engine(), x.data(), row, epsilon, |r| {
                 let first = r % groups * row;
                 let (scale, bias) = (&scale, &bias);
                 move |c, v| {
@@ -268,7 +269,7 @@ impl Op for LayerNormalization {
             };
             let scale = spread(optional(inputs, 1))?.unwrap_or_else(|| vec![1.0; row]);
             let bias = spread(optional(inputs, 2))?.unwrap_or_else(|| vec![0.0; row]);
-            let (data, moments) = normalize_rows(context.pool, x.data(), row, epsilon, |_| {
+            let (data, moments) = normalize_rows(context.engine(), x.data(), row, epsilon, |_| {
                 let (scale, bias) = (&scale, &bias);
                 move |c: usize, v: f64| v * scale[c] + bias[c]
             })?;

@@ -5,6 +5,7 @@ use super::element::{Element, Integer, Real, by_class};
 use super::grid::{Sources, pick};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{Data, MAX_ELEMENTS, Tensor, element_count};
 
 /// Pad.
@@ -139,22 +140,22 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue, order: AxisOrder) -> Resul
         }
     }
     fn reals<T: Real>(
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         plan: &(Plan, Sources),
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(pool, &plan.0.shape, &plan.1, x, real(value, given)?)))
+        Ok(T::wrap(pick(engine, &plan.0.shape, &plan.1, x, real(value, given)?)))
     }
     fn integers<T: Integer>(
-        pool: &rayon::ThreadPool,
+        engine: Engine<'_>,
         plan: &(Plan, Sources),
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(pool, &plan.0.shape, &plan.1, x, integer(value, given)?)))
+        Ok(T::wrap(pick(engine, &plan.0.shape, &plan.1, x, integer(value, given)?)))
     }
     let plan = plan(facts)?.in_order(order);
     let sources = sources(facts, &plan)?;
@@ -163,9 +164,9 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue, order: AxisOrder) -> Resul
         let x = shaped(inputs, 0, &plan.0.shape)?;
         let given = optional(inputs, 2);
         let data = by_class!(x.data(), v =>
-            real reals(context.pool, &plan, v, value, given)?,
-            integer integers(context.pool, &plan, v, value, given)?,
-            boolean Data::Bool(pick(context.pool, &plan.0.shape, &plan.1, v, scalar(given)?)),
+            real reals(context.engine(), &plan, v, value, given)?,
+            integer integers(context.engine(), &plan, v, value, given)?,
+            boolean Data::Bool(pick(context.engine(), &plan.0.shape, &plan.1, v, scalar(given)?)),
         );
         Ok(vec![Tensor::new(plan.0.out.clone(), data)?])
     })
@@ -211,6 +212,7 @@ impl Op for Pad {
 mod tests {
     use super::*;
     use crate::graph::{Attribute, Node};
+    use crate::kernels::Team;
     use crate::ops::{Fact, RunContext};
 
     fn run(mode: &str, pads: Vec<i64>, x: Tensor, value: PadValue) -> Result<Tensor> {
@@ -232,8 +234,8 @@ mod tests {
         let inputs = [fact(&x), fact(&Tensor::i64(&[pads.len()], pads))];
         let facts = Facts { node: &node, opset: 19, inputs: &inputs, outputs: &[] };
         Pad.infer(&facts)?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        Ok(pad_kernel(&facts, value, AxisOrder::Onnx)?.run(&RunContext::new(&pool), &[Some(&x)])?.remove(0))
+        let team = Team::new(1);
+        Ok(pad_kernel(&facts, value, AxisOrder::Onnx)?.run(&RunContext::new(&team), &[Some(&x)])?.remove(0))
     }
 
     #[test]

@@ -1,31 +1,25 @@
 //! Filling a slice from several threads, in chunks whose borders do not depend on the number of threads.
 
-use rayon::prelude::*;
+use crate::kernels::Engine;
 
 /// Elements per chunk for operators that do little work per element.
 pub const CHUNK: usize = 1 << 14;
 
 /// Calls `f(start, part)` for consecutive parts of `out`, `chunk` elements each (the last may be shorter), where
 /// `start` is the index of the part's first element.
-pub fn fill<T: Send>(pool: &rayon::ThreadPool, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+pub fn fill<T: Send>(engine: Engine<'_>, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let chunk = chunk.max(1);
-    if out.len() <= chunk || pool.current_num_threads() == 1 {
-        for (i, part) in out.chunks_mut(chunk).enumerate() {
-            f(i * chunk, part);
-        }
-    } else {
-        pool.install(|| out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| f(i * chunk, part)));
-    }
+    engine.for_each_chunk(out, chunk, |i, part| f(i * chunk, part));
 }
 
 /// A vector of `f(x)` for each element.
 pub fn map<A: Copy + Sync, B: Copy + Default + Send>(
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
     input: &[A],
     f: impl Fn(A) -> B + Sync,
 ) -> Vec<B> {
     let mut out = vec![B::default(); input.len()];
-    fill(pool, &mut out, CHUNK, |start, part| {
+    fill(engine, &mut out, CHUNK, |start, part| {
         for (o, &x) in part.iter_mut().zip(&input[start..]) {
             *o = f(x);
         }

@@ -7,6 +7,7 @@ use super::parallel::fill;
 use super::window::{Window, lift, spatial_list};
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor, element_count};
 
 /// A pooling operator over `[N, C, …]` with one to three spatial dimensions.
@@ -130,7 +131,7 @@ impl Op for Pool {
             return kernel(move |context, inputs| {
                 let x = shaped(inputs, 0, &shape)?;
                 let data = by_class!(x.data(), v =>
-                    real average(context.pool, &pool, v),
+                    real average(context.engine(), &pool, v),
                     integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                     boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
                 );
@@ -140,20 +141,20 @@ impl Op for Pool {
         let indices = facts.node.outputs.len() > 1;
         let columns_first = signature::flag(facts, "storage_order", false)?;
         kernel(move |context, inputs| {
-            fn reals<T: Real>(threads: &rayon::ThreadPool, pool: &PoolShape, x: &[T]) -> (Data, Vec<usize>) {
-                let (y, at) = maximum(threads, pool, x, T::from_f64(f64::NEG_INFINITY));
+            fn reals<T: Real>(engine: Engine<'_>, pool: &PoolShape, x: &[T]) -> (Data, Vec<usize>) {
+                let (y, at) = maximum(engine, pool, x, T::from_f64(f64::NEG_INFINITY));
                 (T::wrap(y), at)
             }
-            fn integers<T: Integer>(threads: &rayon::ThreadPool, pool: &PoolShape, x: &[T]) -> (Data, Vec<usize>) {
+            fn integers<T: Integer>(engine: Engine<'_>, pool: &PoolShape, x: &[T]) -> (Data, Vec<usize>) {
                 let unsigned = T::wrapping_from(-1).to_i128() > 0;
                 let lowest = if unsigned { 0 } else { -1i128 << (8 * T::DTYPE.size() - 1) };
-                let (y, at) = maximum(threads, pool, x, T::wrapping_from(lowest));
+                let (y, at) = maximum(engine, pool, x, T::wrapping_from(lowest));
                 (T::wrap(y), at)
             }
             let x = shaped(inputs, 0, &shape)?;
             let (data, at) = by_class!(x.data(), v =>
-                real reals(context.pool, &pool, v),
-                integer integers(context.pool, &pool, v),
+                real reals(context.engine(), &pool, v),
+                integer integers(context.engine(), &pool, v),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans have no maximum", v.len()))),
             );
             let mut out = vec![Tensor::new(pool.output_shape.clone(), data)?];
@@ -198,10 +199,10 @@ pub(super) fn taps(pool: &PoolShape, [d, r, c]: [(usize, usize, usize, usize); 3
     }
 }
 
-fn average<T: Real>(threads: &rayon::ThreadPool, pool: &PoolShape, x: &[T]) -> Data {
+fn average<T: Real>(engine: Engine<'_>, pool: &PoolShape, x: &[T]) -> Data {
     let (plane, source): (usize, usize) = (pool.output.iter().product(), pool.input.iter().product());
     let mut y = vec![T::default(); pool.planes * plane];
-    fill(threads, &mut y, plane, |start, part| {
+    fill(engine, &mut y, plane, |start, part| {
         let x = &x[start / plane * source..][..source];
         windows(pool, |at, spans| {
             let mut sum = 0.0;
@@ -215,10 +216,10 @@ fn average<T: Real>(threads: &rayon::ThreadPool, pool: &PoolShape, x: &[T]) -> D
 
 /// Maxima and where they lie in the input: the first of equal ones; NaN counts as largest. A window without elements
 /// gives `lowest`.
-fn maximum<T: Element>(threads: &rayon::ThreadPool, pool: &PoolShape, x: &[T], lowest: T) -> (Vec<T>, Vec<usize>) {
+fn maximum<T: Element>(engine: Engine<'_>, pool: &PoolShape, x: &[T], lowest: T) -> (Vec<T>, Vec<usize>) {
     let (plane, source): (usize, usize) = (pool.output.iter().product(), pool.input.iter().product());
     let mut y = vec![(lowest, 0usize); pool.planes * plane];
-    fill(threads, &mut y, plane, |start, part| {
+    fill(engine, &mut y, plane, |start, part| {
         let base = start / plane * source;
         let x = &x[base..][..source];
         windows(pool, |at, spans| {

@@ -7,6 +7,7 @@ use super::parallel::fill;
 use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{DType, Data, Tensor};
 use std::cmp::Ordering;
 
@@ -136,17 +137,17 @@ impl Op for Reduce {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn reals<T: Real>(pool: &rayon::ThreadPool, rows: &[T], plan: &ReducePlan, op: Reduce) -> Data {
-            T::wrap(each_row(pool, rows, plan, |row| {
+        fn reals<T: Real>(engine: Engine<'_>, rows: &[T], plan: &ReducePlan, op: Reduce) -> Data {
+            T::wrap(each_row(engine, rows, plan, |row| {
                 let row: Vec<f64> = row.iter().map(|x| x.to_f64()).collect();
                 T::from_f64(op.reals(&row))
             }))
         }
-        fn integers<T: Integer>(pool: &rayon::ThreadPool, rows: &[T], plan: &ReducePlan, op: Reduce) -> Data {
+        fn integers<T: Integer>(engine: Engine<'_>, rows: &[T], plan: &ReducePlan, op: Reduce) -> Data {
             let bits = 8 * T::DTYPE.size();
             let signed = T::wrapping_from(-1).to_i128() < 0;
             let limits = if signed { (-1i128 << (bits - 1), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
-            T::wrap(each_row(pool, rows, plan, |row| {
+            T::wrap(each_row(engine, rows, plan, |row| {
                 T::wrapping_from(op.integers(row.iter().map(|x| x.to_i128()), row.len(), limits))
             }))
         }
@@ -154,13 +155,13 @@ impl Op for Reduce {
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &plan.input)?;
             let data = by_class!(x.data(), v =>
-                real reals(context.pool, &gathered(context.pool, v, &plan), &plan, op),
-                integer integers(context.pool, &gathered(context.pool, v, &plan), &plan, op),
+                real reals(context.engine(), &gathered(context.engine(), v, &plan), &plan, op),
+                integer integers(context.engine(), &gathered(context.engine(), v, &plan), &plan, op),
                 boolean {
-                    let rows = gathered(context.pool, v, &plan);
+                    let rows = gathered(context.engine(), v, &plan);
                     Data::Bool(match op {
-                        Reduce::Max => each_row(context.pool, &rows, &plan, |row| row.contains(&true)),
-                        Reduce::Min => each_row(context.pool, &rows, &plan, |row| !row.contains(&false)),
+                        Reduce::Max => each_row(context.engine(), &rows, &plan, |row| row.contains(&true)),
+                        Reduce::Min => each_row(context.engine(), &rows, &plan, |row| !row.contains(&false)),
                         _ => return Err(Error::invalid("tensor_dtype", "booleans have no arithmetic")),
                     })
                 },
@@ -172,23 +173,23 @@ impl Op for Reduce {
 
 /// The elements with the reduced axes innermost: each row is one reduction.
 pub fn gathered<'a, T: Copy + Default + Send + Sync>(
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
     x: &'a [T],
     plan: &ReducePlan,
 ) -> std::borrow::Cow<'a, [T]> {
     let kept = (0..plan.input.len()).filter(|i| !plan.axes.contains(i));
     let permutation: Vec<usize> = kept.chain(plan.axes.iter().copied()).collect();
-    if permutation.is_sorted() { x.into() } else { permuted(&plan.input, &permutation).copy(pool, x).into() }
+    if permutation.is_sorted() { x.into() } else { permuted(&plan.input, &permutation).copy(engine, x).into() }
 }
 
 fn each_row<T: Element, O: Copy + Default + Send>(
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
     rows: &[T],
     plan: &ReducePlan,
     f: impl Fn(&[T]) -> O + Sync,
 ) -> Vec<O> {
     let mut y = vec![O::default(); plan.output.iter().product()];
-    fill(pool, &mut y, (1 << 14) / plan.count.clamp(1, 1 << 14), |start, part| {
+    fill(engine, &mut y, (1 << 14) / plan.count.clamp(1, 1 << 14), |start, part| {
         for (i, o) in part.iter_mut().enumerate() {
             *o = f(&rows[(start + i) * plan.count..][..plan.count]);
         }
@@ -250,8 +251,8 @@ impl Op for ArgExtreme {
             }
             let x = shaped(inputs, 0, &plan.input)?;
             let indices = crate::with_data!(x.data(), v => {
-                let rows = gathered(context.pool, v, &plan);
-                each_row(context.pool, &rows, &plan, |row| extreme(row, wanted, last))
+                let rows = gathered(context.engine(), v, &plan);
+                each_row(context.engine(), &rows, &plan, |row| extreme(row, wanted, last))
             });
             Ok(vec![Tensor::new(plan.output.clone(), Data::I64(indices))?])
         })

@@ -8,6 +8,7 @@ use super::parallel::fill;
 use super::resize_axis::{Axis, Coordinates, Filter, Nearest, Tap};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::map_data;
 use crate::tensor::{Data, MAX_ELEMENTS, Tensor, element_count};
 
@@ -248,11 +249,11 @@ impl Op for Resize {
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &shape)?;
             if let (Data::F32(v), Some((rows, columns))) = (x.data(), planar(&taps)) {
-                let out = bilinear(context.pool, v, &shape, rows, columns, plan.extrapolation);
+                let out = bilinear(context.engine(), v, &shape, rows, columns, plan.extrapolation);
                 return Ok(vec![Tensor::new(plan.output.clone(), Data::F32(out))?]);
             }
             let data = by_class!(x.data(), v =>
-                real interpolate(context.pool, v, &shape, &taps, plan.extrapolation.into()),
+                real interpolate(context.engine(), v, &shape, &taps, plan.extrapolation.into()),
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );
@@ -275,7 +276,7 @@ fn nearest_kernel(shape: Vec<usize>, plan: ResizePlan, taps: &[Option<Taps>]) ->
         }
         let x = shaped(inputs, 0, &shape)?;
         let data = map_data!(x.data(), v =>
-            pick(context.pool, &shape, &sources, v, fill_value(v, plan.extrapolation)));
+            pick(context.engine(), &shape, &sources, v, fill_value(v, plan.extrapolation)));
         Ok(vec![Tensor::new(plan.output.clone(), data)?])
     })
 }
@@ -289,7 +290,7 @@ fn planar(taps: &[Option<Taps>]) -> Option<(&Taps, &Taps)> {
 
 /// Bilinear interpolation as runtimes do it in float32: the four products `(w_x · w_y) · x`, summed along x first.
 fn bilinear(
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
     x: &[f32],
     shape: &[usize],
     rows: &Taps,
@@ -299,7 +300,7 @@ fn bilinear(
     let (height, width) = (shape[shape.len() - 2], shape[shape.len() - 1]);
     let plane = rows.len() * columns.len();
     let mut out = vec![0f32; x.len() / (height * width).max(1) * plane];
-    fill(pool, &mut out, plane.max(1), |start, part| {
+    fill(engine, &mut out, plane.max(1), |start, part| {
         let source = &x[start / plane * height * width..][..height * width];
         for (line, row) in part.chunks_exact_mut(columns.len()).zip(rows) {
             for (o, column) in line.iter_mut().zip(columns) {
@@ -316,7 +317,7 @@ fn bilinear(
 }
 
 fn interpolate<T: Real>(
-    pool: &rayon::ThreadPool,
+    engine: Engine<'_>,
     x: &[T],
     shape: &[usize],
     taps: &[Option<Taps>],
@@ -332,7 +333,7 @@ fn interpolate<T: Real>(
         let Some(taps) = taps else { continue };
         let (outer, size, inner) = axis::around(&dims, a);
         let mut next = vec![0f64; outer * taps.len() * inner];
-        fill(pool, &mut next, (taps.len() * inner).max(1), |start, part| {
+        fill(engine, &mut next, (taps.len() * inner).max(1), |start, part| {
             let base = start / (taps.len() * inner) * size * inner;
             for (line, taps) in part.chunks_exact_mut(inner).zip(taps) {
                 for &(i, w) in taps.iter().flatten() {

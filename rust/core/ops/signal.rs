@@ -109,7 +109,7 @@ impl Op for Dft {
             let (inner, roots) = (inner / parts, roots(plan.length));
             let bins = plan.output[plan.axis];
             let mut y = vec![(0.0, 0.0); element_count(&plan.output)? / plan.output[plan.output.len() - 1]];
-            fill(context.pool, &mut y, 256, |start, out| {
+            fill(context.engine(), &mut y, 256, |start, out| {
                 for (i, y) in out.iter_mut().enumerate() {
                     let i = start + i;
                     let (outer, k, column) = (i / inner / bins, i / inner % bins, i % inner);
@@ -193,7 +193,7 @@ impl Op for Stft {
             let window = optional(inputs, 2).map_or_else(|| vec![1.0; plan.frame], |w| w.to_f64());
             let (frames, bins, roots) = (plan.output[1], plan.output[2], roots(plan.frame));
             let mut y = vec![(0.0, 0.0); element_count(&plan.output)? / 2];
-            fill(context.pool, &mut y, 256, |start, out| {
+            fill(context.engine(), &mut y, 256, |start, out| {
                 for (i, y) in out.iter_mut().enumerate() {
                     let i = start + i;
                     let (batch, frame, k) = (i / bins / frames, i / bins % frames, i % bins);

@@ -6,6 +6,7 @@ use super::parallel::{fill, whole_rows};
 use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
+use crate::kernels::Engine;
 use crate::tensor::{Data, Tensor};
 
 /// `e^(x - max) / Σ e^(x - max)` along an axis, or its logarithm.
@@ -53,7 +54,7 @@ impl Op for Softmax {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         fn typed<T: Real>(
-            pool: &rayon::ThreadPool,
+            engine: Engine<'_>,
             x: &[T],
             (outer, row, inner): (usize, usize, usize),
             logarithm: bool,
@@ -62,12 +63,12 @@ impl Op for Softmax {
                 return T::wrap(Vec::new());
             }
             // Rows become contiguous, and return to their places afterwards.
-            let mut y = permuted(&[outer, row, inner], &[0, 2, 1]).copy(pool, x);
-            fill(pool, &mut y, whole_rows(row), |_, part| {
+            let mut y = permuted(&[outer, row, inner], &[0, 2, 1]).copy(engine, x);
+            fill(engine, &mut y, whole_rows(row), |_, part| {
                 let mut exponentials = Vec::with_capacity(row);
                 part.chunks_exact_mut(row).for_each(|r| softmax_row(r, &mut exponentials, logarithm));
             });
-            T::wrap(permuted(&[outer, inner, row], &[0, 2, 1]).copy(pool, &y))
+            T::wrap(permuted(&[outer, inner, row], &[0, 2, 1]).copy(engine, &y))
         }
         let rows = rows(facts)?;
         let shape = facts.input(0)?.shape.clone();
@@ -75,7 +76,7 @@ impl Op for Softmax {
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &shape)?;
             let data = by_class!(x.data(), v =>
-                real typed(context.pool, v, rows, logarithm),
+                real typed(context.engine(), v, rows, logarithm),
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );

@@ -1,6 +1,7 @@
 //! Copying a strided view of a tensor into a dense one: the one loop behind Transpose, Slice, Expand and their kin.
 
 use super::parallel::{CHUNK, fill};
+use crate::kernels::Engine;
 
 /// A view: `dims` of the output, the step in the input along each of them, and the index of the first element.
 /// Every index that the view reaches must lie within the input.
@@ -38,7 +39,7 @@ impl View {
     }
 
     /// A dense copy in row-major order.
-    pub fn copy<T: Copy + Default + Send + Sync>(&self, pool: &rayon::ThreadPool, input: &[T]) -> Vec<T> {
+    pub fn copy<T: Copy + Default + Send + Sync>(&self, engine: Engine<'_>, input: &[T]) -> Vec<T> {
         let count: usize = self.dims.iter().product();
         if count == 0 {
             return Vec::new();
@@ -49,7 +50,7 @@ impl View {
             return vec![input[view.offset]];
         };
         let mut out = vec![T::default(); count];
-        fill(pool, &mut out, CHUNK, |start, part| {
+        fill(engine, &mut out, CHUNK, |start, part| {
             let mut at = 0;
             while at < part.len() {
                 let (mut rest, column) = ((start + at) / row, (start + at) % row);
@@ -79,19 +80,20 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Team;
 
     #[test]
     fn views_read_what_their_strides_say() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let team = Team::new(2);
         let input: Vec<i32> = (0..24).collect();
         let transpose = View { dims: vec![4, 2, 3], strides: vec![1, 12, 4], offset: 0 };
-        assert_eq!(transpose.copy(&pool, &input)[..7], [0, 4, 8, 12, 16, 20, 1]);
+        assert_eq!(transpose.copy(Engine::of_team(&team), &input)[..7], [0, 4, 8, 12, 16, 20, 1]);
         let backwards = View { dims: vec![3], strides: vec![-2], offset: 5 };
-        assert_eq!(backwards.copy(&pool, &input), [5, 3, 1]);
+        assert_eq!(backwards.copy(Engine::of_team(&team), &input), [5, 3, 1]);
         let repeated = View { dims: vec![2, 2], strides: vec![0, 1], offset: 3 };
-        assert_eq!(repeated.copy(&pool, &input), [3, 4, 3, 4]);
+        assert_eq!(repeated.copy(Engine::of_team(&team), &input), [3, 4, 3, 4]);
         let point = View { dims: vec![1, 1], strides: vec![7, 9], offset: 3 };
-        assert_eq!(point.copy(&pool, &input), [3]);
+        assert_eq!(point.copy(Engine::of_team(&team), &input), [3]);
         let dense = View { dims: vec![2, 3, 4], strides: vec![12, 4, 1], offset: 0 };
         assert_eq!(dense.merged().dims, [24]);
     }

@@ -21,7 +21,7 @@ pub fn permuted(shape: &[usize], permutation: &[usize]) -> View {
 pub fn move_kernel(shape: Vec<usize>, view: View, out: Vec<usize>) -> Result<Box<dyn Kernel>> {
     kernel(move |context, inputs| {
         let x = shaped(inputs, 0, &shape)?;
-        let data = map_data!(x.data(), v => view.copy(context.pool, v));
+        let data = map_data!(x.data(), v => view.copy(context.engine(), v));
         Ok(vec![Tensor::new(out.clone(), data)?])
     })
 }

@@ -85,7 +85,7 @@ impl Op for EyeLike {
             let (count, columns) = (element_count(&shape)?, shape[1]);
             let one = |i: usize| (i % columns) as i64 - (i / columns) as i64 == k;
             let ones = Data::Bool((0..count).map(one).collect());
-            Ok(vec![Tensor::new(shape.clone(), cast(context.pool, &ones, dtype)?)?])
+            Ok(vec![Tensor::new(shape.clone(), cast(context.engine(), &ones, dtype)?)?])
         })
     }
 

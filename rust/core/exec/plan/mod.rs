@@ -270,7 +270,7 @@ impl<'a> Planner<'a> {
                 self.used(self.spec.constant_rule());
             }
             let held =
-                self.held_in(t).map(|n| narrowed(self.context.pool, constant, n)).transpose()?.map(Constant::from);
+                self.held_in(t).map(|n| narrowed(self.context.engine(), constant, n)).transpose()?.map(Constant::from);
             self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
         } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
             let kernel = LayoutKernel::new(layout);
@@ -624,7 +624,7 @@ impl<'a> Planner<'a> {
         let kernel = match &self.spec.float {
             Some(arithmetic) => {
                 self.rules.insert("float".into(), arithmetic.evidence.clone().unwrap_or_default());
-                narrow::kernel(arithmetic, facts, op, &mut inputs, &self.narrow, self.context.pool)?
+                narrow::kernel(arithmetic, facts, op, &mut inputs, &self.narrow, self.context.engine())?
             }
             None => op.float(facts)?,
         };

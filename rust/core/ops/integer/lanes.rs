@@ -1,4 +1,4 @@
-//! Code tensors as lanes of i32, computed in chunks on the thread pool.
+//! Code tensors as lanes of i32, computed in chunks on all threads.
 
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};

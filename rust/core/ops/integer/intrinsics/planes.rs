@@ -7,7 +7,6 @@ use crate::ops::closure::input;
 use crate::ops::explanation::coordinates;
 use crate::ops::{Explanation, Kernel, Place, RunContext};
 use crate::tensor::Tensor;
-use rayon::prelude::*;
 
 /// A function of one channel of an image.
 pub trait PlaneFunction: Send + Sync {
@@ -44,7 +43,9 @@ impl<F: PlaneFunction> Kernel for PlaneKernel<F> {
             let pixel = |i: usize| self.function.pixel(plane, &ready, [i / width, i % width], &mut ());
             (0..height * width).map(pixel).collect()
         };
-        let planes: Vec<Vec<i64>> = context.pool.install(|| codes.par_chunks(self.plane.max(1)).map(channel).collect());
+        let plane = self.plane.max(1);
+        let count = codes.len().div_ceil(plane);
+        let planes = context.engine().map(count, |p| channel(&codes[p * plane..codes.len().min((p + 1) * plane)]));
         Ok(vec![Tensor::new(self.shape.clone(), narrow(&planes.concat(), self.bits, self.signed))?])
     }
 

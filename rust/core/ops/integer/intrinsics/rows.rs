@@ -6,7 +6,6 @@ use crate::ops::closure::input;
 use crate::ops::explanation::elided;
 use crate::ops::{Explanation, Facts, Kernel, Place, RunContext, axis};
 use crate::tensor::{Data, Tensor};
-use rayon::prelude::*;
 
 /// How a tensor divides into rows.
 #[derive(Debug, Clone, Copy)]
@@ -58,8 +57,7 @@ impl Rows {
     /// Applies `f` to every row; rows are computed alone, so their order does not matter.
     fn map(&self, context: &RunContext<'_>, values: &[i64], f: impl Fn(&[i64]) -> Vec<i64> + Sync) -> Vec<i64> {
         let row = |r: usize| f(&self.gathered(values, r));
-        let rows: Vec<Vec<i64>> =
-            context.pool.install(|| (0..self.outer * self.inner).into_par_iter().map(row).collect());
+        let rows = context.engine().map(self.outer * self.inner, row);
         let mut out = vec![0; values.len()];
         for (r, row) in rows.iter().enumerate() {
             row.iter().enumerate().for_each(|(i, &v)| out[self.start(r) + i * self.inner] = v);

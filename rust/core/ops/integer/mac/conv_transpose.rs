@@ -9,7 +9,6 @@ use crate::ops::window::{Window, lift};
 use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::{Channels, Env, Lanes, Scratch, TileProgram};
 use crate::tensor::{DType, Data, Tensor};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 pub struct ConvTranspose;
@@ -137,9 +136,7 @@ impl Kernel for ConvTransposeKernel {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let codes = Arc::new(input(inputs, 0)?.to_i64()?);
         let planes = self.shape.batch * self.shape.filters;
-        let all: Vec<Vec<i32>> = context
-            .pool
-            .install(|| (0..planes).into_par_iter().map(|p| self.plane(&codes, p)).collect::<Result<_>>())?;
+        let all = context.engine().map(planes, |p| self.plane(&codes, p)).into_iter().collect::<Result<Vec<_>>>()?;
         let flat = all.iter().flatten();
         let data = match self.dtype {
             DType::U8 => Data::U8(flat.map(|&v| v as u8).collect()),
