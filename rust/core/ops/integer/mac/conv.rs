@@ -6,6 +6,7 @@ use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
+use crate::graph::Constant;
 use crate::kernels::{
     Accumulator, Code8, ConvShape, ConvWeights, Then, WideWeights, conv2d, conv2d_pair_saturating, conv2d_then,
     conv2d_wide,
@@ -16,7 +17,6 @@ use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
-use std::sync::Arc;
 
 pub struct Conv;
 
@@ -73,7 +73,9 @@ impl IntegerOp for Conv {
         let dtype = y.storage_dtype();
         let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
         let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
-        let form = match (is_narrow, codes.data()) {
+        // Where the file holds the input channels last, so do packed weights.
+        let stored = codes.in_order(&CHANNELS_LAST).filter(|_| is_narrow && !pairs);
+        let form = match (is_narrow, stored.map_or_else(|| codes.data(), Tensor::data)) {
             (true, Data::I8(v)) if pairs => {
                 require_pairs(facts, x, w)?;
                 let init = ConvWeights::new(&shape, v, &[]).centred_init(&arithmetic.bias_i32(facts)?, x_zero as i32);
@@ -82,10 +84,10 @@ impl IntegerOp for Conv {
             }
             _ if pairs => return Err(facts.unsupported("pair_sat16 of other than uint8 by int8")),
             (true, Data::I8(v)) => {
-                Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
+                Form::narrow(packed(&shape, v, &w_zero, stored.is_some()), &arithmetic, x_zero, facts, dtype)?
             }
             (true, Data::U8(v)) => {
-                Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
+                Form::narrow(packed(&shape, v, &w_zero, stored.is_some()), &arithmetic, x_zero, facts, dtype)?
             }
             _ => {
                 let values: Vec<i32> = codes.to_i64()?.iter().map(|&v| v as i32).collect();
@@ -99,6 +101,17 @@ impl IntegerOp for Conv {
             arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
             layout: Layout::ChannelsLast,
         })
+    }
+}
+
+/// The axes (output channel, input channel, ky, kx) of weights that have the input channels last.
+const CHANNELS_LAST: [usize; 4] = [0, 3, 1, 2];
+
+/// Weights in ONNX's order, or with the input channels last.
+fn packed<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32], channels_last: bool) -> ConvWeights {
+    match channels_last {
+        true => ConvWeights::from_channels_last(shape, weights, zero_points),
+        false => ConvWeights::new(shape, weights, zero_points),
     }
 }
 
@@ -141,7 +154,7 @@ struct ConvKernel {
     form: Form,
     x_zero: i64,
     w_zero: Vec<i32>,
-    codes: Arc<Tensor>,
+    codes: Constant,
     arithmetic: Arithmetic,
     rank: usize,
     dtype: DType,

@@ -6,6 +6,7 @@ use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::error::Result;
+use crate::graph::Constant;
 use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
@@ -13,7 +14,6 @@ use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
-use std::sync::Arc;
 
 pub struct Gemm;
 pub struct MatMul;
@@ -174,9 +174,9 @@ struct MatrixKernel {
     w_zero: Vec<i32>,
     bias: Vec<i32>,
     epilogue: Epilogues,
-    constant: Option<(Arc<Tensor>, Right)>,
+    constant: Option<(Constant, Right)>,
     /// Codes of a constant right operand of several matrices.
-    batched: Option<Arc<Tensor>>,
+    batched: Option<Constant>,
     shape: Vec<usize>,
     x_batch: Vec<usize>,
     w_batch: Vec<usize>,
