@@ -1,11 +1,14 @@
 //! Values of initializers: tensors as the file has them, and reals that are computed from codes when something reads them.
 
 use super::parameters::{check_dequantizable, dequantize};
+use crate::arrays::Part;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
+use crate::kernels::{Code8, Codes};
 use crate::map_data;
 use crate::tensor::{DType, Data, Tensor, strides};
 use half::{bf16, f16};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -29,8 +32,37 @@ struct Inner {
 enum Source {
     /// Codes on which `dequantize` cannot fail.
     Codes(Constant, Arc<Encoding>),
-    /// The elements with their axes in another order; axis `i` of the value is axis `order[i]` of the tensor.
-    Turned(Arc<Tensor>, Vec<usize>),
+    /// The elements with their axes in another order; axis `i` of the value is axis `order[i]` of the stored one.
+    Turned(Stored, Vec<usize>),
+}
+
+/// Elements as a file has them.
+enum Stored {
+    Tensor(Tensor),
+    /// Codes of one byte, their type and shape.
+    Bytes(Part, DType, Vec<usize>),
+}
+
+impl Stored {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Stored::Tensor(tensor) => tensor.shape(),
+            Stored::Bytes(_, _, shape) => shape,
+        }
+    }
+
+    fn tensor(&self) -> Cow<'_, Tensor> {
+        match self {
+            Stored::Tensor(tensor) => Cow::Borrowed(tensor),
+            Stored::Bytes(part, dtype, shape) => {
+                let data = match dtype {
+                    DType::I8 => Data::I8(i8::of_bytes(part).to_vec()),
+                    _ => Data::U8(part.to_vec()),
+                };
+                Cow::Owned(Tensor::new(shape.clone(), data).expect("checked when the constant was made"))
+            }
+        }
+    }
 }
 
 impl Constant {
@@ -54,22 +86,49 @@ impl Constant {
     /// # Errors
     /// `transpose_axes` where `order` does not name every axis once.
     pub fn turned(tensor: Tensor, order: &[usize]) -> Result<Self> {
+        let dtype = tensor.dtype();
+        Self::of_stored(Stored::Tensor(tensor), dtype, order)
+    }
+
+    /// Codes of one byte, int8 or uint8, that a file holds with the shape `shape`: axis `i` is axis `order[i]` of that.
+    ///
+    /// # Errors
+    /// `tensor_dtype` and `tensor_shape` where type or shape are not of the bytes, `transpose_axes` as for [`Constant::turned`].
+    pub fn stored(part: Part, dtype: DType, shape: &[usize], order: &[usize]) -> Result<Self> {
+        if !matches!(dtype, DType::I8 | DType::U8) {
+            return Err(Error::invalid("tensor_dtype", format!("bytes that hold {dtype}")));
+        }
+        if crate::tensor::element_count(shape)? != part.len() {
+            return Err(Error::invalid("tensor_shape", format!("{} bytes of shape {shape:?}", part.len())));
+        }
+        Self::of_stored(Stored::Bytes(part, dtype, shape.to_vec()), dtype, order)
+    }
+
+    fn of_stored(stored: Stored, dtype: DType, order: &[usize]) -> Result<Self> {
         let mut axes = order.to_vec();
         axes.sort_unstable();
-        if !axes.iter().copied().eq(0..tensor.shape().len()) {
-            let message = format!("{order:?} does not name every axis of shape {:?} once", tensor.shape());
+        if !axes.iter().copied().eq(0..stored.shape().len()) {
+            let message = format!("{order:?} does not name every axis of shape {:?} once", stored.shape());
             return Err(Error::invalid("transpose_axes", message));
         }
-        let (dtype, shape) = (tensor.dtype(), order.iter().map(|&axis| tensor.shape()[axis]).collect());
-        let source = Some(Source::Turned(Arc::new(tensor), order.to_vec()));
+        let shape = order.iter().map(|&axis| stored.shape()[axis]).collect();
+        let source = Some(Source::Turned(stored, order.to_vec()));
         Ok(Constant(Arc::new(Inner { dtype, shape, value: OnceLock::new(), source })))
     }
 
-    /// The elements in the order in which a file holds them, where that is with the axes in `order`; see [`Constant::turned`].
-    pub fn in_order(&self, order: &[usize]) -> Option<&Tensor> {
-        match &self.0.source {
-            Some(Source::Turned(tensor, own)) if own == order => Some(tensor),
-            _ => None,
+    /// Codes of one byte in the order in which a file holds them, where that is with the axes in `order`; see
+    /// [`Constant::turned`].
+    pub fn codes_in_order(&self, order: &[usize]) -> Option<Codes<'_>> {
+        let Some(Source::Turned(stored, own)) = &self.0.source else { return None };
+        match stored {
+            _ if own != order => None,
+            Stored::Bytes(part, DType::I8, _) => Some(Codes::I8(i8::of_bytes(part))),
+            Stored::Bytes(part, ..) => Some(Codes::U8(part)),
+            Stored::Tensor(tensor) => match tensor.data() {
+                Data::I8(v) => Some(Codes::I8(v)),
+                Data::U8(v) => Some(Codes::U8(v)),
+                _ => None,
+            },
         }
     }
 
@@ -105,7 +164,7 @@ impl Constant {
                 let reals = dequantize(codes, encoding).expect("checked when the constant was made");
                 Arc::new(in_type(reals, self.0.dtype))
             }
-            Source::Turned(tensor, order) => Arc::new(with_axes(tensor, order)),
+            Source::Turned(stored, order) => Arc::new(with_axes(&stored.tensor(), order)),
         })
     }
 }
@@ -195,7 +254,7 @@ impl fmt::Debug for Constant {
         match (&self.0.source, self.0.value.get()) {
             (_, Some(value)) => value.fmt(f),
             (Some(Source::Codes(codes, _)), None) => write!(f, "{} of {codes:?}", self.0.dtype),
-            (Some(Source::Turned(tensor, order)), None) => write!(f, "axes {order:?} of {tensor:?}"),
+            (Some(Source::Turned(stored, order)), None) => write!(f, "axes {order:?} of {:?}", stored.tensor()),
             (None, None) => unreachable!("a constant has a value or a source"),
         }
     }
@@ -254,8 +313,15 @@ mod tests {
             for order in [[0, 3, 1, 2], [0, 2, 3, 1], [3, 0, 1, 2], [3, 2, 1, 0], [0, 1, 2, 3], [1, 0, 3, 2]] {
                 let turned = Constant::turned(tensor.clone(), &order).unwrap();
                 assert_eq!((turned.shape(), turned.is_computed()), (&order.map(|a| shape[a])[..], false));
-                assert_eq!(turned.in_order(&order), Some(&tensor));
-                assert_eq!(turned.in_order(&[0, 1]), None);
+                let Data::U8(bytes) = tensor.data() else { unreachable!() };
+                assert!(matches!(turned.codes_in_order(&order), Some(Codes::U8(v)) if v == bytes));
+                assert!(turned.codes_in_order(&[0, 1]).is_none());
+                let file = Arc::new(bytes.clone());
+                let part = || Part::of(&file, &file).unwrap();
+                assert_eq!(Constant::stored(part(), DType::U8, &shape, &order).unwrap(), turned);
+                let signed = Constant::stored(part(), DType::I8, &shape, &order).unwrap();
+                assert_eq!((signed.dtype(), signed.len()), (DType::I8, len));
+                assert_eq!(Constant::stored(part(), DType::U8, &[len + 1], &[0]).unwrap_err().code(), "tensor_shape");
                 let (from, to) = (strides(&shape), strides(turned.shape()));
                 let values = turned.to_i64().unwrap();
                 for i in 0..len {

@@ -3,6 +3,7 @@
 use super::layout::{self, Demand};
 use super::operators;
 use super::reader::{File, Operator, Tensor as FileTensor};
+use crate::arrays::Part;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Clamp, Constant, Dim, Graph, Node, Port, TensorId, TensorInfo};
@@ -20,9 +21,9 @@ pub const TO_FRONT: [usize; 4] = [0, 3, 1, 2];
 const TO_BACK: [usize; 4] = [0, 2, 3, 1];
 
 /// The graph of a file, not yet checked.
-pub fn import(file: &File<'_>) -> Result<Graph> {
+pub fn import(contents: &Arc<Vec<u8>>, file: &File<'_>) -> Result<Graph> {
     check_writers(file)?;
-    let mut builder = Builder::new(file);
+    let mut builder = Builder::new(contents, file);
     builder.ports()?;
     for op in &file.operators {
         let site = Site { op, turned: layout::demand(file, op) != Demand::File };
@@ -59,10 +60,15 @@ pub struct Site<'s, 'f> {
     pub turned: bool,
 }
 
+/// Bytes of codes from which on a constant refers to the file.
+const STORED: usize = 1 << 10;
+
 /// A graph that grows operator by operator.
 pub struct Builder<'s, 'f> {
     /// The file.
     pub file: &'s File<'f>,
+    /// Its bytes.
+    contents: &'s Arc<Vec<u8>>,
     graph: Graph,
     /// For each tensor, whether its channels are in front in the graph.
     front: Vec<bool>,
@@ -82,13 +88,14 @@ pub struct Builder<'s, 'f> {
 }
 
 impl<'s, 'f> Builder<'s, 'f> {
-    fn new(file: &'s File<'f>) -> Self {
+    fn new(contents: &'s Arc<Vec<u8>>, file: &'s File<'f>) -> Self {
         let mut graph = Graph { name: file.name.clone(), ..Graph::default() };
         graph.opsets.insert(String::new(), OPSET);
         let mut readers = vec![0; file.tensors.len()];
         file.operators.iter().flat_map(|o| o.inputs.iter().flatten()).for_each(|&t| readers[t] += 1);
         Builder {
             file,
+            contents,
             graph,
             front: layout::channels_in_front(file),
             ids: vec![None; file.tensors.len()],
@@ -204,16 +211,20 @@ impl<'s, 'f> Builder<'s, 'f> {
             return Ok(id);
         }
         let tensor = &self.file.tensors[t];
-        let mut values = tensor.values()?;
         let mut encoding = tensor.encoding.clone();
-        if lead > 0 {
-            let mut shape = vec![1; lead];
-            shape.extend(values.shape());
-            values = values.reshaped(shape)?;
-        }
-        let values = match order {
-            [] => values.into(),
-            _ => Constant::turned(values, order)?,
+        let all: Vec<usize> = (0..lead + tensor.rank()).collect();
+        let axes = if order.is_empty() { &all } else { order };
+        let stored = tensor.bytes.and_then(|bytes| Part::of(self.contents, bytes));
+        let values = match stored.filter(|part| lead == 0 && encoding.is_some() && part.len() >= STORED) {
+            Some(part) if matches!(tensor.dtype, DType::I8 | DType::U8) => {
+                Constant::stored(part, tensor.dtype, &tensor.shape, axes)?
+            }
+            _ => {
+                let values = tensor.values()?;
+                let shape = [&vec![1; lead][..], values.shape()].concat();
+                let values = values.reshaped(shape)?;
+                if order.is_empty() { values.into() } else { Constant::turned(values, order)? }
+            }
         };
         if let Some(Encoding { granularity: Granularity::PerChannel { axis }, .. }) = &mut encoding {
             let moved = *axis + lead;
