@@ -235,6 +235,10 @@ impl Product<'_> {
                             row[v] = _mm512_dpbusd_epi32(row[v], x, w[v]);
                         }
                     }
+                    for v in 0..V {
+                        // The panels that follow: where rows are few, they come from beyond the second-level cache.
+                        _mm_prefetch::<_MM_HINT_T1>(b.wrapping_add((V + v) * self.groups * 64));
+                    }
                     b = b.add(64);
                 }
             }
