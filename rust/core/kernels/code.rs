@@ -28,6 +28,8 @@ pub trait Code8: Code {
     fn bytes_mut(codes: &mut [Self]) -> &mut [u8];
     /// The codes of a slice of bytes.
     fn of_bytes(bytes: &[u8]) -> &[Self];
+    /// The codes of a slice of bytes, for writing.
+    fn of_bytes_mut(bytes: &mut [u8]) -> &mut [Self];
 }
 
 mod sealed {
@@ -69,6 +71,9 @@ impl Code8 for u8 {
     fn of_bytes(bytes: &[u8]) -> &[u8] {
         bytes
     }
+    fn of_bytes_mut(bytes: &mut [u8]) -> &mut [u8] {
+        bytes
+    }
 }
 
 impl Code8 for i8 {
@@ -84,6 +89,10 @@ impl Code8 for i8 {
     fn of_bytes(bytes: &[u8]) -> &[i8] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+    }
+    fn of_bytes_mut(bytes: &mut [u8]) -> &mut [i8] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
     }
 }
 

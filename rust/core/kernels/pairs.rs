@@ -1,7 +1,9 @@
 //! Elementwise functions of two 8-bit codes.
 
 use super::code::{Code, Code8};
-use super::isa::{Engine, multiversion};
+#[cfg(target_arch = "x86_64")]
+use super::epilogue::Bytes;
+use super::isa::{Engine, Isa, Simd, multiversion};
 
 /// Elements per task.
 const CHUNK: usize = 1 << 14;
@@ -14,6 +16,7 @@ pub struct FloatSum {
     lo: f32,
     hi: f32,
     zero_point: i32,
+    range: [i32; 2],
 }
 
 impl FloatSum {
@@ -29,6 +32,7 @@ impl FloatSum {
             lo: (qmin - zero_point) as f32,
             hi: (qmax - zero_point) as f32,
             zero_point,
+            range: [qmin, qmax],
         })
     }
 }
@@ -38,13 +42,39 @@ pub fn float_sum<A: Code8, B: Code8, O: Code8>(engine: Engine<'_>, sum: &FloatSu
     assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");
     engine.for_each_chunk(out, CHUNK, |i, out| {
         let range = i * CHUNK..i * CHUNK + out.len();
-        add(engine.simd(), sum, &a[range.clone()], &b[range], out);
+        let (a, b) = (&a[range.clone()], &b[range]);
+        let done = add_vectors(engine.simd(), sum, a, b, out);
+        add(engine.simd(), sum, &a[done..], &b[done..], &mut out[done..]);
     });
+}
+
+/// Adds as many leading pairs as fill whole vectors, and says how many those are.
+fn add_vectors<A: Code8, B: Code8, O: Code8>(simd: Simd, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if simd.isa() == Isa::Avx512Vnni
+        && let [Ok(lo), Ok(hi)] = sum.range.map(|q| i8::try_from(q - if O::SIGNED { 0 } else { 128 }))
+        && let Some(bytes) = Bytes::of(sum.zero_point, [lo, hi], O::SIGNED)
+    {
+        let (a, b, out) = (A::bytes(a), B::bytes(b), O::bytes_mut(out));
+        assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");
+        let FloatSum { factors, constant, .. } = *sum;
+        // SAFETY: the `Simd` proves the features; all slices have the same length.
+        return unsafe {
+            match (A::SIGNED, B::SIGNED) {
+                (false, false) => super::avx512::float_sum::<false, false>(factors, constant, a, b, bytes, out),
+                (false, true) => super::avx512::float_sum::<false, true>(factors, constant, a, b, bytes, out),
+                (true, false) => super::avx512::float_sum::<true, false>(factors, constant, a, b, bytes, out),
+                (true, true) => super::avx512::float_sum::<true, true>(factors, constant, a, b, bytes, out),
+            }
+        };
+    }
+    let _ = (simd, sum, a, b, out, Isa::Scalar);
+    0
 }
 
 multiversion! {
     fn add<A: Code8, B: Code8, O: Code8>(simd: Simd, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) {
-        let FloatSum { factors: [outer, inner], constant, lo, hi, zero_point } = *sum;
+        let FloatSum { factors: [outer, inner], constant, lo, hi, zero_point, .. } = *sum;
         for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
             let rest = (b.to_i32() as f32).mul_add(inner, constant);
             let value = (a.to_i32() as f32).mul_add(outer, rest).max(lo).min(hi);
@@ -110,6 +140,20 @@ mod tests {
                     assert!(out == mixed, "{factors:?} {constant} {zero_point} {:?}", engine.simd());
                 });
             }
+        }
+        let first: Vec<i8> = a.iter().map(|&a| a as i8).collect();
+        for (factors, constant) in [([0.5, 0.25], 0.25), ([0.031_37, -0.897_1], 40.3)] {
+            let sum = FloatSum::new(factors, constant, -5, -120, 127).unwrap();
+            let twin = |a: i8, b: i32| reference::float_sum(a.into(), b, factors, constant, -5, -120, 127) as i8;
+            let expected: Vec<i8> = first.iter().zip(&signed).map(|(&a, &b)| twin(a, b.into())).collect();
+            let mixed: Vec<i8> = first.iter().zip(&b).map(|(&a, &b)| twin(a, b.into())).collect();
+            on_every_engine(|engine| {
+                let mut out = vec![0i8; a.len()];
+                float_sum(engine, &sum, &first, &signed, &mut out);
+                assert!(out == expected, "signed, {factors:?} {:?}", engine.simd());
+                float_sum(engine, &sum, &first, &b, &mut out);
+                assert!(out == mixed, "signed by unsigned, {factors:?} {:?}", engine.simd());
+            });
         }
         assert!(FloatSum::new([f32::NAN, 1.0], 0.0, 0, 0, 255).is_none());
         assert!(FloatSum::new([1.0, 1e30], 0.0, 0, 0, 255).is_none());

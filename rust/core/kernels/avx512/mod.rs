@@ -7,7 +7,48 @@ pub(super) mod requantize;
 pub(super) use depthwise::Strips;
 pub(super) use product::Product;
 
+use super::epilogue::Bytes;
 use std::arch::x86_64::*;
+
+/// `rint(fma(f32(a), factors[0], fma(f32(b), factors[1], constant)))` of all whole vectors of 64 codes, as bytes; gives how many
+/// codes that is. `A` and `B` say whether the operands are signed.
+///
+/// # Safety
+/// The machine has the features. All slices have the same length; no sum leaves 32 bits.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn float_sum<const A: bool, const B: bool>(
+    factors: [f32; 2],
+    constant: f32,
+    a: &[u8],
+    b: &[u8],
+    bytes: Bytes,
+    out: &mut [u8],
+) -> usize {
+    let [outer, inner] = factors.map(|f| _mm512_set1_ps(f));
+    let constant = _mm512_set1_ps(constant);
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    // SAFETY: whole vectors of all slices.
+    unsafe {
+        let reals = |codes: *const u8, signed: bool| {
+            let codes = _mm_loadu_si128(codes.cast());
+            _mm512_cvtepi32_ps(if signed { _mm512_cvtepi8_epi32(codes) } else { _mm512_cvtepu8_epi32(codes) })
+        };
+        for i in 0..out.len() / 64 {
+            let sum = |part: usize| {
+                let at = 64 * i + 16 * part;
+                let rest = _mm512_fmadd_ps(reals(b.as_ptr().add(at), B), inner, constant);
+                _mm512_cvt_roundps_epi32::<{ requantize::NEAREST_EVEN }>(_mm512_fmadd_ps(
+                    reals(a.as_ptr().add(at), A),
+                    outer,
+                    rest,
+                ))
+            };
+            let codes = requantize::to_bytes([sum(0), sum(1), sum(2), sum(3)], bytes);
+            _mm512_storeu_si512(out.as_mut_ptr().add(64 * i).cast(), _mm512_permutexvar_epi32(order, codes));
+        }
+    }
+    out.len() / 64 * 64
+}
 
 /// Looks up all whole vectors of 64 codes; gives how many codes that is.
 ///

@@ -4,7 +4,7 @@ use super::super::epilogue::Bytes;
 use std::arch::x86_64::*;
 
 /// Rounding of a conversion, whatever the mode of the thread is.
-const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+pub(super) const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 /// An epilogue on vectors of sixteen accumulators.
 pub(in super::super) trait Requantize: Copy {

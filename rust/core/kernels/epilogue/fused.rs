@@ -17,6 +17,20 @@ pub struct Bytes {
 }
 
 impl Bytes {
+    /// For codes between the bounds, which are those of unsigned codes less 128. `None` where the zero point is far outside of the
+    /// type.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of(zero_point: i32, [least, most]: [i8; 2], signed: bool) -> Option<Bytes> {
+        let bias = if signed { 128 } else { 0 };
+        let byte = |v: i8| (v as u8) ^ 0x80;
+        (zero_point.unsigned_abs() <= 1 << 13).then_some(Bytes {
+            zero_point: (zero_point + bias) as i16,
+            least: byte(least),
+            most: byte(most),
+            flip: if signed { 0x80 } else { 0 },
+        })
+    }
+
     /// For values that are clamped to `lo..=hi` before the zero point is added. `None` where the output is not of one
     /// byte or the zero point is far outside of it.
     fn new<O: Code>(clip: Clip, lo: i32, hi: i32) -> Option<Bytes> {

@@ -269,7 +269,7 @@ fn sum_up<O: Code8>(engine: Engine<'_>, sum: &FloatSum, codes: [Codes<'_>; 2], o
 }
 
 /// Codes that [`InPlace::replace`] sets aside at a time.
-const ASIDE: usize = 1024;
+const ASIDE: usize = 4096;
 
 impl InPlace for Pairs {
     fn takes(&self, own: usize) -> Option<DType> {
@@ -280,8 +280,11 @@ impl InPlace for Pairs {
     fn replace(&self, simd: Simd, own: usize, inputs: &[Option<&Tensor>], start: usize, replaced: &mut [u8]) {
         let other = inputs[1 - own].expect("two operands");
         let engine = Engine::single().with(simd);
+        let mut aside = [0; ASIDE];
         for (i, part) in replaced.chunks_mut(ASIDE).enumerate() {
             let range = start + i * ASIDE..start + i * ASIDE + part.len();
+            let aside = &mut aside[..part.len()];
+            aside.copy_from_slice(part);
             let other = match other.data() {
                 Data::U8(v) => Codes::U8(&v[range]),
                 Data::I8(v) => Codes::I8(&v[range]),
@@ -289,13 +292,9 @@ impl InPlace for Pairs {
             };
             macro_rules! replace {
                 ($t:ty, $variant:ident) => {{
-                    let (mut own_codes, mut out) = ([<$t>::default(); ASIDE], [<$t>::default(); ASIDE]);
-                    let (own_codes, out) = (&mut own_codes[..part.len()], &mut out[..part.len()]);
-                    <$t>::bytes_mut(own_codes).copy_from_slice(part);
-                    let own_codes = Codes::$variant(own_codes);
+                    let own_codes = Codes::$variant(<$t>::of_bytes(aside));
                     let codes = if own == 0 { [own_codes, other] } else { [other, own_codes] };
-                    combine!(self, engine, codes, out, $variant, sum_up);
-                    part.copy_from_slice(<$t>::bytes(out));
+                    combine!(self, engine, codes, <$t>::of_bytes_mut(part), $variant, sum_up);
                 }};
             }
             if self.dtype == DType::U8 { replace!(u8, U8) } else { replace!(i8, I8) }
