@@ -1,7 +1,8 @@
 //! The functions of the language.
 
 use super::check::Lower;
-use super::graph::{Cell, Math, NodeId, Op};
+use super::column::Column;
+use super::graph::{Math, NodeId, Op};
 use super::interval::type_range;
 use super::syntax::{Expr, ExprKind, Site};
 use super::types::{Datum, Rate, Type, Value};
@@ -255,18 +256,22 @@ impl Lower<'_> {
         if !matches!(ty, Type::Int | Type::Float(_)) {
             return Err(node.site.error("program_type", format!("channel_max of {ty}")));
         }
-        let Some(cells) = node.frozen.as_deref().filter(|_| node.rate < Rate::Loop) else {
+        let Some(column) = node.frozen.as_ref().filter(|_| node.rate < Rate::Loop) else {
             return Err(node.site.error("program_rate", "channel_max takes a value that is known at prepare"));
         };
-        let larger = |a: &Cell, b: &Cell| match (a, b) {
-            (Ok(Datum::Value(Value::Int(x))), Ok(Datum::Value(Value::Int(y)))) => x >= y,
-            (Ok(Datum::Value(x)), Ok(Datum::Value(y))) => x.as_float() >= y.as_float(),
-            (Err(_), _) => true,
-            _ => false,
+        let larger = |a: Value, b: Value| match (a, b) {
+            (Value::Int(x), Value::Int(y)) => x >= y,
+            (x, y) => x.as_float() >= y.as_float(),
         };
-        let largest = cells.iter().reduce(|a, b| if larger(a, b) { a } else { b }).cloned();
-        let largest = largest.ok_or_else(|| site.error("program_rate", "there are no channels"))?;
-        Ok(self.leaf(vec![largest], ty, None, site))
+        let largest = match column.check() {
+            Err(error) => Err(error.clone()),
+            Ok(()) => {
+                let largest = column.try_map(Some).unwrap_or_default().into_iter();
+                let largest = largest.reduce(|a, b| if larger(a, b) { a } else { b });
+                Ok(Datum::Value(largest.ok_or_else(|| site.error("program_rate", "there are no channels"))?))
+            }
+        };
+        Ok(self.leaf(Column::One(largest), ty, None, site))
     }
 
     fn int_arg(&mut self, e: &Expr) -> Result<NodeId> {
@@ -286,10 +291,8 @@ impl Lower<'_> {
     }
 
     fn element_type(&self, table: NodeId) -> Type {
-        match self.node(table).frozen.as_deref() {
-            Some([Ok(Datum::Table(t)), ..]) => t.first().map_or(Type::Int, |v| v.type_of()),
-            _ => Type::Int,
-        }
+        let mut tables = self.node(table).frozen.iter().flat_map(Column::tables);
+        tables.next().and_then(|table| table.first()).map_or(Type::Int, |v| v.type_of())
     }
 
     /// A float; a literal counts as f64.
@@ -398,13 +401,8 @@ impl Lower<'_> {
         let (types, bool_) = ((self.node(yes).ty, self.node(no).ty), Type::Bool);
         let (ids, ty) = if types == (bool_, bool_) { (vec![yes, no], bool_) } else { self.unify(vec![yes, no], site)? };
         // A condition that is the same for all channels chooses now; what it leaves out need not be computable.
-        let truths: Option<Vec<bool>> = self.node(condition).frozen.as_ref().and_then(|cells| {
-            cells.iter().map(|c| if let Ok(Datum::Value(Value::Bool(v))) = c { Some(*v) } else { None }).collect()
-        });
-        if let Some(truths) = truths
-            && truths.iter().all(|t| *t == truths[0])
-        {
-            return Ok(ids[usize::from(!truths[0])]);
+        if let Some(Value::Bool(truth)) = self.node(condition).uniform() {
+            return Ok(ids[usize::from(!truth)]);
         }
         self.operation(Op::Select, vec![condition, ids[0], ids[1]], ty, site)
     }
@@ -420,15 +418,13 @@ impl Lower<'_> {
                 return Err(site.error("program_type", format!("bucket of {ty} among edges of {element}")));
             }
         };
-        for cell in self.node(edges).frozen.as_deref().unwrap_or_default() {
-            if let Ok(Datum::Table(table)) = cell {
-                let sorted = table.windows(2).all(|w| match (w[0], w[1]) {
-                    (Value::Int(a), Value::Int(b)) => a <= b,
-                    (a, b) => a.as_float() <= b.as_float(),
-                });
-                if !sorted {
-                    return Err(site.error("program_table", "the edges of a bucket must rise"));
-                }
+        for table in self.node(edges).frozen.iter().flat_map(Column::tables) {
+            let sorted = table.windows(2).all(|w| match (w[0], w[1]) {
+                (Value::Int(a), Value::Int(b)) => a <= b,
+                (a, b) => a.as_float() <= b.as_float(),
+            });
+            if !sorted {
+                return Err(site.error("program_table", "the edges of a bucket must rise"));
             }
         }
         self.operation(Op::Bucket, vec![v, edges], Type::Int, site)

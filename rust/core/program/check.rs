@@ -1,7 +1,7 @@
 //! Syntax tree to typed graph: names, types, rates, ranges. What is known at prepare is computed on the way.
 
+use super::column::{self, Column};
 use super::env::{Entry, Env, InputKind, MAX_TABLE};
-use super::eval;
 use super::functions::Functions;
 use super::graph::{Cell, Comparison, Graph, Node, NodeId, Op};
 use super::interval::range_of;
@@ -9,9 +9,7 @@ use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::{Error, Result, nearest};
 use crate::num::FloatType;
-use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Most operations that inlining may produce.
 const MAX_STEPS: usize = 1 << 16;
@@ -106,8 +104,7 @@ impl<'a> Lower<'a> {
 
     /// An error of a frozen value becomes an error of the program where the value is used.
     pub fn use_frozen(&self, id: NodeId) -> Result<()> {
-        let cells = self.node(id).frozen.as_deref().unwrap_or_default();
-        cells.iter().find_map(|cell| cell.as_ref().err()).map_or(Ok(()), |error| Err(error.clone()))
+        self.node(id).frozen.as_ref().map_or(Ok(()), |column| column.check().map_err(Error::clone))
     }
 
     fn push(&mut self, node: Node) -> NodeId {
@@ -120,12 +117,12 @@ impl<'a> Lower<'a> {
         self.firsts.get(&id).copied().unwrap_or(id)
     }
 
-    pub fn leaf(&mut self, cells: impl Into<Arc<[Cell]>>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
-        let cells = cells.into();
-        let rate = if cells.len() == 1 { Rate::Const } else { Rate::Channel };
-        let bits = match &cells[..] {
-            [Ok(Datum::Value(Value::Int(v)))] => Some(*v as u128),
-            [Ok(Datum::Value(v))] => v.as_float().map(|v| v.to_bits().into()),
+    pub fn leaf(&mut self, column: impl Into<Column>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
+        let column = column.into();
+        let rate = if column.len() == 1 { Rate::Const } else { Rate::Channel };
+        let bits = match &column {
+            Column::One(Ok(Datum::Value(Value::Int(v)))) => Some(*v as u128),
+            Column::One(Ok(Datum::Value(v))) => v.as_float().map(|v| v.to_bits().into()),
             _ => None,
         };
         let id = self.push(Node {
@@ -133,8 +130,8 @@ impl<'a> Lower<'a> {
             args: Vec::new(),
             ty,
             rate,
-            range: eval::frozen_range(&cells),
-            frozen: Some(cells),
+            range: column.range(),
+            frozen: Some(column),
             literal,
             name: None,
             site: site.clone(),
@@ -147,7 +144,7 @@ impl<'a> Lower<'a> {
     }
 
     pub fn constant(&mut self, value: Value, site: &Site) -> NodeId {
-        self.leaf(vec![Ok(Datum::Value(value))], value.type_of(), None, site)
+        self.leaf(value, value.type_of(), None, site)
     }
 
     /// Adds an operation whose operands have the right types already.
@@ -199,12 +196,8 @@ impl<'a> Lower<'a> {
         if op != Op::At {
             return Ok(());
         }
-        let cells = self.node(args[0]).frozen.as_deref().unwrap_or_default();
-        let length = cells
-            .iter()
-            .filter_map(|c| if let Ok(Datum::Table(t)) = c { Some(t.len()) } else { None })
-            .min()
-            .unwrap_or(0);
+        let tables = self.node(args[0]).frozen.iter().flat_map(Column::tables);
+        let length = tables.map(|table| table.len()).min().unwrap_or(0);
         let (lo, hi) = self.node(args[1]).range.int();
         if lo < 0 || hi >= length as i128 {
             return Err(site
@@ -238,17 +231,11 @@ impl<'a> Lower<'a> {
             self.firsts.insert(id, first);
             return id;
         }
-        let missing: OnceCell<Cell> = OnceCell::new();
-        let missing = || missing.get_or_init(|| Err(site.error("program_rate", "value not known at prepare")));
-        let mut args: Vec<&Cell> = Vec::with_capacity(node.args.len());
-        let mut cells: Vec<Cell> = Vec::with_capacity(count);
-        for channel in 0..count {
-            args.clear();
-            args.extend(node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or_else(missing)));
-            cells.push(eval::apply(&node, &args));
-        }
-        node.range = eval::frozen_range(&cells);
-        node.frozen = Some(cells.into());
+        let operand = |&id: &NodeId| self.node(id).frozen.as_ref().unwrap_or(&Column::Forgotten);
+        let operands: Vec<&Column> = node.args.iter().map(operand).collect();
+        let column = column::apply(&node, &operands, count);
+        node.range = column.range();
+        node.frozen = Some(column);
         let id = self.push(node);
         self.frozen.insert(key, id);
         id
@@ -301,7 +288,7 @@ impl<'a> Lower<'a> {
 
     fn literal(&mut self, text: String, site: &Site) -> Result<NodeId> {
         let value: f64 = text.parse().map_err(|_| site.error("program_number", "not a number"))?;
-        Ok(self.leaf(vec![Ok(Datum::Value(Value::F64(value)))], Type::Literal, Some(text), site))
+        Ok(self.leaf(Value::F64(value), Type::Literal, Some(text), site))
     }
 
     fn name(&mut self, name: &str, site: &Site) -> Result<NodeId> {
@@ -310,13 +297,13 @@ impl<'a> Lower<'a> {
         }
         if let Some(&first) = self.named.get(name) {
             let known = self.node(first);
-            let (cells, ty) = (known.frozen.clone().unwrap_or_default(), known.ty);
-            let id = self.leaf(cells, ty, None, site);
+            let (column, ty) = (known.frozen.clone().unwrap_or(Column::Forgotten), known.ty);
+            let id = self.leaf(column, ty, None, site);
             self.graph.nodes[id].name = Some(name.into());
             self.firsts.insert(id, self.first(first));
             return Ok(id);
         }
-        let cells: Vec<Cell> = match self.env.entries.get(name) {
+        let column = match self.env.entries.get(name) {
             Some(Entry::Input(position)) => {
                 let key = (Op::Input(*position), Vec::new());
                 if let Some(&id) = self.shared.get(&key) {
@@ -341,15 +328,11 @@ impl<'a> Lower<'a> {
                 self.shared.insert(key, id);
                 return Ok(id);
             }
-            Some(Entry::Values(values)) => values.iter().map(|v| Ok(Datum::Value(*v))).collect(),
-            Some(Entry::Tables(tables)) => tables.iter().map(|t| Ok(Datum::Table(t.clone()))).collect(),
+            Some(Entry::Constant(column)) => column.clone(),
             None => return Err(self.unknown(name, site)),
         };
-        let ty = match &cells[0] {
-            Ok(Datum::Value(v)) => v.type_of(),
-            _ => Type::Table,
-        };
-        let id = self.leaf(cells, ty, None, site);
+        let ty = column.first_type().unwrap_or(Type::Table);
+        let id = self.leaf(column, ty, None, site);
         self.graph.nodes[id].name = Some(name.into());
         self.named.insert(name.into(), id);
         Ok(id)
@@ -519,8 +502,8 @@ impl<'a> Lower<'a> {
         if self.node(converted).rate == Rate::Loop {
             return Ok(converted);
         }
-        let cells = self.node(converted).frozen.clone().unwrap_or_default();
-        Ok(self.leaf(cells, Type::Literal, None, site))
+        let column = self.node(converted).frozen.clone().unwrap_or(Column::Forgotten);
+        Ok(self.leaf(column, Type::Literal, None, site))
     }
 
     /// Brings operands to one numeric type.
@@ -571,16 +554,14 @@ impl<'a> Lower<'a> {
             Type::Float(found) if found == format => Ok(id),
             Type::Literal => self.adapt(id, format),
             Type::Int => {
+                let top = 1i128 << format.precision();
                 let exact = match &node.frozen {
-                    Some(cells) => cells.iter().all(|cell| match cell {
-                        Ok(Datum::Value(Value::Int(v))) => holds_exactly(*v, format),
+                    _ if node.range.within(-top, top) => true,
+                    Some(column) => column.all(|v| match v {
+                        Some(Value::Int(v)) => holds_exactly(v, format),
                         _ => true,
                     }),
-                    None => {
-                        let (lo, hi) = node.range.int();
-                        let top = 1i128 << format.precision();
-                        (lo >= -top && hi <= top) || node.rate == Rate::Loop
-                    }
+                    None => node.rate == Rate::Loop,
                 };
                 if !exact {
                     return Err(node
@@ -600,16 +581,16 @@ impl<'a> Lower<'a> {
         let target = Type::Float(format);
         if let (Some(text), FloatType::F32) = (&node.literal, format) {
             let value: f32 = text.parse().map_err(|_| node.site.error("program_number", "not a number"))?;
-            return Ok(self.leaf(vec![Ok(Datum::Value(Value::F32(value)))], target, None, &node.site));
+            return Ok(self.leaf(Value::F32(value), target, None, &node.site));
         }
+        let column = node.frozen.unwrap_or(Column::Forgotten);
         if format == FloatType::F64 {
-            return Ok(self.leaf(node.frozen.unwrap_or_default(), target, None, &node.site));
+            return Ok(self.leaf(column, target, None, &node.site));
         }
-        let cells = node.frozen.as_deref().unwrap_or_default();
-        let cells: Vec<Cell> = cells
-            .iter()
+        let cells: Vec<Cell> = (0..column.len())
+            .filter_map(|channel| column.cell(channel))
             .map(|cell| {
-                let Ok(Datum::Value(value)) = cell else { return cell.clone() };
+                let Ok(Datum::Value(value)) = *cell else { return cell.into_owned() };
                 let wanted = value.as_float().unwrap_or_default();
                 let found = Value::float(crate::num::float::round_to(wanted, format), format);
                 if node.literal.is_some() || found.as_float() == Some(wanted) {

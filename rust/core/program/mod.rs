@@ -21,6 +21,7 @@
 
 mod builtins;
 mod check;
+mod column;
 mod describe;
 mod env;
 mod eval;
@@ -195,14 +196,12 @@ impl Guard {
         let id = lower.expr(&self.condition)?;
         lower.expect_bool(id)?;
         lower.use_frozen(id)?;
-        match lower.node(id).frozen.as_deref() {
-            Some([Ok(Datum::Value(Value::Bool(v))), rest @ ..])
-                if rest.iter().all(|c| matches!(c, Ok(Datum::Value(Value::Bool(w))) if w == v)) =>
-            {
-                Ok(*v)
+        match lower.node(id).uniform() {
+            Some(Value::Bool(v)) => Ok(v),
+            _ if lower.node(id).frozen.is_some() => {
+                Err(self.condition.site.error("program_rate", "the condition differs among channels"))
             }
-            Some(_) => Err(self.condition.site.error("program_rate", "the condition differs among channels")),
-            None => Err(self.condition.site.error("program_rate", "the condition depends on run-time values")),
+            _ => Err(self.condition.site.error("program_rate", "the condition depends on run-time values")),
         }
     }
 }
@@ -276,7 +275,7 @@ impl Compiled {
         let read = self.order.iter().flat_map(|&id| &self.graph.nodes[id].args).chain([&self.result]);
         for &id in read {
             if let Some(cell) = self.graph.nodes[id].cell(channel) {
-                cells[id] = cell.clone();
+                cells[id] = cell.into_owned();
             }
         }
         Ok(cells)

@@ -9,14 +9,12 @@ use crate::program::{Env, Value};
 /// Adds `name.scale .zp .qmin .qmax .bits .signed .per_channel` of an encoding. A per-channel scale becomes a channel value.
 pub fn add_encoding(env: &mut Env, name: &str, encoding: &Encoding) {
     let key = |field: &str| format!("{name}.{field}");
-    let scales: Vec<Value> = encoding.scale.iter().map(|&s| Value::F64(s)).collect();
-    let zero_points: Vec<Value> = encoding.zero_point.iter().map(|&z| Value::Int(z.into())).collect();
     if encoding.granularity == Granularity::PerTensor {
-        env.constant(&key("scale"), scales[0]);
-        env.constant(&key("zp"), zero_points[0]);
+        env.constant(&key("scale"), Value::F64(encoding.scale[0]));
+        env.constant(&key("zp"), Value::Int(encoding.zero_point[0].into()));
     } else {
-        env.channel(&key("scale"), scales);
-        env.channel(&key("zp"), zero_points);
+        env.channel_reals(&key("scale"), encoding.scale.iter().copied());
+        env.channel_ints(&key("zp"), encoding.zero_point.iter().copied());
     }
     env.constant(&key("qmin"), Value::Int(encoding.qmin().into()));
     env.constant(&key("qmax"), Value::Int(encoding.qmax().into()));
