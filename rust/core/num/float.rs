@@ -131,7 +131,21 @@ pub fn decompose(v: f64) -> Option<(bool, u64, i64)> {
     Some(if biased == 0 { (negative, fraction, -1074) } else { (negative, fraction | 1 << 52, biased - 1075) })
 }
 
+/// Bits of the exponent of a f64.
+const EXPONENT: u64 = 0x7ff << 52;
+
+/// The biased exponent of a normal f64; None for zeros, subnormals, infinities and NaN.
+fn normal_exponent(v: f64) -> Option<i64> {
+    Some((v.to_bits() >> 52 & 0x7ff) as i64).filter(|exponent| (1..0x7ff).contains(exponent))
+}
+
+/// A normal f64 with another biased exponent of 1 to 0x7fe.
+fn with_exponent(v: f64, exponent: i64) -> f64 {
+    f64::from_bits(v.to_bits() & !EXPONENT | (exponent as u64) << 52)
+}
+
 /// `v` rounded once to `format`; the result as f64. Signs of zeros, infinities and NaN stay.
+#[inline]
 pub fn round_to(v: f64, format: FloatType) -> f64 {
     match format {
         FloatType::F64 => v,
@@ -259,7 +273,15 @@ pub fn round_integral(v: f64, mode: Rounding) -> f64 {
 
 /// `v = mantissa · 2^exponent` with `|mantissa|` in `[0.5, 1)`; zero gives `(0, 0)`, as C's `frexp`. None for
 /// infinities and NaN. Subnormals are exact.
+#[inline]
 pub fn frexp(v: f64) -> Option<(f64, i32)> {
+    match normal_exponent(v) {
+        Some(exponent) => Some((with_exponent(v, 1022), (exponent - 1022) as i32)),
+        None => frexp_of_subnormal(v),
+    }
+}
+
+fn frexp_of_subnormal(v: f64) -> Option<(f64, i32)> {
     let (negative, magnitude, exponent) = decompose(v)?;
     if magnitude == 0 {
         return Some((v, 0));
@@ -274,7 +296,17 @@ pub fn frexp_f32(v: f32) -> Option<(f32, i32)> {
 }
 
 /// `v · 2^n`, rounded once to `format` (inexact only where the result is subnormal or overflows).
+#[inline]
 pub fn ldexp(v: f64, n: i64, format: FloatType) -> f64 {
+    // Between normal numbers of f64 nothing is lost before the rounding.
+    match normal_exponent(v).map(|exponent| exponent.saturating_add(n)) {
+        Some(exponent) if (1..0x7ff).contains(&exponent) => round_to(with_exponent(v, exponent), format),
+        _ => ldexp_to_subnormal(v, n, format),
+    }
+}
+
+/// [`ldexp`] for all values and results.
+fn ldexp_to_subnormal(v: f64, n: i64, format: FloatType) -> f64 {
     match decompose(v) {
         Some((negative, magnitude, exponent)) => {
             format.round(negative, magnitude.into(), exponent + n.clamp(-100_000, 100_000))
@@ -352,6 +384,10 @@ mod tests {
         for v in samples() {
             for n in [-1100, -1050, -1022, -60, 0, 60] {
                 assert_eq!(ldexp(v, n, FloatType::F64).to_bits(), libm::scalbn(v, n as i32).to_bits(), "{v:e} {n}");
+                for format in FloatType::ALL {
+                    let expected = ldexp_to_subnormal(v, n, format);
+                    assert_eq!(ldexp(v, n, format).to_bits(), expected.to_bits(), "{v:e} {n} {format}");
+                }
             }
         }
     }

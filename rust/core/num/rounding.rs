@@ -87,18 +87,18 @@ impl Rounding {
             Rounding::Floor => false,
             Rounding::Ceil => true,
             Rounding::Trunc => negative,
-            nearest => match fraction {
-                Ordering::Less => false,
-                Ordering::Greater => true,
-                Ordering::Equal => match nearest {
+            nearest => {
+                let tie = match nearest {
                     Rounding::HalfUp => true,
                     Rounding::HalfDown => false,
                     Rounding::HalfAway => !negative,
                     Rounding::HalfToZero => negative,
                     Rounding::HalfEven => odd,
                     _ => !odd,
-                },
-            },
+                };
+                // Without branches: fractions are as good as random.
+                (fraction == Ordering::Greater) | ((fraction == Ordering::Equal) & tie)
+            }
         };
         floor + i128::from(up)
     }

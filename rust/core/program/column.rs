@@ -252,14 +252,15 @@ impl Column {
 }
 
 /// Least and greatest of values that compare; `ends` are the greatest and the least that there may be.
+#[inline]
 fn bounds<T: Copy + PartialOrd>(values: &[T], [top, bottom]: [T; 2]) -> [T; 2] {
+    let (least, most) = (|a: T, b: T| if b < a { b } else { a }, |a: T, b: T| if b > a { b } else { a });
+    let (eights, rest) = values.as_chunks::<8>();
     let (mut lo, mut hi) = ([top; 8], [bottom; 8]);
-    for values in values.chunks(8) {
-        for ((&v, lo), hi) in values.iter().zip(&mut lo).zip(&mut hi) {
-            *lo = if v < *lo { v } else { *lo };
-            *hi = if v > *hi { v } else { *hi };
-        }
+    for eight in eights {
+        lo = std::array::from_fn(|i| least(lo[i], eight[i]));
+        hi = std::array::from_fn(|i| most(hi[i], eight[i]));
     }
-    let least = lo.into_iter().fold(top, |a, b| if b < a { b } else { a });
-    [least, hi.into_iter().fold(bottom, |a, b| if b > a { b } else { a })]
+    let all = |ends: [T; 8], end: T, f: fn(T, T) -> T| ends.iter().chain(rest).fold(end, |a, &b| f(a, b));
+    [all(lo, top, least), all(hi, bottom, most)]
 }

@@ -1,9 +1,9 @@
 //! The program in mathematical notation, for the datasheet.
 
-use super::Compiled;
 use super::column::Column;
 use super::syntax::{Binary, Expr, ExprKind, Loop};
 use super::types::{Datum, Interval};
+use super::{Compiled, Source};
 use crate::num::Rounding;
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ impl Compiled {
     pub fn describe(&self) -> String {
         let mut out = String::new();
         let mut modes = BTreeSet::new();
-        let (lets, body) = &*self.source;
+        let Source { lets, body, .. } = &*self.source;
         for (name, value) in lets {
             out.push_str(&format!("{name} = {}{}\n", maths(value, 0, &mut modes), self.frozen_note(name)));
         }

@@ -62,17 +62,26 @@ use crate::error::{Error, Result};
 use check::Lower;
 use env::InputKind;
 use graph::{Cell, Graph, NodeId, Op};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use syntax::{Body, Expr, ExprKind};
 use types::{Datum, Interval};
 
 /// A parsed program: lets, in order, and a body.
 #[derive(Debug, Clone)]
 pub struct Program {
+    source: Arc<Source>,
+    executor: Executor,
+}
+
+/// What was parsed.
+#[derive(Debug)]
+struct Source {
     lets: Vec<(String, Expr)>,
     body: Body,
     functions: Functions,
-    executor: Executor,
+    /// The names that all of them mention, once somebody asked.
+    names: OnceLock<BTreeSet<String>>,
 }
 
 impl Program {
@@ -90,7 +99,8 @@ impl Program {
             check_calls(&statement.value, functions)?;
         }
         check_calls(&body.result, functions)?;
-        Ok(Program { lets, body, functions: functions.clone(), executor: Executor::default() })
+        let source = Source { lets, body, functions: functions.clone(), names: OnceLock::new() };
+        Ok(Program { source: Arc::new(source), executor: Executor::default() })
     }
 
     /// How the program is computed.
@@ -106,14 +116,16 @@ impl Program {
 
     /// Whether the program, or a function that it calls, reads this name from outside.
     pub fn reads(&self, name: &str) -> bool {
-        let mut exprs = self.lets.iter().map(|(_, e)| e).chain(self.body.expressions());
-        exprs.any(|e| self.functions.mentions(e, name))
+        let Source { lets, body, functions, names } = &*self.source;
+        let expressions = || lets.iter().map(|(_, e)| e).chain(body.expressions());
+        names.get_or_init(|| functions.mentioned(expressions())).contains(name)
     }
 
     /// Checks names, types and ranges in `env`, and computes everything that is known before the run.
     pub fn compile(&self, env: &Env) -> Result<Compiled> {
-        let mut lower = Lower::new(env, &self.functions)?;
-        for (name, value) in &self.lets {
+        let Source { lets, body, functions, .. } = &*self.source;
+        let mut lower = Lower::new(env, functions)?;
+        for (name, value) in lets {
             let id = lower.expr(value)?;
             if env.entries.contains_key(name) {
                 return Err(value.site.error(
@@ -123,7 +135,7 @@ impl Program {
             }
             lower.bind(name, id)?;
         }
-        let mut result = lower.body(&self.body)?;
+        let mut result = lower.body(body)?;
         if lower.node(result).ty == types::Type::Literal {
             let site = lower.node(result).site.clone();
             result = lower.convert(result, crate::num::FloatType::F64, &site)?;
@@ -147,7 +159,7 @@ impl Program {
             result,
             order,
             inputs: env.inputs.clone(),
-            source: Arc::new((self.lets.clone(), self.body.clone())),
+            source: self.source.clone(),
             executor: self.executor,
         })
     }
@@ -187,7 +199,7 @@ pub fn parse_guard(text: &Text, functions: &Functions) -> Result<Guard> {
 impl Guard {
     /// Whether the condition, or a function that it calls, reads this name from outside.
     pub fn reads(&self, name: &str) -> bool {
-        self.functions.mentions(&self.condition, name)
+        self.functions.mentioned([&self.condition]).contains(name)
     }
 
     /// Whether the condition holds; an error where it depends on anything but constants.
@@ -215,8 +227,7 @@ pub struct Compiled {
     order: Vec<NodeId>,
     channels: usize,
     inputs: Vec<env::Input>,
-    /// Lets and body as parsed.
-    source: Arc<(Vec<(String, Expr)>, Body)>,
+    source: Arc<Source>,
     executor: Executor,
 }
 
