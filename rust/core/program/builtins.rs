@@ -4,14 +4,18 @@ use super::check::Lower;
 use super::column::Column;
 use super::graph::{Math, NodeId, Op};
 use super::interval::type_range;
+use super::sharing::Map;
 use super::syntax::{Expr, ExprKind, Site};
 use super::types::{Datum, Rate, Type, Value};
 use crate::error::nearest;
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
+use std::sync::LazyLock;
 
 /// Name, arguments as shown in messages, least and greatest number of arguments.
-const BUILTINS: &[(&str, &str, usize, usize)] = &[
+type Builtin = (&'static str, &'static str, usize, usize);
+
+const BUILTINS: &[Builtin] = &[
     ("abs", "value", 1, 1),
     ("min", "a, b, … or table", 1, 16),
     ("max", "a, b, … or table", 1, 16),
@@ -63,9 +67,18 @@ const BUILTINS: &[(&str, &str, usize, usize)] = &[
     ("pow", "base, exponent", 2, 2),
 ];
 
+/// The function of the language itself that has this name, and which function of f64 it is.
+fn find(name: &str) -> Option<(&'static Builtin, Option<Math>)> {
+    static BY_NAME: LazyLock<Map<&str, (&Builtin, Option<Math>)>> = LazyLock::new(|| {
+        let math = |name: &str| Math::ALL.iter().find(|(known, _)| *known == name).map(|(_, function)| *function);
+        BUILTINS.iter().map(|builtin| (builtin.0, (builtin, math(builtin.0)))).collect()
+    });
+    BY_NAME.get(name).copied()
+}
+
 /// Whether the language itself has a function of that name.
 pub(super) fn is_builtin(name: &str) -> bool {
-    BUILTINS.iter().any(|(known, ..)| *known == name)
+    find(name).is_some()
 }
 
 /// An unknown function, with the nearest known one.
@@ -79,8 +92,8 @@ pub(super) fn unknown_function<'n>(name: &str, user: impl Iterator<Item = &'n st
 
 /// Checks the number of arguments of a function of the language.
 pub(super) fn check_arity(name: &str, count: usize, site: &Site) -> Result<()> {
-    match BUILTINS.iter().find(|(known, ..)| *known == name) {
-        Some((_, shape, least, most)) if !(*least..=*most).contains(&count) => Err(site
+    match find(name) {
+        Some(((_, shape, least, most), _)) if !(*least..=*most).contains(&count) => Err(site
             .error("program_arity", format!("{name} has {count} arguments"))
             .help(format!("write {name}({shape})"))),
         _ => Ok(()),
@@ -114,13 +127,13 @@ fn int_type(e: &Expr) -> Option<(u32, bool)> {
     (1..=largest).contains(&bits).then_some((bits, signed))
 }
 
-impl Lower<'_> {
-    pub(super) fn builtin(&mut self, name: &str, args: &[Expr], site: &Site) -> Result<NodeId> {
-        if !is_builtin(name) {
+impl<'a> Lower<'a> {
+    pub(super) fn builtin(&mut self, name: &str, args: &'a [Expr], site: &Site) -> Result<NodeId> {
+        let Some((_, math)) = find(name) else {
             return Err(unknown_function(name, self.functions.names(), site));
-        }
+        };
         check_arity(name, args.len(), site)?;
-        if let Some((_, function)) = Math::ALL.iter().find(|(known, _)| *known == name) {
+        if let Some(function) = math {
             let ids = args
                 .iter()
                 .map(|arg| {
@@ -128,7 +141,7 @@ impl Lower<'_> {
                     self.promoted(id, site)
                 })
                 .collect::<Result<Vec<_>>>()?;
-            return self.operation(Op::Math(*function), ids, Type::Float(FloatType::F64), site);
+            return self.operation(Op::Math(function), ids, Type::Float(FloatType::F64), site);
         }
         match name {
             "shr" | "div" => {
@@ -249,7 +262,7 @@ impl Lower<'_> {
     }
 
     /// The largest of a constant's values over all channels.
-    fn channel_max(&mut self, e: &Expr, site: &Site) -> Result<NodeId> {
+    fn channel_max(&mut self, e: &'a Expr, site: &Site) -> Result<NodeId> {
         let id = self.expr(e)?;
         let node = self.node(id);
         let ty = node.ty;
@@ -274,13 +287,13 @@ impl Lower<'_> {
         Ok(self.leaf(Column::One(largest), ty, None, site))
     }
 
-    fn int_arg(&mut self, e: &Expr) -> Result<NodeId> {
+    fn int_arg(&mut self, e: &'a Expr) -> Result<NodeId> {
         let id = self.expr(e)?;
         self.expect_int(id)?;
         Ok(id)
     }
 
-    fn table_arg(&mut self, e: &Expr) -> Result<NodeId> {
+    fn table_arg(&mut self, e: &'a Expr) -> Result<NodeId> {
         let id = self.expr(e)?;
         let node = self.node(id);
         if node.ty != Type::Table {
@@ -308,7 +321,7 @@ impl Lower<'_> {
         }
     }
 
-    fn float_arg(&mut self, e: &Expr, site: &Site) -> Result<NodeId> {
+    fn float_arg(&mut self, e: &'a Expr, site: &Site) -> Result<NodeId> {
         let id = self.expr(e)?;
         self.some_float(id, site)
     }
@@ -322,7 +335,7 @@ impl Lower<'_> {
         }
     }
 
-    fn cast(&mut self, e: &Expr, format: FloatType, site: &Site) -> Result<NodeId> {
+    fn cast(&mut self, e: &'a Expr, format: FloatType, site: &Site) -> Result<NodeId> {
         let id = self.expr(e)?;
         let node = self.node(id);
         match node.ty {
@@ -333,7 +346,7 @@ impl Lower<'_> {
         }
     }
 
-    fn rounded(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn rounded(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let id = self.expr(&args[0])?;
         let ty = self.node(id).ty;
         match (ty, args.get(1)) {
@@ -355,7 +368,7 @@ impl Lower<'_> {
         }
     }
 
-    fn saturate(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn saturate(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let v = self.int_arg(&args[0])?;
         let (lo, hi) = if args.len() == 3 {
             (self.int_arg(&args[1])?, self.int_arg(&args[2])?)
@@ -376,7 +389,7 @@ impl Lower<'_> {
         self.operation(Op::Clamp, vec![v, lo, hi], Type::Int, site)
     }
 
-    fn extreme(&mut self, least: bool, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn extreme(&mut self, least: bool, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
         if let [table] = ids[..] {
             if self.node(table).ty != Type::Table {
@@ -394,7 +407,7 @@ impl Lower<'_> {
         Ok(all)
     }
 
-    fn select(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn select(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let condition = self.expr(&args[0])?;
         self.expect_bool(condition)?;
         let (yes, no) = (self.expr(&args[1])?, self.expr(&args[2])?);
@@ -407,7 +420,7 @@ impl Lower<'_> {
         self.operation(Op::Select, vec![condition, ids[0], ids[1]], ty, site)
     }
 
-    fn bucket(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn bucket(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let v = self.expr(&args[0])?;
         let edges = self.table_arg(&args[1])?;
         let element = self.element_type(edges);

@@ -5,11 +5,11 @@ use super::env::{Entry, Env, InputKind, MAX_TABLE};
 use super::functions::Functions;
 use super::graph::{Cell, Comparison, Graph, Node, NodeId, Op};
 use super::interval::range_of;
+use super::sharing::{Map, Sharing};
 use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::{Error, Result, nearest};
 use crate::num::FloatType;
-use std::collections::HashMap;
 
 /// Most operations that inlining may produce.
 const MAX_STEPS: usize = 1 << 16;
@@ -25,16 +25,10 @@ pub(super) struct Lower<'a> {
     pub functions: &'a Functions,
     pub graph: Graph,
     pub channels: usize,
-    scope: Vec<(String, NodeId)>,
-    shared: HashMap<(Op, Vec<NodeId>), NodeId>,
-    /// Frozen nodes by operation, type and the firsts of their operands: others of the kind share their cells.
-    frozen: HashMap<(Op, Type, Vec<NodeId>), NodeId>,
-    /// Leaves by name.
-    named: HashMap<String, NodeId>,
-    /// Leaves of one number by type and bits.
-    numbers: HashMap<(Type, u128), NodeId>,
-    /// For frozen nodes that have the value of an earlier one, the first of them.
-    firsts: HashMap<NodeId, NodeId>,
+    scope: Vec<(&'a str, NodeId)>,
+    sharing: Sharing,
+    /// Nodes of what the environment gives, by name.
+    named: Map<&'a str, NodeId>,
     steps: usize,
     depth: usize,
     loops: usize,
@@ -49,11 +43,8 @@ impl<'a> Lower<'a> {
             graph: Graph::default(),
             channels: env.channels()?,
             scope: Vec::new(),
-            shared: HashMap::new(),
-            frozen: HashMap::new(),
-            named: HashMap::new(),
-            numbers: HashMap::new(),
-            firsts: HashMap::new(),
+            sharing: Sharing::default(),
+            named: Map::default(),
             steps: 0,
             depth: 0,
             loops: 0,
@@ -66,9 +57,9 @@ impl<'a> Lower<'a> {
     }
 
     /// Binds a name for what follows.
-    pub fn bind(&mut self, name: &str, id: NodeId) -> Result<()> {
+    pub fn bind(&mut self, name: &'a str, id: NodeId) -> Result<()> {
         self.named(id, name)?;
-        self.scope.push((name.into(), id));
+        self.scope.push((name, id));
         Ok(())
     }
 
@@ -86,7 +77,7 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    pub fn body(&mut self, body: &Body) -> Result<NodeId> {
+    pub fn body(&mut self, body: &'a Body) -> Result<NodeId> {
         for statement in &body.statements {
             let id = self.expr(&statement.value)?;
             if self.env.entries.contains_key(&statement.name) {
@@ -112,19 +103,10 @@ impl<'a> Lower<'a> {
         self.graph.nodes.len() - 1
     }
 
-    /// The first node of the same value.
-    fn first(&self, id: NodeId) -> NodeId {
-        self.firsts.get(&id).copied().unwrap_or(id)
-    }
-
     pub fn leaf(&mut self, column: impl Into<Column>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
         let column = column.into();
         let rate = if column.len() == 1 { Rate::Const } else { Rate::Channel };
-        let bits = match &column {
-            Column::One(Ok(Datum::Value(Value::Int(v)))) => Some(*v as u128),
-            Column::One(Ok(Datum::Value(v))) => v.as_float().map(|v| v.to_bits().into()),
-            _ => None,
-        };
+        let number = if let Column::One(Ok(Datum::Value(v))) = &column { Some(*v) } else { None };
         let id = self.push(Node {
             op: Op::Frozen,
             args: Vec::new(),
@@ -136,9 +118,8 @@ impl<'a> Lower<'a> {
             name: None,
             site: site.clone(),
         });
-        if let Some(bits) = bits {
-            let first = *self.numbers.entry((ty, bits)).or_insert(id);
-            self.firsts.insert(id, first);
+        if let Some(number) = number {
+            self.sharing.number(id, ty, number);
         }
         id
     }
@@ -167,8 +148,10 @@ impl<'a> Lower<'a> {
         if rate < Rate::Loop {
             return Ok(self.frozen(op, args, ty, rate, site));
         }
-        let key = (op, args.clone());
-        if let Some(&id) = self.shared.get(&key) {
+        // What fails from here on ends the program.
+        let next = self.graph.nodes.len();
+        let id = self.sharing.operation(op, ty, &args, false, next);
+        if id != next {
             return Ok(id);
         }
         let ranges: Vec<Interval> = args.iter().map(|&id| self.node(id).range).collect();
@@ -185,10 +168,7 @@ impl<'a> Lower<'a> {
         if rate.is_run() {
             self.check_tables(op, &args, site)?;
         }
-        let id =
-            self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() });
-        self.shared.insert(key, id);
-        Ok(id)
+        Ok(self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() }))
     }
 
     /// Indices that are known at run time only must lie in the table.
@@ -211,7 +191,8 @@ impl<'a> Lower<'a> {
     }
 
     fn frozen(&mut self, op: Op, args: Vec<NodeId>, ty: Type, rate: Rate, site: &Site) -> NodeId {
-        let key = (op, ty, args.iter().map(|&id| self.first(id)).collect::<Vec<_>>());
+        let next = self.graph.nodes.len();
+        let first = self.sharing.operation(op, ty, &args, true, next);
         let count = if rate == Rate::Channel { self.channels } else { 1 };
         let mut node = Node {
             op,
@@ -224,24 +205,21 @@ impl<'a> Lower<'a> {
             name: None,
             site: site.clone(),
         };
-        if let Some(&first) = self.frozen.get(&key) {
+        if first != next {
             let known = self.node(first);
             (node.range, node.frozen) = (known.range, known.frozen.clone());
-            let id = self.push(node);
-            self.firsts.insert(id, first);
-            return id;
+            self.sharing.alias(next, first);
+            return self.push(node);
         }
         let operand = |&id: &NodeId| self.node(id).frozen.as_ref().unwrap_or(&Column::Forgotten);
         let operands: Vec<&Column> = node.args.iter().map(operand).collect();
         let column = column::apply(&node, &operands, count);
         node.range = column.range();
         node.frozen = Some(column);
-        let id = self.push(node);
-        self.frozen.insert(key, id);
-        id
+        self.push(node)
     }
 
-    pub fn expr(&mut self, e: &Expr) -> Result<NodeId> {
+    pub fn expr(&mut self, e: &'a Expr) -> Result<NodeId> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(e.site.error("program_depth", format!("calls and expressions nest deeper than {MAX_DEPTH}")));
@@ -251,7 +229,7 @@ impl<'a> Lower<'a> {
         result
     }
 
-    fn kind(&mut self, e: &Expr) -> Result<NodeId> {
+    fn kind(&mut self, e: &'a Expr) -> Result<NodeId> {
         let site = &e.site;
         match &e.kind {
             ExprKind::Int(v) => Ok(self.constant(Value::Int(*v), site)),
@@ -291,31 +269,30 @@ impl<'a> Lower<'a> {
         Ok(self.leaf(Value::F64(value), Type::Literal, Some(text), site))
     }
 
-    fn name(&mut self, name: &str, site: &Site) -> Result<NodeId> {
-        if let Some((_, id)) = self.scope.iter().rev().find(|(bound, _)| bound == name) {
+    fn name(&mut self, name: &'a str, site: &Site) -> Result<NodeId> {
+        if let Some((_, id)) = self.scope.iter().rev().find(|(bound, _)| *bound == name) {
             return Ok(*id);
         }
         if let Some(&first) = self.named.get(name) {
             let known = self.node(first);
+            if known.rate.is_run() {
+                return Ok(first);
+            }
             let (column, ty) = (known.frozen.clone().unwrap_or(Column::Forgotten), known.ty);
             let id = self.leaf(column, ty, None, site);
             self.graph.nodes[id].name = Some(name.into());
-            self.firsts.insert(id, self.first(first));
+            self.sharing.alias(id, first);
             return Ok(id);
         }
         let column = match self.env.entries.get(name) {
             Some(Entry::Input(position)) => {
-                let key = (Op::Input(*position), Vec::new());
-                if let Some(&id) = self.shared.get(&key) {
-                    return Ok(id);
-                }
                 let input = &self.env.inputs[*position];
                 let (ty, range) = match input.kind {
                     InputKind::Int(lo, hi) => (Type::Int, Interval::Int(lo, hi)),
                     InputKind::Float(format) => (Type::Float(format), Interval::ANY_FLOAT),
                 };
                 let id = self.push(Node {
-                    op: key.0,
+                    op: Op::Input(*position),
                     args: Vec::new(),
                     ty,
                     rate: input.rate,
@@ -325,7 +302,7 @@ impl<'a> Lower<'a> {
                     name: Some(name.into()),
                     site: site.clone(),
                 });
-                self.shared.insert(key, id);
+                self.named.insert(name, id);
                 return Ok(id);
             }
             Some(Entry::Constant(column)) => column.clone(),
@@ -334,12 +311,12 @@ impl<'a> Lower<'a> {
         let ty = column.first_type().unwrap_or(Type::Table);
         let id = self.leaf(column, ty, None, site);
         self.graph.nodes[id].name = Some(name.into());
-        self.named.insert(name.into(), id);
+        self.named.insert(name, id);
         Ok(id)
     }
 
     fn unknown(&self, name: &str, site: &Site) -> Error {
-        let known = self.scope.iter().map(|(n, _)| n.as_str()).chain(self.env.entries.keys().map(String::as_str));
+        let known = self.scope.iter().map(|(n, _)| *n).chain(self.env.entries.keys().map(String::as_str));
         let error = site.error("program_unknown_name", format!("unknown name '{name}'"));
         match nearest(name, known.clone()) {
             Some(near) => error.help(format!("did you mean '{near}'?")),
@@ -347,7 +324,7 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn call(&mut self, name: &str, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn call(&mut self, name: &'a str, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let functions = self.functions;
         let Some(function) = functions.get(name) else {
             return self.builtin(name, args, site);
@@ -365,7 +342,7 @@ impl<'a> Lower<'a> {
         }
         let mut scope = Vec::with_capacity(args.len());
         for (param, arg) in function.params.iter().zip(args) {
-            scope.push((param.clone(), self.expr(arg)?));
+            scope.push((param.as_str(), self.expr(arg)?));
         }
         let outer = std::mem::replace(&mut self.scope, scope);
         let result = (|| {
@@ -508,16 +485,19 @@ impl<'a> Lower<'a> {
 
     /// Brings operands to one numeric type.
     pub fn unify(&mut self, ids: Vec<NodeId>, site: &Site) -> Result<(Vec<NodeId>, Type)> {
-        let types: Vec<Type> = ids.iter().map(|&id| self.node(id).ty).collect();
-        if let Some((&id, ty)) = ids.iter().zip(&types).find(|(_, ty)| matches!(ty, Type::Bool | Type::Table)) {
+        let types = || ids.iter().map(|&id| self.node(id).ty);
+        if let Some((&id, ty)) = ids.iter().zip(types()).find(|(_, ty)| matches!(ty, Type::Bool | Type::Table)) {
             return Err(self.node(id).site.error("program_type", format!("expected a number, found {ty}")));
         }
-        if types.iter().all(|ty| *ty == Type::Int) {
+        if types().all(|ty| ty == Type::Int) {
             return Ok((ids, Type::Int));
         }
-        let mut formats = types.iter().filter_map(|ty| if let Type::Float(format) = ty { Some(*format) } else { None });
+        let mut formats = types().filter_map(|ty| if let Type::Float(format) = ty { Some(format) } else { None });
         match formats.next() {
             Some(format) => {
+                if types().all(|ty| ty == Type::Float(format)) {
+                    return Ok((ids, Type::Float(format)));
+                }
                 if let Some(other) = formats.find(|other| *other != format) {
                     return Err(site
                         .error("program_type", format!("{format} and {other} do not mix"))

@@ -34,6 +34,7 @@ mod interval;
 mod lexer;
 mod normal_form;
 mod parser;
+mod sharing;
 mod simplify;
 mod split;
 mod syntax;

@@ -5,14 +5,14 @@ use super::*;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-impl Lower<'_> {
+impl<'a> Lower<'a> {
     pub(super) fn lower_loop(
         &mut self,
         kind: Loop,
-        variable: &str,
+        variable: &'a str,
         lo: NodeId,
         hi: NodeId,
-        body: &Expr,
+        body: &'a Expr,
         site: &Site,
     ) -> Result<NodeId> {
         for id in [lo, hi] {
@@ -41,7 +41,7 @@ impl Lower<'_> {
             name: Some(variable.into()),
             site: site.clone(),
         });
-        self.scope.push((variable.into(), variable_node));
+        self.scope.push((variable, variable_node));
         let body_id = self.expr(body);
         self.scope.pop();
         let mut body_id = body_id?;
