@@ -278,9 +278,7 @@ impl<'a> Lower<'a> {
             if known.rate.is_run() {
                 return Ok(first);
             }
-            let (column, ty) = (known.frozen.clone().unwrap_or(Column::Forgotten), known.ty);
-            let id = self.leaf(column, ty, None, site);
-            self.graph.nodes[id].name = Some(name.into());
+            let id = self.push(Node { site: site.clone(), ..known.clone() });
             self.sharing.alias(id, first);
             return Ok(id);
         }

@@ -258,8 +258,10 @@ fn bounds<T: Copy + PartialOrd>(values: &[T], [top, bottom]: [T; 2]) -> [T; 2] {
     let (eights, rest) = values.as_chunks::<8>();
     let (mut lo, mut hi) = ([top; 8], [bottom; 8]);
     for eight in eights {
-        lo = std::array::from_fn(|i| least(lo[i], eight[i]));
-        hi = std::array::from_fn(|i| most(hi[i], eight[i]));
+        for i in 0..8 {
+            lo[i] = least(lo[i], eight[i]);
+            hi[i] = most(hi[i], eight[i]);
+        }
     }
     let all = |ends: [T; 8], end: T, f: fn(T, T) -> T| ends.iter().chain(rest).fold(end, |a, &b| f(a, b));
     [all(lo, top, least), all(hi, bottom, most)]

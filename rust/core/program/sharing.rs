@@ -8,8 +8,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// A map whose keys are ids, small enums and names of a program.
 pub(super) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
 
-/// Operation, type of the result, the first three operands and the rest.
-type Key = (Op, Type, [NodeId; 3], Vec<NodeId>);
+/// Operation, type of the result, the first three operands, and the rest where there is one.
+type Key = (Op, Type, (NodeId, NodeId, NodeId), Option<Vec<NodeId>>);
 
 /// The nodes so far by what they compute.
 #[derive(Debug, Default)]
@@ -48,9 +48,9 @@ impl Sharing {
     /// The node that computes an operation, or else `next`, which will. Operands of constants count by their values.
     pub fn operation(&mut self, op: Op, ty: Type, args: &[NodeId], constant: bool, next: NodeId) -> NodeId {
         let operand = |&id: &NodeId| if constant { self.first(id) } else { id };
-        let few = std::array::from_fn(|i| args.get(i).map_or(NodeId::MAX, operand));
-        let rest = args.get(few.len()..).unwrap_or_default().iter().map(operand).collect();
-        *self.operations.entry((op, ty, few, rest)).or_insert(next)
+        let at = |i: usize| args.get(i).map_or(NodeId::MAX, operand);
+        let rest = args.get(3..).filter(|rest| !rest.is_empty()).map(|rest| rest.iter().map(operand).collect());
+        *self.operations.entry((op, ty, (at(0), at(1), at(2)), rest)).or_insert(next)
     }
 }
 

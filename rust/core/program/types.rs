@@ -25,7 +25,7 @@ pub enum Value {
 
 impl Value {
     /// `v`, which must be a value of `format`, as such.
-    #[inline]
+    #[inline(always)]
     pub(super) fn float(v: f64, format: FloatType) -> Value {
         match format {
             FloatType::F16 => Value::F16(to_f16(v)),
@@ -36,7 +36,7 @@ impl Value {
     }
 
     /// A float as f64, exactly; None for integers and truth values.
-    #[inline]
+    #[inline(always)]
     pub fn as_float(self) -> Option<f64> {
         match self {
             Value::F16(v) => Some(v.to_f64()),

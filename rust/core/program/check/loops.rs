@@ -76,9 +76,8 @@ impl<'a> Lower<'a> {
         if self.loop_work > MAX_LOOP_WORK {
             return Err(site.error("program_loop", "the loops of the program take more than 2^26 steps"));
         }
-        let cells: Vec<Cell> = (0..count)
-            .map(|channel| self.run_loop(kind, channel, (lo, hi), &order, body_id, site))
-            .collect();
+        let cells: Vec<Cell> =
+            (0..count).map(|channel| self.run_loop(kind, channel, (lo, hi), &order, body_id, site)).collect();
         let ty = if kind == Loop::Table { Type::Table } else { Type::Int };
         Ok(self.leaf(cells, ty, None, site))
     }

@@ -174,9 +174,14 @@ fn floats<F: Element + Into<f64>>(op: Op, args: &[&Column], count: usize) -> Opt
         Op::Mantissa => step!(F, Op::Mantissa),
         Op::Exponent => step!(i64, Op::Exponent),
         Op::Round(mode) => step!(F, Op::Round(mode)),
-        Op::Ldexp => zip(args, count, |a: F, n: i64| {
-            F::read(eval::float_step(Op::Ldexp, [a.into(), n.into(), NONE]).ok()?)
+        Op::Significant(mode) => zip(args, count, |a: F, bits: i64| {
+            F::read(eval::float_step(Op::Significant(mode), [a.into(), bits.into(), NONE]).ok()?)
         }),
+        Op::Math(_) if args.len() == 1 => step!(f64, op),
+        Op::Math(_) => zip(args, count, |a: F, b: F| f64::read(eval::float_step(op, [a.into(), b.into(), NONE]).ok()?)),
+        Op::Ldexp => {
+            zip(args, count, |a: F, n: i64| F::read(eval::float_step(Op::Ldexp, [a.into(), n.into(), NONE]).ok()?))
+        }
         Op::ToInt(mode) => map(args, count, |a: F| i64::try_from(to_int(a.into(), mode)?).ok()),
         Op::ToFloat(FloatType::F32) => map(args, count, |a: F| f32::read(eval::to_float(a.into(), FloatType::F32))),
         Op::ToFloat(FloatType::F64) => map(args, count, |a: F| f64::read(eval::to_float(a.into(), FloatType::F64))),
