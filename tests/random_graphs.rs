@@ -94,10 +94,27 @@ impl Drawing {
         if self.below(3) > 0 { y } else { self.keep("Relu", &y, &[], shape) }
     }
 
+    /// A convolution, perhaps an activation, and the sum or product with its input: what follows a kernel in its own step.
+    fn residual(&mut self, x: &Value) -> Value {
+        let c = x.shape[1];
+        let weights = self.b.weights(&[c, c, 1, 1], &[0.004], 8, 0);
+        let mut y = self.add("Conv", &[x.id, weights], &[], x.encoding.0 * 0.2 * (c as f64).sqrt(), x.shape);
+        if self.below(2) == 0 {
+            let op = ["HardSwish", "Sigmoid", "LeakyRelu"][self.below(3)];
+            y = self.add(op, &[y.id], &[], if op == "Sigmoid" { 1.0 / 256.0 } else { y.encoding.0 }, x.shape);
+        }
+        let pair = if self.below(2) == 0 { [x.id, y.id] } else { [y.id, x.id] };
+        match self.below(3) {
+            0 => self.add("Mul", &pair, &[], x.encoding.0 * y.encoding.0 * 60.0, x.shape),
+            _ => self.add("Add", &pair, &[], x.encoding.0 + y.encoding.0, x.shape),
+        }
+    }
+
     fn step(&mut self, values: &[Value]) -> Value {
         let x = values[self.below(values.len())].clone();
         let [n, c, h, w] = x.shape;
-        match self.below(12) {
+        match self.below(14) {
+            12 | 13 => self.residual(&x),
             0 => {
                 let same: Vec<Value> = values.iter().filter(|v| v.shape == x.shape).cloned().collect();
                 let other = same[self.below(same.len())].clone();
@@ -170,8 +187,10 @@ fn draw(seed: u64, signed: bool) -> (nputwin::graph::Graph, [usize; 4]) {
         let value = d.step(&values);
         values.push(value);
     }
-    for value in values.iter().skip(1) {
-        if !d.b.graph.outputs.iter().any(|p| p.tensor == value.id) {
+    let last = values.len() - 1;
+    for (i, value) in values.iter().enumerate().skip(1) {
+        // What is no output may be computed in the step of the operator before it.
+        if (i == last || d.below(3) == 0) && !d.b.graph.outputs.iter().any(|p| p.tensor == value.id) {
             d.b.output(value.id);
         }
     }

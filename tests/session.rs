@@ -221,3 +221,51 @@ fn prints_all_bits() {
         }
     }
 }
+
+/// Two convolutions that meet in a sum behind an activation, and a sum whose convolution somebody else reads as well.
+fn residual(channels: usize) -> Graph {
+    let mut b = Builder::new(channels as u64);
+    let grid = |scale: f64| Some(per_tensor(scale, 100, 8, false));
+    let x = b.input(&[1, channels, 9, 7], grid(0.03));
+    let conv = |b: &mut Builder, x| {
+        let weights = b.weights(&[channels, channels, 1, 1], &[0.004], 8, 0);
+        b.node("Conv", &[x, weights], &[], grid(0.02))
+    };
+    let (left, right) = (conv(&mut b, x), conv(&mut b, x));
+    let active = b.node("Sigmoid", &[right], &[], grid(0.01));
+    let sum = b.node("Add", &[left, active], &[], grid(0.025));
+    let shared = conv(&mut b, sum);
+    let twice = b.node("Add", &[shared, shared], &[], grid(0.04));
+    let last = b.node("Mul", &[twice, shared], &[], grid(0.05));
+    b.output(last);
+    b.graph
+}
+
+#[test]
+fn what_follows_a_convolution_runs_in_its_step_where_nothing_else_reads_between() {
+    for channels in [3, 40] {
+        let graph = residual(channels);
+        let input = network_input(channels as u64, 2 * channels);
+        let Data::F32(values) = input.data() else { unreachable!() };
+        let input = Tensor::f32(&[2, channels, 9, 7], values[..2 * channels * 63].to_vec());
+        let name = graph.inputs[0].name.clone();
+        for target in ["onnxruntime_cpu", "htp_v75"] {
+            let whole = session(&graph, target, 1).run_with(&[(&name, &input)], true, &mut || Ok(())).unwrap();
+            for threads in [1, 2, 7] {
+                let session = session(&graph, target, threads);
+                let alone = session.run(&[(&name, &input)]).unwrap();
+                assert_eq!(alone.outputs[0].1.to_f64(), whole.outputs[0].1.to_f64(), "{target}, {threads} threads");
+                let profile = session.profile(&[(&name, &input)]).unwrap();
+                let steps: Vec<usize> = profile.iter().map(|p| p.label.matches(" + ").count()).collect();
+                // The second convolution, its activation and their sum; nothing behind the one that is read three times.
+                assert_eq!(
+                    steps.iter().sum::<usize>(),
+                    2,
+                    "{:?}",
+                    profile.iter().map(|p| &p.label).collect::<Vec<_>>()
+                );
+                assert_eq!(profile.iter().filter(|p| p.label.starts_with("Conv")).count(), 3);
+            }
+        }
+    }
+}

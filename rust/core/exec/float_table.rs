@@ -6,7 +6,7 @@ use crate::graph::{Clamp, Constant};
 use crate::ops::closure::input;
 use crate::ops::integer::table::ByteTable;
 use crate::ops::integer::{self, code_at, quantizers};
-use crate::ops::{Explained, Explanation, Fact, Facts, Kernel, Op, Place, RunContext};
+use crate::ops::{Explained, Explanation, Fact, Facts, InPlace, Kernel, Op, Place, RunContext};
 use crate::spec::{Execution, Spec, names};
 use crate::tensor::Tensor;
 
@@ -45,6 +45,10 @@ impl FloatTable {
 }
 
 impl Kernel for FloatTable {
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        self.table.as_ref().map(|table| table as &dyn InPlace)
+    }
+
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         self.table()?.run(context, inputs)
     }

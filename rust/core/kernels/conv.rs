@@ -7,7 +7,7 @@ use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::gemm::{GRAIN, Lhs, Place, Scratch, Source, run_tiles, tile, tile_rows};
+use super::gemm::{GRAIN, Lhs, Place, Scratch, Source, Then, all_then, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
 use super::pack::{PackedWeights, centred_init};
 use super::shape::ConvShape;
@@ -55,6 +55,11 @@ impl ConvWeights {
             .collect();
         let column_sums = groups.iter().flat_map(|g| g.column_sums().iter().copied()).collect();
         ConvWeights { form: Form::Groups(groups), column_sums }
+    }
+
+    /// Whether [`conv2d_then`] hands outputs on while they are in the cache.
+    pub fn hands_on(&self) -> bool {
+        matches!(&self.form, Form::Groups(groups) if groups.len() == 1)
     }
 
     /// `Σ (w - zero_point)` of each output channel, modulo 2^32.
@@ -105,6 +110,23 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
     epilogue: &E,
     out: &mut [E::Out],
 ) {
+    conv2d_then(engine, shape, x, pad, weights, init, epilogue, None, out);
+}
+
+/// [`conv2d`], and calls `then` for all outputs, while they are in the cache where that is possible
+/// ([`ConvWeights::hands_on`]).
+#[allow(clippy::too_many_arguments)]
+pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
+    engine: Engine<'_>,
+    shape: &ConvShape,
+    x: &[X],
+    pad: X,
+    weights: &ConvWeights,
+    init: &[i32],
+    epilogue: &E,
+    then: Option<Then<'_, E::Out>>,
+    out: &mut [E::Out],
+) {
     assert!(shape.validate().is_ok(), "a valid shape");
     assert_eq!(x.len(), shape.input_len(), "activations and their shape");
     assert_eq!(out.len(), shape.output_len(), "outputs and their shape");
@@ -114,7 +136,10 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
         return;
     }
     let groups = match &weights.form {
-        Form::Depthwise(packed) => return depthwise(engine, shape, x, pad, packed, init, epilogue, out),
+        Form::Depthwise(packed) => {
+            depthwise(engine, shape, x, pad, packed, init, epilogue, out);
+            return all_then(engine, then, out);
+        }
         Form::Groups(groups) => groups,
     };
     assert!(groups.len() == shape.groups && groups[0].runs() == window::runs(shape), "weights of the same shape");
@@ -142,7 +167,7 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
     if let [weights] = &groups[..] {
         let build = |first: usize, count: usize, scratch: &mut Scratch| find(0, first, count, scratch);
         let source = Source { bytes, runs: &runs(0), form, build };
-        run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], 0, &source, epilogue, out);
+        run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], &source, epilogue, then, out);
         return;
     }
     let channels = shape.out_channels;
@@ -163,6 +188,7 @@ pub fn conv2d<X: Code8, E: Epilogue + ?Sized>(
             }
         }
     });
+    all_then(engine, then, out);
 }
 
 /// Hands one row of accumulators of consecutive pixels to the epilogue.

@@ -302,7 +302,7 @@ pub fn gemm<X: Code8, E: Epilogue + ?Sized>(
     };
     let bytes = in_place.then(|| X::bytes(a));
     let source = Source { bytes, runs: &[0], form, build };
-    run_tiles(engine, rows, tile_rows(k), weights, &init, 0, &source, epilogue, out);
+    run_tiles(engine, rows, tile_rows(k), weights, &init, &source, epilogue, None, out);
 }
 
 /// How tiles of the left operand come about.
@@ -323,6 +323,20 @@ impl<B> Source<'_, B> {
     }
 }
 
+/// What to do with outputs that are finished: the index of the first one, and the outputs, which may be changed. It is called
+/// once for each of them, from any thread.
+pub type Then<'a, O> = &'a (dyn Fn(usize, &mut [O]) + Sync);
+
+/// Outputs per task where all of them are finished before [`Then`] is called.
+const THEN_CHUNK: usize = 1 << 14;
+
+/// Calls `then` for all outputs.
+pub(crate) fn all_then<O: Send>(engine: Engine<'_>, then: Option<Then<'_, O>>, out: &mut [O]) {
+    if let Some(then) = then {
+        engine.for_each_chunk(out, THEN_CHUNK, |i, part| then(i * THEN_CHUNK, part));
+    }
+}
+
 /// Runs all tiles: over tasks of rows where there are enough of them, else over tasks of columns.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
@@ -331,9 +345,9 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     rows_per_tile: usize,
     weights: &PackedWeights,
     init: &[i32],
-    channel: usize,
     source: &Source<'_, B>,
     epilogue: &E,
+    then: Option<Then<'_, E::Out>>,
     out: &mut [E::Out],
 ) where
     B: Fn(usize, usize, &mut Scratch) + Sync,
@@ -351,8 +365,11 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
                 (source.build)(row, out.len() / n, &mut scratch);
                 let Scratch { acc, row_sums, bytes, rows } = &mut scratch;
                 let lhs = source.lhs(bytes, rows);
-                let place = Place { row, channel };
+                let place = Place { row, channel: 0 };
                 tile(simd, &lhs, weights, 0..panels, init, place, epilogue, out, n, acc, row_sums);
+                if let Some(then) = then {
+                    then(row * n, out);
+                }
             }
         });
         return;
@@ -371,7 +388,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
                 let panels = part(task);
                 let out = out.at(panels.start * PANEL);
                 // SAFETY: the rows are those of the tile, and tasks write different columns.
-                unsafe { fused_tile(&lhs, weights, panels, init, channel, &fused, out, n) };
+                unsafe { fused_tile(&lhs, weights, panels, init, 0, &fused, out, n) };
             });
             continue;
         }
@@ -379,7 +396,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
             let range = part(task);
             let width = (range.end * PANEL).min(n) - range.start * PANEL;
             let mut part = vec![E::Out::default(); count * width];
-            let place = Place { row, channel };
+            let place = Place { row, channel: 0 };
             let (mut acc, mut sums) = (Vec::new(), Vec::new());
             tile(simd, &lhs, weights, range, init, place, epilogue, &mut part, width, &mut acc, &mut sums);
             part
@@ -393,6 +410,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
             column += width;
         }
     }
+    all_then(engine, then, out);
 }
 
 #[cfg(test)]

@@ -38,12 +38,12 @@ mod wide;
 mod window;
 
 pub use code::{Code, Code8};
-pub use conv::{ConvWeights, conv2d};
+pub use conv::{ConvWeights, conv2d, conv2d_then};
 pub use epilogue::{
     AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatAffine, FloatScale, Fused, MulShift, OutTile,
     ShiftRounding,
 };
-pub use gemm::gemm;
+pub use gemm::{Then, gemm};
 pub use isa::{Engine, Isa, Simd};
 pub use layout::{to_channels_first, to_channels_last, transpose};
 pub use lookup::{lookup8, lookup8_to, lookup16};

@@ -69,8 +69,8 @@ pub mod window;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::{Constant, Node};
-use crate::kernels::{Engine, Simd, Team};
-use crate::tensor::{DType, Tensor};
+use crate::kernels::{Code8, Engine, Simd, Team, Then};
+use crate::tensor::{DType, Data, Tensor};
 pub use explained::Explained;
 pub use explanation::{Explanation, Place};
 pub use memory::{Kept, Memory};
@@ -187,10 +187,46 @@ pub trait Kernel: Send + Sync {
     /// Computes the outputs.
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>>;
 
+    /// Type of the codes of the one output, where [`Kernel::run_then`] hands them on while they are in the cache.
+    fn hands_on(&self) -> Option<DType> {
+        None
+    }
+
+    /// As [`Kernel::run`] for kernels of one output of bytes, and calls `then` for every part of it.
+    fn run_then(
+        &self,
+        context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        then: Then<'_, u8>,
+    ) -> Result<Vec<Tensor>> {
+        let mut outputs = self.run(context, inputs)?;
+        match outputs.first_mut().map(Tensor::data_mut) {
+            Some(Data::U8(codes)) => then(0, codes),
+            Some(Data::I8(codes)) => then(0, i8::bytes_mut(codes)),
+            _ => return Err(Error::invalid("codes_dtype", "only codes of one byte are handed on")),
+        }
+        Ok(outputs)
+    }
+
+    /// The kernel as a function that changes the codes of an operand in place, where it has that form.
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        None
+    }
+
     /// How one element of an output comes about. Kernels that know no more give their arguments and the result.
     fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
         explanation::of_arguments(&self.run(context, inputs)?, inputs, place, &|i| format!("input {i}"))
     }
+}
+
+/// A function of codes of one byte, element by element, that can put its results in the place of an operand.
+pub trait InPlace: Sync {
+    /// Type of operand `own` and of the output, where results may take the place of that operand.
+    fn takes(&self, own: usize) -> Option<DType>;
+
+    /// Changes the codes of operand `own`, those from index `start` on, into results. That operand is not among `inputs`; the
+    /// others are those that the kernel was prepared for, and panics may follow where they are not.
+    fn replace(&self, simd: Simd, own: usize, inputs: &[Option<&Tensor>], start: usize, codes: &mut [u8]);
 }
 
 /// An ONNX operator.

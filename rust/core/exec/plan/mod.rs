@@ -1,6 +1,7 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
 mod constants;
+mod in_place;
 mod scaled;
 
 use super::budget::Budget;
@@ -658,6 +659,11 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self, inputs: Vec<(usize, Fact)>, outputs: Vec<Source>, keep: &BTreeSet<TensorId>) -> Result<Plan> {
+        if keep.is_empty() {
+            let (steps, places) = in_place::follow(self.steps, &outputs);
+            self.producers.values_mut().for_each(|step| *step = places[*step]);
+            self.steps = steps;
+        }
         let kept = self.values.iter().filter(|((t, _, _), _)| keep.contains(t)).map(|(_, source)| source);
         free_after_last_read(&mut self.steps, self.slots.len(), outputs.iter().chain(kept));
         // What is kept is handed out as a copy, in reals and in codes.

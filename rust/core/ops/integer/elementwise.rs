@@ -8,7 +8,7 @@ use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Facts, InPlace, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
@@ -313,6 +313,10 @@ impl Kernel for Table {
             Ok(())
         })?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        self.bytes.as_ref().map(|table| table as &dyn InPlace)
     }
 
     fn explain(

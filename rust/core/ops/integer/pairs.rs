@@ -5,9 +5,9 @@ use super::mac::epilogue::{self, AnyEpilogue};
 use super::{Argument, Context, Layout, Prepared};
 use crate::encoding::Encoding;
 use crate::error::Result;
-use crate::kernels::{Code8, Codes, FloatSum, MEET_CHANNELS, Part, float_sum, lookup_pairs, meet};
+use crate::kernels::{Code8, Codes, Engine, FloatSum, MEET_CHANNELS, Part, Simd, float_sum, lookup_pairs, meet};
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Facts, InPlace, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Evaluator, Lanes, Meeting, Scratch};
 use crate::tensor::{DType, Data, Tensor};
 
@@ -39,6 +39,8 @@ struct Pairs {
     shapes: [Shape; 2],
     output: Vec<usize>,
     layout: Layout,
+    /// Types of the operands' codes.
+    operands: [DType; 2],
     dtype: DType,
 }
 
@@ -56,13 +58,13 @@ pub fn prepare(
     };
     let len: usize = output.iter().product();
     let mut shapes = [Shape::Whole; 2];
-    let mut bytes = true;
+    let mut operands = [dtype; 2];
     for (i, shape) in shapes.iter_mut().enumerate() {
         let fact = facts.input(i)?;
-        let width = fact.encoding.as_ref().filter(|e| e.scale.len() == 1).map(|e| e.storage_dtype().size());
-        bytes &= width == Some(1);
+        let Some(encoding) = fact.encoding.as_ref().filter(|e| e.scale.len() == 1) else { return Ok(Err(compiled)) };
+        operands[i] = encoding.storage_dtype();
         *shape = match fact.shape.as_slice() {
-            _ if !matches!(width, Some(1 | 2)) => return Ok(Err(compiled)),
+            _ if !matches!(operands[i].size(), 1 | 2) => return Ok(Err(compiled)),
             s if s == output => Shape::Whole,
             [n, c, spatial @ ..]
                 if (3..=4).contains(&output.len())
@@ -79,6 +81,7 @@ pub fn prepare(
     if compiled.channels() != 1 || compiled.evaluator() != Evaluator::Fast || shapes == [Shape::Channels; 2] {
         return Ok(Err(compiled));
     }
+    let bytes = operands.iter().all(|t| t.size() == 1);
     let form = match vector_form(facts, &compiled, bytes, dtype)? {
         Some(form) => form,
         None if bytes && len >= TABLE_ELEMENTS => Form::Table(table(facts, &compiled, dtype)?),
@@ -94,7 +97,7 @@ pub fn prepare(
             Argument { input, layout }
         })
         .collect();
-    let kernel = Pairs { compiled, form, names, shapes, output, layout, dtype };
+    let kernel = Pairs { compiled, form, names, shapes, output, layout, operands, dtype };
     Ok(Ok(Prepared { kernel: Box::new(kernel), arguments, layout }))
 }
 
@@ -230,69 +233,101 @@ fn codes(data: &Data) -> Result<Codes<'_>> {
     })
 }
 
-/// The bytes of codes.
-fn bytes(data: &Data) -> Result<&[u8]> {
-    match data {
-        Data::U8(v) => Ok(v),
-        Data::I8(v) => Ok(i8::bytes(v)),
-        other => Err(super::mac::wrong_codes(other)),
+/// The bytes of codes of one byte.
+fn bytes(codes: Codes<'_>) -> &[u8] {
+    match codes {
+        Codes::U8(v) => v,
+        Codes::I8(v) => i8::bytes(v),
+        Codes::U16(_) | Codes::I16(_) => panic!("tables are for codes of one byte"),
+    }
+}
+
+/// Results of one type from operands of the types that the kernel was prepared for.
+macro_rules! combine {
+    ($pairs:expr, $engine:expr, $codes:expr, $out:expr, $variant:ident $(, $sum:ident)?) => {{
+        let [a, b]: [Codes<'_>; 2] = $codes;
+        match &$pairs.form {
+            $(Form::Sum(outer, sum) => $sum($engine, sum, if *outer == 0 { [a, b] } else { [b, a] }, $out),)?
+            Form::Meet(meeting, [first, second], AnyEpilogue::$variant(epilogue)) => {
+                meet($engine, *meeting, [first, second], [a, b], &**epilogue, $out);
+            }
+            Form::Table(Data::$variant(table)) => lookup_pairs($engine, bytes(a), bytes(b), table, $out),
+            _ => panic!("results of the type that the kernel was prepared for"),
+        }
+    }};
+}
+
+/// [`float_sum`] of codes of any type of one byte.
+fn sum_up<O: Code8>(engine: Engine<'_>, sum: &FloatSum, codes: [Codes<'_>; 2], out: &mut [O]) {
+    match codes {
+        [Codes::U8(a), Codes::U8(b)] => float_sum(engine, sum, a, b, out),
+        [Codes::U8(a), Codes::I8(b)] => float_sum(engine, sum, a, b, out),
+        [Codes::I8(a), Codes::U8(b)] => float_sum(engine, sum, a, b, out),
+        [Codes::I8(a), Codes::I8(b)] => float_sum(engine, sum, a, b, out),
+        _ => panic!("float sums are of codes of one byte"),
+    }
+}
+
+/// Codes that [`InPlace::replace`] sets aside at a time.
+const ASIDE: usize = 1024;
+
+impl InPlace for Pairs {
+    fn takes(&self, own: usize) -> Option<DType> {
+        let fits = self.shapes == [Shape::Whole; 2] && self.operands.iter().all(|t| t.size() == 1);
+        Some(self.dtype).filter(|&dtype| fits && self.operands.get(own) == Some(&dtype))
+    }
+
+    fn replace(&self, simd: Simd, own: usize, inputs: &[Option<&Tensor>], start: usize, replaced: &mut [u8]) {
+        let other = inputs[1 - own].expect("two operands");
+        let engine = Engine::single().with(simd);
+        for (i, part) in replaced.chunks_mut(ASIDE).enumerate() {
+            let range = start + i * ASIDE..start + i * ASIDE + part.len();
+            let other = match other.data() {
+                Data::U8(v) => Codes::U8(&v[range]),
+                Data::I8(v) => Codes::I8(&v[range]),
+                _ => panic!("codes of one byte"),
+            };
+            macro_rules! replace {
+                ($t:ty, $variant:ident) => {{
+                    let (mut own_codes, mut out) = ([<$t>::default(); ASIDE], [<$t>::default(); ASIDE]);
+                    let (own_codes, out) = (&mut own_codes[..part.len()], &mut out[..part.len()]);
+                    <$t>::bytes_mut(own_codes).copy_from_slice(part);
+                    let own_codes = Codes::$variant(own_codes);
+                    let codes = if own == 0 { [own_codes, other] } else { [other, own_codes] };
+                    combine!(self, engine, codes, out, $variant, sum_up);
+                    part.copy_from_slice(<$t>::bytes(out));
+                }};
+            }
+            if self.dtype == DType::U8 { replace!(u8, U8) } else { replace!(i8, I8) }
+        }
     }
 }
 
 impl Kernel for Pairs {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let len = self.output.iter().product();
+        for (i, dtype) in self.operands.iter().enumerate() {
+            let x = input(inputs, i)?;
+            if x.dtype() != *dtype {
+                return Err(super::mac::wrong_codes(x.data()));
+            }
+        }
         let a = self.spread(context, input(inputs, 0)?, self.shapes[0])?;
         let b = self.spread(context, input(inputs, 1)?, self.shapes[1])?;
-        let engine = context.engine();
-        let data = match &self.form {
-            Form::Sum(outer, sum) => {
-                let (first, second) = if *outer == 0 { (a.data(), b.data()) } else { (b.data(), a.data()) };
-                macro_rules! add {
-                    ($a:expr, $b:expr) => {
-                        if self.dtype == DType::U8 {
-                            let mut out = context.buffer::<u8>(len);
-                            float_sum(engine, sum, $a, $b, &mut out);
-                            Data::U8(out)
-                        } else {
-                            let mut out = context.buffer::<i8>(len);
-                            float_sum(engine, sum, $a, $b, &mut out);
-                            Data::I8(out)
-                        }
-                    };
-                }
-                match (first, second) {
-                    (Data::U8(a), Data::U8(b)) => add!(a, b),
-                    (Data::U8(a), Data::I8(b)) => add!(a, b),
-                    (Data::I8(a), Data::U8(b)) => add!(a, b),
-                    (Data::I8(a), Data::I8(b)) => add!(a, b),
-                    (other, _) => return Err(super::mac::wrong_codes(other)),
-                }
-            }
-            Form::Meet(meeting, [first, second], epilogue) => {
-                let codes = [codes(a.data())?, codes(b.data())?];
-                epilogue::with_epilogue!(context, epilogue, len, (e, out) => {
-                    meet(engine, *meeting, [first, second], codes, e, &mut out);
-                })
-            }
-            Form::Table(table) => {
-                let (a, b) = (bytes(a.data())?, bytes(b.data())?);
-                macro_rules! look_up {
-                    ($table:expr, $variant:ident, $t:ty) => {{
-                        let mut out = context.buffer::<$t>(len);
-                        lookup_pairs(engine, a, b, $table, &mut out);
-                        Data::$variant(out)
-                    }};
-                }
-                match table {
-                    Data::U8(t) => look_up!(t, U8, u8),
-                    Data::I8(t) => look_up!(t, I8, i8),
-                    Data::U16(t) => look_up!(t, U16, u16),
-                    Data::I16(t) => look_up!(t, I16, i16),
-                    Data::I32(t) => look_up!(t, I32, i32),
-                    other => return Err(super::mac::wrong_codes(other)),
-                }
-            }
+        let (engine, operands) = (context.engine(), [codes(a.data())?, codes(b.data())?]);
+        macro_rules! results {
+            ($t:ty, $variant:ident $(, $sum:ident)?) => {{
+                let mut out = context.buffer::<$t>(len);
+                combine!(self, engine, operands, &mut out[..], $variant $(, $sum)?);
+                Data::$variant(out)
+            }};
+        }
+        let data = match self.dtype {
+            DType::U8 => results!(u8, U8, sum_up),
+            DType::I8 => results!(i8, I8, sum_up),
+            DType::U16 => results!(u16, U16),
+            DType::I16 => results!(i16, I16),
+            _ => results!(i32, I32),
         };
         for operand in [a, b] {
             if let (Spread::Repeated(data), Some(memory)) = (operand, context.memory) {
@@ -304,6 +339,10 @@ impl Kernel for Pairs {
             Layout::ChannelsLast => [&self.output[..1], &self.output[2..], &self.output[1..2]].concat(),
         };
         Ok(vec![Tensor::new(shape, data)?])
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        Some(self)
     }
 
     fn explain(

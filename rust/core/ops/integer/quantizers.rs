@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Location, Result};
 use crate::kernels::{FloatQuantize, Nearest, any_nan, quantize};
 use crate::num::{FloatType, Rounding};
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Fact, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Fact, InPlace, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
@@ -312,6 +312,10 @@ impl Kernel for FakeQuant {
 }
 
 impl Kernel for Requantize {
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        self.table.as_ref().map(|table| table as &dyn InPlace)
+    }
+
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
         if let Some(data) = self.table.as_ref().and_then(|table| table.look_up(context, x.data())) {

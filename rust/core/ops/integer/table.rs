@@ -1,10 +1,10 @@
 //! Functions of one code of a byte, as a table of 256 bytes.
 
 use crate::error::{Error, Result};
-use crate::kernels::{Code8, lookup8};
+use crate::kernels::{Code8, Engine, Simd, lookup8};
 use crate::ops::closure::input;
-use crate::ops::{Kernel, RunContext};
-use crate::tensor::{Data, Tensor};
+use crate::ops::{InPlace, Kernel, RunContext};
+use crate::tensor::{DType, Data, Tensor};
 
 /// The entry of each byte of a code.
 pub struct ByteTable {
@@ -58,6 +58,22 @@ impl ByteTable {
     }
 }
 
+impl InPlace for ByteTable {
+    fn takes(&self, own: usize) -> Option<DType> {
+        let dtype = if self.signed { DType::I8 } else { DType::U8 };
+        (own == 0).then_some(dtype)
+    }
+
+    fn replace(&self, simd: Simd, _own: usize, _inputs: &[Option<&Tensor>], _start: usize, replaced: &mut [u8]) {
+        let mut codes = [0; 1024];
+        for part in replaced.chunks_mut(codes.len()) {
+            let codes = &mut codes[..part.len()];
+            codes.copy_from_slice(part);
+            lookup8(Engine::single().with(simd), codes, &self.entries, part);
+        }
+    }
+}
+
 impl Kernel for ByteTable {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
@@ -65,5 +81,9 @@ impl Kernel for ByteTable {
             .look_up(context, x.data())
             .ok_or_else(|| Error::invalid("codes_dtype", format!("{} does not hold codes of one byte", x.dtype())))?;
         Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        Some(self)
     }
 }

@@ -6,7 +6,10 @@ use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
-use crate::kernels::{Accumulator, ConvShape, ConvWeights, WideWeights, conv2d, conv2d_pair_saturating, conv2d_wide};
+use crate::kernels::{
+    Accumulator, Code8, ConvShape, ConvWeights, Then, WideWeights, conv2d, conv2d_pair_saturating, conv2d_then,
+    conv2d_wide,
+};
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
 use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
@@ -169,11 +172,37 @@ impl ConvKernel {
             other => return Err(wrong_codes(other)),
         })
     }
-}
 
-impl Kernel for ConvKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let x = input(inputs, 0)?;
+    /// The outputs of 8-bit codes; `then` gets those of one byte.
+    fn run_narrow<X: Code8>(
+        &self,
+        context: &RunContext<'_>,
+        x: &[X],
+        pad: X,
+        (weights, init, epilogue): (&ConvWeights, &[i32], &AnyEpilogue<i32>),
+        then: Option<Then<'_, u8>>,
+    ) -> Data {
+        let (engine, shape, len) = (context.engine(), &self.shape, self.shape.output_len());
+        match (epilogue, then) {
+            (AnyEpilogue::U8(e), Some(then)) => {
+                let mut out = context.buffer::<u8>(len);
+                conv2d_then(engine, shape, x, pad, weights, init, &**e, Some(then), &mut out);
+                Data::U8(out)
+            }
+            (AnyEpilogue::I8(e), Some(then)) => {
+                let mut out = context.buffer::<i8>(len);
+                let then = |start: usize, codes: &mut [i8]| then(start, i8::bytes_mut(codes));
+                conv2d_then(engine, shape, x, pad, weights, init, &**e, Some(&then), &mut out);
+                Data::I8(out)
+            }
+            _ => with_epilogue!(context, epilogue, len, (e, out) => {
+                conv2d(engine, shape, x, pad, weights, init, e, &mut out);
+            }),
+        }
+    }
+
+    /// The output; `then` is for kernels that hand theirs on.
+    fn compute(&self, context: &RunContext<'_>, x: &Tensor, then: Option<Then<'_, u8>>) -> Result<Vec<Tensor>> {
         let engine = context.engine();
         let shape = &self.shape;
         let len = shape.output_len();
@@ -185,14 +214,8 @@ impl Kernel for ConvKernel {
                 twin.run(context, &self.arithmetic, self.dtype)?
             }
             Form::Narrow { weights, init, epilogue } => match x.data() {
-                Data::U8(v) => {
-                    let pad = self.x_zero as u8;
-                    with_epilogue!(context, epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
-                }
-                Data::I8(v) => {
-                    let pad = self.x_zero as i8;
-                    with_epilogue!(context, epilogue, len, (e, out) => conv2d(engine, shape, v, pad, weights, init, e, &mut out))
-                }
+                Data::U8(v) => self.run_narrow(context, v, self.x_zero as u8, (weights, init, epilogue), then),
+                Data::I8(v) => self.run_narrow(context, v, self.x_zero as i8, (weights, init, epilogue), then),
                 other => return Err(wrong_codes(other)),
             },
             Form::Pairs { weights, init, epilogue } => match x.data() {
@@ -210,6 +233,30 @@ impl Kernel for ConvKernel {
             _ => vec![shape.batch, h, w, shape.out_channels],
         };
         Ok(vec![Tensor::new(dims, data)?])
+    }
+}
+
+impl Kernel for ConvKernel {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        self.compute(context, input(inputs, 0)?, None)
+    }
+
+    fn hands_on(&self) -> Option<DType> {
+        match &self.form {
+            _ if self.arithmetic.is_reference() => None,
+            Form::Narrow { weights, .. } if weights.hands_on() => Some(self.dtype).filter(|t| t.size() == 1),
+            _ => None,
+        }
+    }
+
+    fn run_then(
+        &self,
+        context: &RunContext<'_>,
+        inputs: &[Option<&Tensor>],
+        then: Then<'_, u8>,
+    ) -> Result<Vec<Tensor>> {
+        assert!(self.hands_on().is_some(), "a kernel that hands its output on");
+        self.compute(context, input(inputs, 0)?, Some(then))
     }
 
     fn explain(
