@@ -230,9 +230,9 @@ impl Column {
     pub fn range(&self) -> Interval {
         fn floats<T: Element + PartialOrd + Into<f64>>(values: &[T], ends: [T; 2]) -> Interval {
             let [lo, hi] = bounds(values, ends);
-            // Only NaN differs from itself.
+            // Only NaN differs from itself. No early end: that would keep vectors away.
             #[allow(clippy::eq_op)]
-            let nan = values.iter().any(|v| v != v);
+            let nan = values.iter().fold(false, |nan, v| nan | (v != v));
             if lo > hi { Interval::ANY_FLOAT } else { Interval::Float { lo: lo.into(), hi: hi.into(), nan } }
         }
         match self {

@@ -47,38 +47,38 @@ impl Env {
     }
 
     /// A constant, such as `x.scale` or `attr.alpha`.
-    pub fn constant(&mut self, name: &str, value: Value) -> &mut Self {
+    pub fn constant(&mut self, name: impl Into<String>, value: Value) -> &mut Self {
         self.insert(name, value)
     }
 
     /// One value per channel, all of one type. All channel vectors of an environment must have the same length; a
     /// vector of length one is a constant.
-    pub fn channel(&mut self, name: &str, values: Vec<Value>) -> &mut Self {
+    pub fn channel(&mut self, name: impl Into<String>, values: Vec<Value>) -> &mut Self {
         self.insert(name, values.into_iter().map(|v| Ok(Datum::Value(v))).collect::<Vec<Cell>>())
     }
 
     /// As [`Env::channel`], of ints.
-    pub fn channel_ints(&mut self, name: &str, values: impl IntoIterator<Item = i64>) -> &mut Self {
+    pub fn channel_ints(&mut self, name: impl Into<String>, values: impl IntoIterator<Item = i64>) -> &mut Self {
         self.insert(name, Column::of(values))
     }
 
     /// As [`Env::channel`], of `f64`.
-    pub fn channel_reals(&mut self, name: &str, values: impl IntoIterator<Item = f64>) -> &mut Self {
+    pub fn channel_reals(&mut self, name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> &mut Self {
         self.insert(name, Column::of(values))
     }
 
-    fn insert(&mut self, name: &str, column: impl Into<Column>) -> &mut Self {
+    fn insert(&mut self, name: impl Into<String>, column: impl Into<Column>) -> &mut Self {
         self.entries.insert(name.into(), Entry::Constant(column.into()));
         self
     }
 
     /// A constant table, such as the weights for `sum(w)`.
-    pub fn table(&mut self, name: &str, values: Vec<Value>) -> &mut Self {
+    pub fn table(&mut self, name: impl Into<String>, values: Vec<Value>) -> &mut Self {
         self.channel_table(name, vec![values])
     }
 
     /// One table per channel.
-    pub fn channel_table(&mut self, name: &str, tables: Vec<Vec<Value>>) -> &mut Self {
+    pub fn channel_table(&mut self, name: impl Into<String>, tables: Vec<Vec<Value>>) -> &mut Self {
         self.insert(name, tables.into_iter().map(|table| Ok(Datum::Table(Arc::new(table)))).collect::<Vec<Cell>>())
     }
 

@@ -135,7 +135,9 @@ fn ints(op: Op, args: &[&Column], count: usize) -> Option<Column> {
         Op::Shr(mode) => two!(Op::Shr(mode)),
         Op::DivInt(_) | Op::Pow => two!(op),
         Op::Neg => one!(Op::Neg),
-        Op::Abs | Op::Wrap { .. } | Op::Clz(_) => one!(op),
+        Op::Abs => one!(Op::Abs),
+        Op::Wrap { bits, signed } => one!(Op::Wrap { bits, signed }),
+        Op::Clz(_) => one!(op),
         Op::Clamp => zip3(args, count, |a: i64, lo: i64, hi: i64| {
             i64::try_from(eval::integer(Op::Clamp, a.into(), Some(lo.into()), Some(hi.into())).ok()?).ok()
         }),

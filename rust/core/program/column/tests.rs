@@ -202,9 +202,9 @@ fn compiled(body: &str, b: &[i64]) -> Result<Vec<Value>> {
 #[test]
 fn an_error_counts_only_in_the_channel_that_uses_it() {
     let guarded = "select(b == 0, -1, div(12, b, floor)) + acc";
-    assert_eq!(compiled(guarded, &[3, 0, 4]).unwrap(), [5, 0, 4].map(|v| Value::Int(v)));
+    assert_eq!(compiled(guarded, &[3, 0, 4]).unwrap(), [5, 0, 4].map(Value::Int));
     let either = "int(b == 0 || div(12, b, floor) > 3) + acc";
-    assert_eq!(compiled(either, &[3, 0, 4]).unwrap(), [2, 2, 1].map(|v| Value::Int(v)));
+    assert_eq!(compiled(either, &[3, 0, 4]).unwrap(), [2, 2, 1].map(Value::Int));
     let error = compiled("div(12, b, floor) + acc", &[3, 0, 4]).unwrap_err();
     assert!(error.to_string().contains("division by zero"), "{error}");
     let error = compiled("shl(b, 64 - b) + acc", &[3, 65, 70]).unwrap_err();
@@ -215,7 +215,7 @@ fn an_error_counts_only_in_the_channel_that_uses_it() {
 fn what_leaves_64_bits_on_the_way_stays_exact() {
     let b = [i64::MAX, i64::MIN, 3, -1];
     let squares = compiled("shr(b * b, 64, floor) + acc", &b).unwrap();
-    let expected = b.map(|b| Value::Int((i128::from(b) * i128::from(b) >> 64) + 1));
+    let expected = b.map(|b| Value::Int(((i128::from(b) * i128::from(b)) >> 64) + 1));
     assert_eq!(squares, expected);
     let sums = compiled("int(b + b - b == b) + acc", &b).unwrap();
     assert_eq!(sums, [Value::Int(2); 4]);

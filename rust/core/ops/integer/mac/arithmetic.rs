@@ -62,8 +62,8 @@ impl MacWindow {
         let MacWindow { kernel, stride, dilation, groups, depthwise } = window_or_one;
         let taps = (kernel[0] * kernel[1]).max(1);
         for (name, [h, w]) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
-            env.constant(&format!("{name}.h"), Value::Int(h as i128));
-            env.constant(&format!("{name}.w"), Value::Int(w as i128));
+            env.constant(format!("{name}.h"), Value::Int(h as i128));
+            env.constant(format!("{name}.w"), Value::Int(w as i128));
         }
         env.constant("taps", Value::Int(taps as i128));
         env.constant("groups", Value::Int(groups as i128));
