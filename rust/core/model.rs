@@ -1,12 +1,13 @@
 //! Model files of any format that is read.
 
-use crate::arrays::Contents;
+use crate::arrays::read_whole;
 use crate::error::{Error, Location, Result};
 use crate::graph::Graph;
 use crate::{onnx, tflite};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Extension of files whose format has no other mark that a damaged file would still have.
 const FLATBUFFER: &str = "tflite";
@@ -22,8 +23,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
     if !metadata.is_file() {
         return Err(Error::invalid("model_file", "the model is not a regular file").at(Location::File(origin)));
     }
-    let contents = Contents::of(path).map_err(|e| Error::io(&origin, &e))?;
-    tflite::decode(contents.as_ref(), &origin)
+    let contents = read_whole(path).map_err(|e| Error::io(&origin, &e))?;
+    tflite::decode_shared(&Arc::new(contents), &origin)
 }
 
 /// Reads a model from bytes. `origin` names them in errors; external data of an ONNX model is looked for in `base_dir`, and

@@ -3,7 +3,9 @@
 use memmap2::MmapOptions;
 use std::fs::File;
 use std::io::{Read, Result};
+use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes from which on a file is mapped instead of read.
 const MAPPED: u64 = 1 << 18;
@@ -38,6 +40,60 @@ impl Contents {
     }
 }
 
+/// The bytes of a file, in large pages where the system has them: touching a page for the first time costs more than reading it.
+///
+/// # Errors
+/// Those of opening and reading.
+pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or_default());
+    large_pages(bytes.spare_capacity_mut());
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Asks for large pages where memory is long enough for them.
+fn large_pages<T>(memory: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 1 << 12;
+        let (start, length) = (memory.as_mut_ptr().addr(), size_of_val(memory));
+        let inside = start.next_multiple_of(PAGE) - start;
+        if length > (1 << 22) {
+            let from = memory.as_mut_ptr().cast::<u8>().wrapping_add(inside).cast();
+            let length = (length - inside) / PAGE * PAGE;
+            // SAFETY: whole pages of memory that is borrowed; the advice changes no contents. Where it is not taken, nothing is lost.
+            let _ = unsafe { rustix::mm::madvise(from, length, rustix::mm::Advice::LinuxHugepage) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
+}
+
+/// A part of a file that is in memory.
+#[derive(Debug, Clone)]
+pub struct Part {
+    file: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Part {
+    /// `bytes`, which must lie in the file; `None` where they do not.
+    pub fn of(file: &Arc<Vec<u8>>, bytes: &[u8]) -> Option<Part> {
+        let start = bytes.as_ptr().addr().checked_sub(file.as_ptr().addr())?;
+        let range = start..start.checked_add(bytes.len())?;
+        (range.end <= file.len()).then(|| Part { file: file.clone(), range })
+    }
+}
+
+impl Deref for Part {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+}
+
 impl AsRef<[u8]> for Contents {
     fn as_ref(&self) -> &[u8] {
         match self {
@@ -63,5 +119,18 @@ mod tests {
             assert_eq!(matches!(contents, Contents::Mapped(_)), length >= MAPPED as usize);
         }
         assert!(Contents::of(&dir.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn parts_are_of_the_file_that_they_lie_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..5_000_003u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = Arc::new(read_whole(&path).unwrap());
+        assert!(*file == bytes);
+        assert_eq!(&*Part::of(&file, &file[7..20]).unwrap(), &bytes[7..20]);
+        assert!(Part::of(&file, &bytes[7..20]).is_none());
+        assert!(read_whole(&dir.path().join("missing")).is_err());
     }
 }

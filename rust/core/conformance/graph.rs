@@ -41,7 +41,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
             name: operand.role.clone(),
             dtype: Some(DType::F32),
             constant: is_constant.then(|| reals(value, encoding.as_ref())).transpose()?.map(Constant::from),
-            codes: is_constant.then(|| Arc::new(value.clone())),
+            codes: is_constant.then(|| value.clone().into()),
             encoding: encoding.clone().map(Arc::new),
             ..TensorInfo::default()
         };
@@ -60,7 +60,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
         inputs.push(Some(graph.add_tensor(TensorInfo {
             name: "b".into(),
             constant: Some(Tensor::f32(&[channels], vec![0.0; channels]).into()),
-            codes: Some(Arc::new(zeros)),
+            codes: Some(zeros.into()),
             ..TensorInfo::default()
         })));
     }
@@ -192,7 +192,7 @@ fn float_parameter(name: &str, values: &Tensor) -> Result<TensorInfo> {
         name: name.into(),
         dtype: Some(DType::F32),
         constant: Some(values.clone().into()),
-        codes: Some(Arc::new(Tensor::new(values.shape().to_vec(), Data::I8(codes))?)),
+        codes: Some(Tensor::new(values.shape().to_vec(), Data::I8(codes))?.into()),
         encoding: Some(Arc::new(encoding)),
         ..TensorInfo::default()
     })

@@ -1,19 +1,23 @@
 //! Values of initializers: tensors as the file has them, and reals that are computed from codes when something reads them.
 
 use super::parameters::{check_dequantizable, dequantize};
+use crate::arrays::Part;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Data, Tensor};
+use crate::kernels::{Code8, Codes};
+use crate::map_data;
+use crate::tensor::{DType, Data, Tensor, strides};
 use half::{bf16, f16};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 /// The value of an initializer. Copies share it.
 ///
-/// Type, shape and length are known at once. A quantized initializer is held as its codes: the reals that they stand for are
-/// computed when the tensor is first read through [`Deref`] or [`Constant::shared`], and kept from then on. What runs on
-/// codes never needs them.
+/// Type, shape and length are known at once. Reals of a quantized initializer, and elements that a file holds with its axes in
+/// another order, are computed when the tensor is first read through [`Deref`] or [`Constant::shared`], and kept from then on:
+/// what runs on codes never needs the reals, and what packs weights may read them in the file's order.
 #[derive(Clone)]
 pub struct Constant(Arc<Inner>);
 
@@ -21,8 +25,44 @@ struct Inner {
     dtype: DType,
     shape: Vec<usize>,
     value: OnceLock<Arc<Tensor>>,
-    /// What `value` is computed from; `dequantize` cannot fail on it.
-    source: Option<(Arc<Tensor>, Arc<Encoding>)>,
+    /// What `value` is computed from.
+    source: Option<Source>,
+}
+
+enum Source {
+    /// Codes on which `dequantize` cannot fail.
+    Codes(Constant, Arc<Encoding>),
+    /// The elements with their axes in another order; axis `i` of the value is axis `order[i]` of the stored one.
+    Turned(Stored, Vec<usize>),
+}
+
+/// Elements as a file has them.
+enum Stored {
+    Tensor(Tensor),
+    /// Codes of one byte, their type and shape.
+    Bytes(Part, DType, Vec<usize>),
+}
+
+impl Stored {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Stored::Tensor(tensor) => tensor.shape(),
+            Stored::Bytes(_, _, shape) => shape,
+        }
+    }
+
+    fn tensor(&self) -> Cow<'_, Tensor> {
+        match self {
+            Stored::Tensor(tensor) => Cow::Borrowed(tensor),
+            Stored::Bytes(part, dtype, shape) => {
+                let data = match dtype {
+                    DType::I8 => Data::I8(i8::of_bytes(part).to_vec()),
+                    _ => Data::U8(part.to_vec()),
+                };
+                Cow::Owned(Tensor::new(shape.clone(), data).expect("checked when the constant was made"))
+            }
+        }
+    }
 }
 
 impl Constant {
@@ -31,13 +71,65 @@ impl Constant {
     /// # Errors
     /// `encoding_axis` and `quantization_block_partial` where the scales do not fit the shape, `tensor_dtype` where the codes
     /// are no integers, `dequantized_type` where `dtype` is not float32, float16 or bfloat16.
-    pub fn dequantized(codes: Arc<Tensor>, encoding: Arc<Encoding>, dtype: DType) -> Result<Self> {
+    pub fn dequantized(codes: Constant, encoding: Arc<Encoding>, dtype: DType) -> Result<Self> {
         check_dequantizable(&codes, &encoding)?;
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::unsupported("dequantized_type", format!("reals of type {dtype} from codes")));
         }
         let shape = codes.shape().to_vec();
-        Ok(Constant(Arc::new(Inner { dtype, shape, value: OnceLock::new(), source: Some((codes, encoding)) })))
+        let source = Some(Source::Codes(codes, encoding));
+        Ok(Constant(Arc::new(Inner { dtype, shape, value: OnceLock::new(), source })))
+    }
+
+    /// The tensor with its axes in another order: axis `i` is axis `order[i]` of `tensor`.
+    ///
+    /// # Errors
+    /// `transpose_axes` where `order` does not name every axis once.
+    pub fn turned(tensor: Tensor, order: &[usize]) -> Result<Self> {
+        let dtype = tensor.dtype();
+        Self::of_stored(Stored::Tensor(tensor), dtype, order)
+    }
+
+    /// Codes of one byte, int8 or uint8, that a file holds with the shape `shape`: axis `i` is axis `order[i]` of that.
+    ///
+    /// # Errors
+    /// `tensor_dtype` and `tensor_shape` where type or shape are not of the bytes, `transpose_axes` as for [`Constant::turned`].
+    pub fn stored(part: Part, dtype: DType, shape: &[usize], order: &[usize]) -> Result<Self> {
+        if !matches!(dtype, DType::I8 | DType::U8) {
+            return Err(Error::invalid("tensor_dtype", format!("bytes that hold {dtype}")));
+        }
+        if crate::tensor::element_count(shape)? != part.len() {
+            return Err(Error::invalid("tensor_shape", format!("{} bytes of shape {shape:?}", part.len())));
+        }
+        Self::of_stored(Stored::Bytes(part, dtype, shape.to_vec()), dtype, order)
+    }
+
+    fn of_stored(stored: Stored, dtype: DType, order: &[usize]) -> Result<Self> {
+        let mut axes = order.to_vec();
+        axes.sort_unstable();
+        if !axes.iter().copied().eq(0..stored.shape().len()) {
+            let message = format!("{order:?} does not name every axis of shape {:?} once", stored.shape());
+            return Err(Error::invalid("transpose_axes", message));
+        }
+        let shape = order.iter().map(|&axis| stored.shape()[axis]).collect();
+        let source = Some(Source::Turned(stored, order.to_vec()));
+        Ok(Constant(Arc::new(Inner { dtype, shape, value: OnceLock::new(), source })))
+    }
+
+    /// Codes of one byte in the order in which a file holds them, where that is with the axes in `order`; see
+    /// [`Constant::turned`].
+    pub fn codes_in_order(&self, order: &[usize]) -> Option<Codes<'_>> {
+        let Some(Source::Turned(stored, own)) = &self.0.source else { return None };
+        match stored {
+            _ if own != order => None,
+            Stored::Bytes(part, DType::I8, _) => Some(Codes::I8(i8::of_bytes(part))),
+            Stored::Bytes(part, ..) => Some(Codes::U8(part)),
+            Stored::Tensor(tensor) => match tensor.data() {
+                Data::I8(v) => Some(Codes::I8(v)),
+                Data::U8(v) => Some(Codes::U8(v)),
+                _ => None,
+            },
+        }
     }
 
     /// Type of the elements.
@@ -67,12 +159,56 @@ impl Constant {
 
     /// The tensor.
     pub fn shared(&self) -> &Arc<Tensor> {
-        self.0.value.get_or_init(|| {
-            let (codes, encoding) = self.0.source.as_ref().expect("a constant has a value or codes");
-            let reals = dequantize(codes, encoding).expect("checked when the constant was made");
-            Arc::new(in_type(reals, self.0.dtype))
+        self.0.value.get_or_init(|| match self.0.source.as_ref().expect("a constant has a value or a source") {
+            Source::Codes(codes, encoding) => {
+                let reals = dequantize(codes, encoding).expect("checked when the constant was made");
+                Arc::new(in_type(reals, self.0.dtype))
+            }
+            Source::Turned(stored, order) => Arc::new(with_axes(&stored.tensor(), order)),
         })
     }
+}
+
+/// A tensor with its axes in another order.
+fn with_axes(tensor: &Tensor, order: &[usize]) -> Tensor {
+    let shape: Vec<usize> = order.iter().map(|&axis| tensor.shape()[axis]).collect();
+    let from = strides(tensor.shape());
+    // Axes of size 1 do not move anything.
+    let moving: Vec<usize> = order.iter().copied().filter(|&axis| tensor.shape()[axis] > 1).collect();
+    if tensor.is_empty() || moving.is_sorted() {
+        return Tensor::new(shape, tensor.data().clone()).expect("as many elements as before");
+    }
+    // Neighbours that stay neighbours are one axis.
+    let (mut sizes, mut steps): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+    for (size, step) in moving.iter().map(|&axis| (tensor.shape()[axis], from[axis])) {
+        match (sizes.last_mut(), steps.last_mut()) {
+            (Some(last), Some(down)) if *down == step * size => (*last, *down) = (*last * size, step),
+            _ => {
+                sizes.push(size);
+                steps.push(step);
+            }
+        }
+    }
+    let data = map_data!(tensor.data(), v => in_order(v, &sizes, &steps));
+    Tensor::new(shape, data).expect("as many elements as before")
+}
+
+/// Elements `steps` apart along each of several axes, in row-major order of `sizes`.
+fn in_order<T: Copy + Default>(elements: &[T], sizes: &[usize], steps: &[usize]) -> Vec<T> {
+    let mut out = vec![T::default(); sizes.iter().product()];
+    let ([outer @ .., rows, columns], [outer_steps @ .., down, across]) = (sizes, steps) else { return out };
+    for (i, out) in out.chunks_exact_mut(rows * columns).enumerate() {
+        let (mut rest, mut first) = (i, 0);
+        for (&size, &step) in outer.iter().zip(outer_steps).rev() {
+            first += (rest % size) * step;
+            rest /= size;
+        }
+        for column in 0..*columns {
+            let from = elements[first + column * across..].iter().step_by(*down);
+            out[column..].iter_mut().step_by(*columns).zip(from).for_each(|(to, &v)| *to = v);
+        }
+    }
+    out
 }
 
 /// Reals of 32 bits in another type for reals.
@@ -117,8 +253,9 @@ impl fmt::Debug for Constant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.0.source, self.0.value.get()) {
             (_, Some(value)) => value.fmt(f),
-            (Some((codes, _)), None) => write!(f, "{} of {codes:?}", self.0.dtype),
-            (None, None) => unreachable!("a constant has a value or codes"),
+            (Some(Source::Codes(codes, _)), None) => write!(f, "{} of {codes:?}", self.0.dtype),
+            (Some(Source::Turned(stored, order)), None) => write!(f, "axes {order:?} of {:?}", stored.tensor()),
+            (None, None) => unreachable!("a constant has a value or a source"),
         }
     }
 }
@@ -127,8 +264,8 @@ impl fmt::Debug for Constant {
 mod tests {
     use super::*;
 
-    fn codes(shape: &[usize], values: Vec<i8>) -> Arc<Tensor> {
-        Arc::new(Tensor::new(shape.to_vec(), Data::I8(values)).unwrap())
+    fn codes(shape: &[usize], values: Vec<i8>) -> Constant {
+        Tensor::new(shape.to_vec(), Data::I8(values)).unwrap().into()
     }
 
     fn encoding() -> Arc<Encoding> {
@@ -164,7 +301,38 @@ mod tests {
         });
         let error = Constant::dequantized(codes(&[3], vec![1, 2, 3]), two, DType::F32).unwrap_err();
         assert_eq!(error.code(), "encoding_axis");
-        let reals = Arc::new(Tensor::f32(&[1], vec![1.0]));
+        let reals = Tensor::f32(&[1], vec![1.0]).into();
         assert_eq!(Constant::dequantized(reals, encoding(), DType::F32).unwrap_err().code(), "tensor_dtype");
+    }
+
+    #[test]
+    fn axes_in_another_order_hold_the_same_elements() {
+        for shape in [[2, 3, 4, 5], [1, 3, 3, 7], [6, 1, 1, 5], [1, 1, 1, 1], [2, 0, 3, 1]] {
+            let len = shape.iter().product::<usize>();
+            let tensor = Tensor::new(shape.to_vec(), Data::U8((0..len).map(|i| i as u8).collect())).unwrap();
+            for order in [[0, 3, 1, 2], [0, 2, 3, 1], [3, 0, 1, 2], [3, 2, 1, 0], [0, 1, 2, 3], [1, 0, 3, 2]] {
+                let turned = Constant::turned(tensor.clone(), &order).unwrap();
+                assert_eq!((turned.shape(), turned.is_computed()), (&order.map(|a| shape[a])[..], false));
+                let Data::U8(bytes) = tensor.data() else { unreachable!() };
+                assert!(matches!(turned.codes_in_order(&order), Some(Codes::U8(v)) if v == bytes));
+                assert!(turned.codes_in_order(&[0, 1]).is_none());
+                let file = Arc::new(bytes.clone());
+                let part = || Part::of(&file, &file).unwrap();
+                assert_eq!(Constant::stored(part(), DType::U8, &shape, &order).unwrap(), turned);
+                let signed = Constant::stored(part(), DType::I8, &shape, &order).unwrap();
+                assert_eq!((signed.dtype(), signed.len()), (DType::I8, len));
+                assert_eq!(Constant::stored(part(), DType::U8, &[len + 1], &[0]).unwrap_err().code(), "tensor_shape");
+                let (from, to) = (strides(&shape), strides(turned.shape()));
+                let values = turned.to_i64().unwrap();
+                for i in 0..len {
+                    let place: usize = (0..4).map(|a| i / from[order[a]] % shape[order[a]] * to[a]).sum();
+                    assert_eq!(values[place], i as i64, "{shape:?} by {order:?}, element {i}");
+                }
+            }
+        }
+        let line = || Tensor::f32(&[2], vec![1.0, 2.0]);
+        for order in [&[][..], &[1], &[0, 0], &[0, 1]] {
+            assert_eq!(Constant::turned(line(), order).unwrap_err().code(), "transpose_axes");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub struct TensorInfo {
     /// Value of an initializer: floats for quantized weights, computed from `codes` on demand where the file had integers.
     pub constant: Option<Constant>,
     /// Integers of a quantized initializer as the file has them.
-    pub codes: Option<Arc<Tensor>>,
+    pub codes: Option<Constant>,
     /// How the tensor is quantized.
     pub encoding: Option<Arc<Encoding>>,
     /// Float format in which the tensor is held instead of integers, where an encodings file says so.

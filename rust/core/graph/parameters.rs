@@ -1,5 +1,6 @@
 //! Scales and zero points: from constants of a graph to encodings, and from integers to reals.
 
+use super::constant::Constant;
 use super::{Dim, TensorInfo};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
@@ -157,10 +158,10 @@ pub fn check_shape(encoding: &Encoding, shape: &[usize]) -> Result<()> {
 }
 
 /// Fails where [`dequantize`] would.
-pub fn check_dequantizable(codes: &Tensor, encoding: &Encoding) -> Result<()> {
+pub fn check_dequantizable(codes: &Constant, encoding: &Encoding) -> Result<()> {
     check_shape(encoding, codes.shape())?;
-    match codes.data() {
-        Data::U8(_) | Data::I8(_) | Data::U16(_) | Data::I16(_) | Data::I32(_) => Ok(()),
+    match codes.dtype() {
+        DType::U8 | DType::I8 | DType::U16 | DType::I16 | DType::I32 => Ok(()),
         _ => codes.to_i64().map(drop),
     }
 }

@@ -314,7 +314,7 @@ impl<'g> Fold<'g> {
             return Ok(*form);
         }
         let info = &self.graph.tensors[t];
-        let Some(codes) = info.constant.as_ref().map(|codes| codes.shared().clone()) else {
+        let Some(codes) = info.constant.clone() else {
             return Err(Error::invalid("codes_missing", "the codes are not constant").at_tensor(&info.name));
         };
         let dtype = dtype.unwrap_or(DType::F32);

@@ -26,6 +26,8 @@ pub trait Code8: Code {
     fn bytes(codes: &[Self]) -> &[u8];
     /// The bytes of a slice of codes, for writing.
     fn bytes_mut(codes: &mut [Self]) -> &mut [u8];
+    /// The codes of a slice of bytes.
+    fn of_bytes(bytes: &[u8]) -> &[Self];
 }
 
 mod sealed {
@@ -64,6 +66,9 @@ impl Code8 for u8 {
     fn bytes_mut(codes: &mut [u8]) -> &mut [u8] {
         codes
     }
+    fn of_bytes(bytes: &[u8]) -> &[u8] {
+        bytes
+    }
 }
 
 impl Code8 for i8 {
@@ -75,6 +80,10 @@ impl Code8 for i8 {
     fn bytes_mut(codes: &mut [i8]) -> &mut [u8] {
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(codes.as_mut_ptr().cast(), codes.len()) }
+    }
+    fn of_bytes(bytes: &[u8]) -> &[i8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
     }
 }
 
@@ -90,5 +99,6 @@ mod tests {
         assert_eq!(i16::saturate(40_000), 32_767);
         assert_eq!(u16::wrap(-1), 65_535);
         assert_eq!(i8::bytes(&[-1, 2]), [255, 2]);
+        assert_eq!(i8::of_bytes(&[255, 2]), [-1, 2]);
     }
 }

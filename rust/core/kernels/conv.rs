@@ -32,6 +32,16 @@ impl ConvWeights {
     /// Packs weights in ONNX's order (output channel, input channel of the group, ky, kx). `zero_points` has one entry
     /// per output channel, or one for all, or none (zero). Panics where lengths disagree.
     pub fn new<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32]) -> Self {
+        Self::packed(shape, weights, zero_points, |own, packed| taps_in_front(own, shape.taps(), packed))
+    }
+
+    /// As [`ConvWeights::new`], for weights in the order (output channel, ky, kx, input channel of the group).
+    pub fn from_channels_last<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32]) -> Self {
+        Self::packed(shape, weights, zero_points, |own, packed| packed.copy_from_slice(own))
+    }
+
+    /// `turn` brings the weights of an output channel into the order of the rows of [`Form::Groups`].
+    fn packed<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32], turn: impl Fn(&[W], &mut [W])) -> Self {
         assert_eq!(weights.len(), shape.weight_len(), "weights and their shape");
         let zero_points = match zero_points {
             [] => vec![0; shape.out_channels],
@@ -39,7 +49,7 @@ impl ConvWeights {
             many => many.to_vec(),
         };
         assert_eq!(zero_points.len(), shape.out_channels, "one zero point per output channel, or one");
-        let (taps, group_in, group_out) = (shape.taps(), shape.group_in(), shape.group_out());
+        let (group_in, group_out) = (shape.group_in(), shape.group_out());
         if group_in == 1 && group_out == 1 && shape.groups > 1 {
             let packed = DepthwiseWeights::new(shape.out_channels, shape.kernel, weights, &zero_points);
             return ConvWeights { column_sums: packed.column_sums().to_vec(), form: Form::Depthwise(packed) };
@@ -49,7 +59,7 @@ impl ConvWeights {
                 let channels = g * group_out..(g + 1) * group_out;
                 PackedWeights::in_runs(window::runs(shape), group_out, &zero_points[channels], |n, packed: &mut [W]| {
                     let own = &weights[(g * group_out + n) * shape.depth()..][..shape.depth()];
-                    taps_in_front(own, taps, packed);
+                    turn(own, packed);
                 })
             })
             .collect();
@@ -276,6 +286,10 @@ mod tests {
             conv2d(engine, shape, &x, pad, &packed, &init, &Accumulators, &mut out);
             assert!(out == expected, "{shape:?} {:?} {} threads", engine.simd(), engine.threads());
         });
+        let (taps, depth) = (shape.taps(), shape.group_in());
+        let turned: Vec<W> =
+            (0..w.len()).map(|i| w[i / (taps * depth) * taps * depth + i % depth * taps + i / depth % taps]).collect();
+        let packed = ConvWeights::from_channels_last(shape, &turned, &spread);
         // Small accumulators, so that few codes are saturated, through an epilogue that kernels apply in registers.
         let init: Vec<i32> = init.iter().map(|v| v % 4096).collect();
         let wide: Vec<i64> = init.iter().map(|&v| v.into()).collect();

@@ -16,7 +16,7 @@ const BLOCK_COLUMNS: usize = 16 * PANEL;
 /// Rows of one block of accumulators.
 const BLOCK_ROWS: usize = 2 * GRAIN;
 /// Bytes that a tile of the left operand may take.
-const TILE_BYTES: usize = 192 << 10;
+const TILE_BYTES: usize = 96 << 10;
 /// Rows that tasks and tiles are multiples of, where there are enough: those of the largest micro-kernel.
 pub(crate) const GRAIN: usize = if cfg!(target_arch = "aarch64") { 12 } else { 14 };
 

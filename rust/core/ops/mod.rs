@@ -88,7 +88,7 @@ pub struct Fact {
     /// The value, where it is constant (reals or indices).
     pub constant: Option<Constant>,
     /// The integers, where constant and quantized.
-    pub codes: Option<Arc<Tensor>>,
+    pub codes: Option<Constant>,
     /// The encoding, where quantized.
     pub encoding: Option<Arc<Encoding>>,
 }

@@ -3,12 +3,10 @@
 use super::layout::{self, Demand};
 use super::operators;
 use super::reader::{File, Operator, Tensor as FileTensor};
+use crate::arrays::Part;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Clamp, Constant, Dim, Graph, Node, Port, TensorId, TensorInfo};
-use crate::map_data;
-use crate::ops::strided::View;
-use crate::ops::transpose;
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,9 +21,9 @@ pub const TO_FRONT: [usize; 4] = [0, 3, 1, 2];
 const TO_BACK: [usize; 4] = [0, 2, 3, 1];
 
 /// The graph of a file, not yet checked.
-pub fn import(file: &File<'_>) -> Result<Graph> {
+pub fn import(contents: &Arc<Vec<u8>>, file: &File<'_>) -> Result<Graph> {
     check_writers(file)?;
-    let mut builder = Builder::new(file);
+    let mut builder = Builder::new(contents, file);
     builder.ports()?;
     for op in &file.operators {
         let site = Site { op, turned: layout::demand(file, op) != Demand::File };
@@ -62,10 +60,15 @@ pub struct Site<'s, 'f> {
     pub turned: bool,
 }
 
+/// Bytes of codes from which on a constant refers to the file.
+const STORED: usize = 1 << 10;
+
 /// A graph that grows operator by operator.
 pub struct Builder<'s, 'f> {
     /// The file.
     pub file: &'s File<'f>,
+    /// Its bytes.
+    contents: &'s Arc<Vec<u8>>,
     graph: Graph,
     /// For each tensor, whether its channels are in front in the graph.
     front: Vec<bool>,
@@ -85,13 +88,14 @@ pub struct Builder<'s, 'f> {
 }
 
 impl<'s, 'f> Builder<'s, 'f> {
-    fn new(file: &'s File<'f>) -> Self {
+    fn new(contents: &'s Arc<Vec<u8>>, file: &'s File<'f>) -> Self {
         let mut graph = Graph { name: file.name.clone(), ..Graph::default() };
         graph.opsets.insert(String::new(), OPSET);
         let mut readers = vec![0; file.tensors.len()];
         file.operators.iter().flat_map(|o| o.inputs.iter().flatten()).for_each(|&t| readers[t] += 1);
         Builder {
             file,
+            contents,
             graph,
             front: layout::channels_in_front(file),
             ids: vec![None; file.tensors.len()],
@@ -207,16 +211,21 @@ impl<'s, 'f> Builder<'s, 'f> {
             return Ok(id);
         }
         let tensor = &self.file.tensors[t];
-        let mut values = tensor.values()?;
         let mut encoding = tensor.encoding.clone();
-        if lead > 0 {
-            let mut shape = vec![1; lead];
-            shape.extend(values.shape());
-            values = values.reshaped(shape)?;
-        }
-        if !order.is_empty() {
-            values = permuted(values, order)?;
-        }
+        let all: Vec<usize> = (0..lead + tensor.rank()).collect();
+        let axes = if order.is_empty() { &all } else { order };
+        let stored = tensor.bytes.and_then(|bytes| Part::of(self.contents, bytes));
+        let values = match stored.filter(|part| lead == 0 && encoding.is_some() && part.len() >= STORED) {
+            Some(part) if matches!(tensor.dtype, DType::I8 | DType::U8) => {
+                Constant::stored(part, tensor.dtype, &tensor.shape, axes)?
+            }
+            _ => {
+                let values = tensor.values()?;
+                let shape = [&vec![1; lead][..], values.shape()].concat();
+                let values = values.reshaped(shape)?;
+                if order.is_empty() { values.into() } else { Constant::turned(values, order)? }
+            }
+        };
         if let Some(Encoding { granularity: Granularity::PerChannel { axis }, .. }) = &mut encoding {
             let moved = *axis + lead;
             *axis = if order.is_empty() { moved } else { order.iter().position(|&a| a == moved).unwrap_or(moved) };
@@ -234,14 +243,18 @@ impl<'s, 'f> Builder<'s, 'f> {
     }
 
     /// A constant of the graph; `values` are codes where there is an encoding.
-    pub fn add_constant(&mut self, name: String, values: Tensor, encoding: Option<Encoding>) -> Result<TensorId> {
-        let encoding = encoding.map(Arc::new);
+    pub fn add_constant(
+        &mut self,
+        name: String,
+        values: impl Into<Constant>,
+        encoding: Option<Encoding>,
+    ) -> Result<TensorId> {
+        let (encoding, values) = (encoding.map(Arc::new), values.into());
         let (constant, codes) = match &encoding {
-            None => (Constant::from(values), None),
+            None => (values, None),
             Some(encoding) => {
-                let codes = Arc::new(values);
-                let reals = Constant::dequantized(codes.clone(), encoding.clone(), DType::F32);
-                (reals.map_err(|e| e.at_tensor(&name))?, Some(codes))
+                let reals = Constant::dequantized(values.clone(), encoding.clone(), DType::F32);
+                (reals.map_err(|e| e.at_tensor(&name))?, Some(values))
             }
         };
         Ok(self.graph.add_tensor(TensorInfo {
@@ -401,37 +414,6 @@ impl<'s, 'f> Builder<'s, 'f> {
     }
 }
 
-/// A tensor with its axes in another order.
-fn permuted(tensor: Tensor, order: &[usize]) -> Result<Tensor> {
-    let view = transpose::permuted(tensor.shape(), order);
-    let (shape, view) = (view.dims.clone(), view.merged());
-    // Axes that keep their order in memory, but for those of size 1, need no copy.
-    if tensor.is_empty() || view.strides.iter().all(|&s| s == 1) {
-        return tensor.reshaped(shape);
-    }
-    let data = map_data!(tensor.data(), v => in_order(v, &view));
-    Tensor::new(shape, data)
-}
-
-/// The elements that a view of several dimensions, none of them empty, gives in row-major order.
-fn in_order<T: Copy + Default>(elements: &[T], view: &View) -> Vec<T> {
-    let mut out = vec![T::default(); view.dims.iter().product()];
-    let [outer @ .., rows, columns] = view.dims.as_slice() else { return out };
-    let [outer_steps @ .., down, across] = view.strides.as_slice() else { return out };
-    for (i, out) in out.chunks_exact_mut(rows * columns).enumerate() {
-        let (mut rest, mut first) = (i, 0);
-        for (&size, &step) in outer.iter().zip(outer_steps).rev() {
-            first += (rest % size) * step.unsigned_abs();
-            rest /= size;
-        }
-        for column in 0..*columns {
-            let from = elements[first + column * across.unsigned_abs()..].iter().step_by(down.unsigned_abs());
-            out[column..].iter_mut().step_by(*columns).zip(from).for_each(|(to, &v)| *to = v);
-        }
-    }
-    out
-}
-
 /// Setting attributes while a node is made.
 pub trait Attributes {
     /// An integer.
@@ -476,29 +458,5 @@ impl Attributes for Node {
     fn set_clamp(&mut self, clamp: Option<Clamp>) -> &mut Self {
         self.clamp = clamp;
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor::{Data, strides};
-
-    #[test]
-    fn axes_in_another_order_hold_the_same_elements() {
-        for shape in [[2, 3, 4, 5], [1, 3, 3, 7], [6, 1, 1, 5], [1, 1, 1, 1], [2, 0, 3, 1]] {
-            let len = shape.iter().product::<usize>();
-            let tensor = Tensor::new(shape.to_vec(), Data::U8((0..len).map(|i| i as u8).collect())).unwrap();
-            for order in [TO_FRONT, TO_BACK, [3, 0, 1, 2], [3, 2, 1, 0], [0, 1, 2, 3], [1, 0, 3, 2]] {
-                let turned = permuted(tensor.clone(), &order).unwrap();
-                assert_eq!(turned.shape(), order.map(|a| shape[a]));
-                let (from, to) = (strides(&shape), strides(turned.shape()));
-                let values = turned.to_i64().unwrap();
-                for i in 0..len {
-                    let place: usize = (0..4).map(|a| i / from[order[a]] % shape[order[a]] * to[a]).sum();
-                    assert_eq!(values[place], i as i64, "{shape:?} by {order:?}, element {i}");
-                }
-            }
-        }
     }
 }

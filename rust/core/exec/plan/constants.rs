@@ -30,7 +30,7 @@ impl Planner<'_> {
                 }
                 _ => constant.shared().clone(),
             },
-            Form::Codes => quantizers::quantize_constant(self.spec, fact, &self.context)?,
+            Form::Codes => quantizers::quantize_constant(self.spec, fact, &self.context)?.shared().clone(),
             Form::CodesAs(target) => {
                 let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
                 let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");

@@ -103,6 +103,16 @@ impl<Q: Requantize> Finish for Codes<Q> {
                 };
                 let codes = to_bytes([value(0), value(1), value(2), value(3)], self.bytes);
                 let codes = _mm512_permutexvar_epi32(order, codes);
+                if V == 2 && lanes(1) == 0xFFFF {
+                    // Two rows of 32 columns.
+                    let to = out.wrapping_add(first / 2 * stride);
+                    _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(codes));
+                    if first / 2 + 1 < R {
+                        let to = to.wrapping_add(stride);
+                        _mm256_storeu_si256(to.cast(), _mm512_extracti64x4_epi64::<1>(codes));
+                    }
+                    continue;
+                }
                 let quarters = [
                     _mm512_castsi512_si128(codes),
                     _mm512_extracti32x4_epi32::<1>(codes),
@@ -224,6 +234,10 @@ impl Product<'_> {
                         for v in 0..V {
                             row[v] = _mm512_dpbusd_epi32(row[v], x, w[v]);
                         }
+                    }
+                    for v in 0..V {
+                        // The panels that follow: where rows are few, they come from beyond the second-level cache.
+                        _mm_prefetch::<_MM_HINT_T1>(b.wrapping_add((V + v) * self.groups * 64));
                     }
                     b = b.add(64);
                 }

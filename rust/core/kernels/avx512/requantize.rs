@@ -371,13 +371,20 @@ impl Requantize for NarrowShift<'_> {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn to_bytes(values: [__m512i; 4], bytes: Bytes) -> __m512i {
-    let zero_point = _mm512_set1_epi16(bytes.zero_point);
-    let low = _mm512_adds_epi16(_mm512_packs_epi32(values[0], values[1]), zero_point);
-    let high = _mm512_adds_epi16(_mm512_packs_epi32(values[2], values[3]), zero_point);
+    let mut low = _mm512_packs_epi32(values[0], values[1]);
+    let mut high = _mm512_packs_epi32(values[2], values[3]);
+    // The same for all blocks of a kernel, so that what is not needed costs no more than a test.
+    if bytes.zero_point != 0 {
+        let zero_point = _mm512_set1_epi16(bytes.zero_point);
+        (low, high) = (_mm512_adds_epi16(low, zero_point), _mm512_adds_epi16(high, zero_point));
+    }
     let mut codes = _mm512_packus_epi16(low, high);
     if (bytes.least, bytes.most) != (0, u8::MAX) {
         codes = _mm512_max_epu8(codes, _mm512_set1_epi8(bytes.least as i8));
         codes = _mm512_min_epu8(codes, _mm512_set1_epi8(bytes.most as i8));
     }
-    _mm512_xor_si512(codes, _mm512_set1_epi8(bytes.flip as i8))
+    if bytes.flip != 0 {
+        codes = _mm512_xor_si512(codes, _mm512_set1_epi8(bytes.flip as i8));
+    }
+    codes
 }

@@ -4,7 +4,6 @@ use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
 use super::{Argument, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
-use crate::graph::Constant;
 use crate::num::FloatType;
 use crate::ops::explanation::result;
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
@@ -212,7 +211,7 @@ fn code_facts(facts: &Facts<'_>, data: &[usize]) -> Result<Vec<Option<crate::ops
         {
             fact.dtype = target.unwrap_or(&encoding).storage_dtype();
             let codes = fact.codes.clone().filter(|_| target.is_none_or(|t| t.same_grid(&encoding)));
-            fact.constant = codes.map(Constant::from);
+            fact.constant = codes;
         }
     }
     Ok(out)

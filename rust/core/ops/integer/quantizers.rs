@@ -5,6 +5,7 @@ use super::lanes::{CHUNK, ScaleMap, compute_codes, for_chunks, read_codes};
 use super::table::ByteTable;
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
+use crate::graph::Constant;
 use crate::kernels::{FloatQuantize, Nearest, any_nan, quantize};
 use crate::num::{FloatType, Rounding};
 use crate::ops::closure::input;
@@ -12,7 +13,6 @@ use crate::ops::{Explanation, Fact, InPlace, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
-use std::sync::Arc;
 
 /// Compiles the program of a rule that is not an operator.
 pub fn compile(spec: &Spec, rule: &str, env: &Env) -> Result<Compiled> {
@@ -157,7 +157,7 @@ pub fn requantize_kernel(
 }
 
 /// Codes of a constant: those of the file, or its reals quantized by the rule for weights.
-pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> Result<Arc<Tensor>> {
+pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> Result<Constant> {
     if let Some(codes) = &fact.codes {
         return Ok(codes.clone());
     }
@@ -169,7 +169,7 @@ pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> 
     let rule = spec.constant_rule();
     let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
     let mut out = kernel.run(context, &[Some(constant)])?;
-    Ok(Arc::new(out.remove(0)))
+    Ok(out.remove(0).into())
 }
 
 /// The trace of one element `x`, whose channel the map gives.

@@ -6,8 +6,9 @@ use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::encoding::Encoding;
 use crate::error::Result;
+use crate::graph::Constant;
 use crate::kernels::{
-    Accumulator, Code8, ConvShape, ConvWeights, Then, WideWeights, conv2d, conv2d_pair_saturating, conv2d_then,
+    Accumulator, Code8, Codes, ConvShape, ConvWeights, Then, WideWeights, conv2d, conv2d_pair_saturating, conv2d_then,
     conv2d_wide,
 };
 use crate::ops::closure::input;
@@ -16,7 +17,6 @@ use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
-use std::sync::Arc;
 
 pub struct Conv;
 
@@ -73,24 +73,28 @@ impl IntegerOp for Conv {
         let dtype = y.storage_dtype();
         let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
         let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
-        let form = match (is_narrow, codes.data()) {
-            (true, Data::I8(v)) if pairs => {
-                require_pairs(facts, x, w)?;
-                let init = ConvWeights::new(&shape, v, &[]).centred_init(&arithmetic.bias_i32(facts)?, x_zero as i32);
-                let epilogue = narrow(&arithmetic.compiled, shape.out_channels, dtype);
-                Form::Pairs { weights: v.clone(), init, epilogue }
-            }
-            _ if pairs => return Err(facts.unsupported("pair_sat16 of other than uint8 by int8")),
-            (true, Data::I8(v)) => {
-                Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
-            }
-            (true, Data::U8(v)) => {
-                Form::narrow(ConvWeights::new(&shape, v, &w_zero), &arithmetic, x_zero, facts, dtype)?
-            }
-            _ => {
-                let values: Vec<i32> = codes.to_i64()?.iter().map(|&v| v as i32).collect();
-                Form::wide(WideWeights::new(&shape, &values, &w_zero), &arithmetic, x_zero, dtype)
-            }
+        // Where the file holds the input channels last, so do packed weights.
+        let stored = codes.codes_in_order(&CHANNELS_LAST).filter(|_| is_narrow && !pairs);
+        let pack = |weights| Form::narrow(weights, &arithmetic, x_zero, facts, dtype);
+        let form = match (stored, is_narrow) {
+            (Some(Codes::I8(v)), _) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
+            (Some(Codes::U8(v)), _) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
+            (_, is_narrow) => match (is_narrow, codes.data()) {
+                (true, Data::I8(v)) if pairs => {
+                    require_pairs(facts, x, w)?;
+                    let init = arithmetic.bias_i32(facts)?;
+                    let init = ConvWeights::new(&shape, v, &[]).centred_init(&init, x_zero as i32);
+                    let epilogue = narrow(&arithmetic.compiled, shape.out_channels, dtype);
+                    Form::Pairs { weights: v.clone(), init, epilogue }
+                }
+                _ if pairs => return Err(facts.unsupported("pair_sat16 of other than uint8 by int8")),
+                (true, Data::I8(v)) => pack(ConvWeights::new(&shape, v, &w_zero))?,
+                (true, Data::U8(v)) => pack(ConvWeights::new(&shape, v, &w_zero))?,
+                _ => {
+                    let values: Vec<i32> = codes.to_i64()?.iter().map(|&v| v as i32).collect();
+                    Form::wide(WideWeights::new(&shape, &values, &w_zero), &arithmetic, x_zero, dtype)
+                }
+            },
         };
         let rank = mac.x.shape.len() - 2;
         let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank, dtype };
@@ -101,6 +105,9 @@ impl IntegerOp for Conv {
         })
     }
 }
+
+/// The axes (output channel, input channel, ky, kx) of weights that have the input channels last.
+const CHANNELS_LAST: [usize; 4] = [0, 3, 1, 2];
 
 enum Form {
     /// 8-bit codes, 32-bit sums.
@@ -141,7 +148,7 @@ struct ConvKernel {
     form: Form,
     x_zero: i64,
     w_zero: Vec<i32>,
-    codes: Arc<Tensor>,
+    codes: Constant,
     arithmetic: Arithmetic,
     rank: usize,
     dtype: DType,

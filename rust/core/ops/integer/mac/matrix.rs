@@ -6,14 +6,16 @@ use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
 use crate::error::Result;
-use crate::kernels::{Accumulator, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide};
+use crate::graph::Constant;
+use crate::kernels::{
+    Accumulator, Code8, Codes, ConvShape, PackedWeights, WideWeights, gemm, gemm_pair_saturating, gemm_wide,
+};
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
-use std::sync::Arc;
 
 pub struct Gemm;
 pub struct MatMul;
@@ -140,7 +142,7 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
     let mut arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
     match &mac.w.codes {
         Some(codes) if mac.w.shape.len() == 2 => {
-            kernel.constant = Some((codes.clone(), kernel.right(facts, codes, 0)?));
+            kernel.constant = Some((codes.clone(), kernel.right(facts, codes)?));
         }
         Some(codes) => kernel.batched = Some(codes.clone()),
         None => arguments.push(Argument { input: 1, layout: Layout::RowMajor }),
@@ -174,9 +176,9 @@ struct MatrixKernel {
     w_zero: Vec<i32>,
     bias: Vec<i32>,
     epilogue: Epilogues,
-    constant: Option<(Arc<Tensor>, Right)>,
+    constant: Option<(Constant, Right)>,
     /// Codes of a constant right operand of several matrices.
-    batched: Option<Arc<Tensor>>,
+    batched: Option<Constant>,
     shape: Vec<usize>,
     x_batch: Vec<usize>,
     w_batch: Vec<usize>,
@@ -185,28 +187,32 @@ struct MatrixKernel {
 }
 
 impl MatrixKernel {
-    /// Packs matrix number `batch` of the right operand.
-    fn right(&self, facts: &Facts<'_>, codes: &Tensor, batch: usize) -> Result<Right> {
-        self.pack(codes, batch).map_err(|e| e.at_node(&facts.node.name, &facts.node.op_type))
+    /// Packs the only matrix of a constant right operand.
+    fn right(&self, facts: &Facts<'_>, codes: &Constant) -> Result<Right> {
+        match codes.codes_in_order(&[0, 1]).filter(|_| matches!(self.epilogue, Epilogues::Narrow(_))) {
+            Some(Codes::U8(v)) => Ok(self.pack_narrow(v)),
+            Some(Codes::I8(v)) => Ok(self.pack_narrow(v)),
+            _ => self.pack(codes, 0).map_err(|e| e.at_node(&facts.node.name, &facts.node.op_type)),
+        }
     }
 
+    fn pack_narrow<W: Code8>(&self, v: &[W]) -> Right {
+        let (k, n) = (self.depth, self.channels);
+        let packed = match self.transposed {
+            true => PackedWeights::from_nk(k, n, &self.w_zero, v),
+            false => PackedWeights::from_kn(k, n, &self.w_zero, v),
+        };
+        let init = packed.centred_init(&self.bias, self.x_zero as i32);
+        Right::Narrow(packed, init)
+    }
+
+    /// Packs matrix number `batch` of the right operand.
     fn pack(&self, codes: &Tensor, batch: usize) -> Result<Right> {
         let (k, n) = (self.depth, self.channels);
         let range = batch * k * n..(batch + 1) * k * n;
-        macro_rules! narrow {
-            ($v:expr) => {{
-                let v = &$v[range];
-                let packed = match self.transposed {
-                    true => PackedWeights::from_nk(k, n, &self.w_zero, v),
-                    false => PackedWeights::from_kn(k, n, &self.w_zero, v),
-                };
-                let init = packed.centred_init(&self.bias, self.x_zero as i32);
-                Ok(Right::Narrow(packed, init))
-            }};
-        }
         match (&self.epilogue, codes.data()) {
-            (Epilogues::Narrow(_), Data::U8(v)) => narrow!(v),
-            (Epilogues::Narrow(_), Data::I8(v)) => narrow!(v),
+            (Epilogues::Narrow(_), Data::U8(v)) => Ok(self.pack_narrow(&v[range])),
+            (Epilogues::Narrow(_), Data::I8(v)) => Ok(self.pack_narrow(&v[range])),
             (Epilogues::Pairs(_), Data::I8(v)) => {
                 let v = &v[range];
                 let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };

@@ -68,7 +68,7 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usiz
     };
     encoding.validate().map_err(|_| Error::invalid("weights_scale", "the rule gives a scale that is not positive"))?;
     let codes = Tensor::new(w.shape.clone(), Data::I8(out))?;
-    Ok(Some(Fact { constant: None, codes: Some(Arc::new(codes)), encoding: Some(Arc::new(encoding)), ..w.clone() }))
+    Ok(Some(Fact { constant: None, codes: Some(codes.into()), encoding: Some(Arc::new(encoding)), ..w.clone() }))
 }
 
 /// What the rules see: what `env` holds, `x.*`, `w.*`, `w.max`, `w.reach`, `w.centred`, and the codes of the result as `y`.
@@ -185,7 +185,7 @@ evidence = { status = "assumed", source = "test" }
             dtype: DType::F32,
             shape: vec![2, codes.len() / 2],
             constant: None,
-            codes: Some(Arc::new(Tensor::new(vec![2, codes.len() / 2], Data::U8(codes)).unwrap())),
+            codes: Some(Tensor::new(vec![2, codes.len() / 2], Data::U8(codes)).unwrap().into()),
             encoding: Some(Arc::new(encoding)),
         }
     }
