@@ -237,7 +237,7 @@ impl Column {
         }
         match self {
             Column::Ints(values) => {
-                let [lo, hi] = bounds(values, [i64::MAX, i64::MIN]);
+                let (lo, hi) = values.iter().fold((i64::MAX, i64::MIN), |(lo, hi), &v| (lo.min(v), hi.max(v)));
                 Interval::Int(lo.into(), hi.into())
             }
             Column::F32(values) => floats(values, [f32::INFINITY, f32::NEG_INFINITY]),
@@ -251,7 +251,7 @@ impl Column {
     }
 }
 
-/// Least and greatest of values that compare; `ends` are the greatest and the least that there may be.
+/// Least and greatest of the floats that are numbers; `ends` are the greatest and the least that there may be.
 #[inline]
 fn bounds<T: Copy + PartialOrd>(values: &[T], [top, bottom]: [T; 2]) -> [T; 2] {
     let (least, most) = (|a: T, b: T| if b < a { b } else { a }, |a: T, b: T| if b > a { b } else { a });
