@@ -121,6 +121,7 @@ fn assemble(digits: u128, exponent: i64) -> f64 {
 }
 
 /// A finite float as sign, magnitude and exponent: `±magnitude · 2^exponent`. None for infinities and NaN.
+#[inline]
 pub fn decompose(v: f64) -> Option<(bool, u64, i64)> {
     if !v.is_finite() {
         return None;
@@ -131,7 +132,23 @@ pub fn decompose(v: f64) -> Option<(bool, u64, i64)> {
     Some(if biased == 0 { (negative, fraction, -1074) } else { (negative, fraction | 1 << 52, biased - 1075) })
 }
 
+/// Bits of the exponent of a f64.
+const EXPONENT: u64 = 0x7ff << 52;
+
+/// The biased exponent of a normal f64; None for zeros, subnormals, infinities and NaN.
+#[inline]
+fn normal_exponent(v: f64) -> Option<i64> {
+    Some((v.to_bits() >> 52 & 0x7ff) as i64).filter(|exponent| (1..0x7ff).contains(exponent))
+}
+
+/// A normal f64 with another biased exponent of 1 to 0x7fe.
+#[inline]
+fn with_exponent(v: f64, exponent: i64) -> f64 {
+    f64::from_bits(v.to_bits() & !EXPONENT | (exponent as u64) << 52)
+}
+
 /// `v` rounded once to `format`; the result as f64. Signs of zeros, infinities and NaN stay.
+#[inline]
 pub fn round_to(v: f64, format: FloatType) -> f64 {
     match format {
         FloatType::F64 => v,
@@ -225,15 +242,20 @@ pub fn fma_half(a: f64, b: f64, c: f64, format: FloatType) -> f64 {
 }
 
 /// An integer rounded once to `format`; the result as f64.
+#[inline]
 pub fn from_int(v: i128, format: FloatType) -> f64 {
-    match format {
-        FloatType::F64 => v as f64,
-        FloatType::F32 => f64::from(v as f32),
+    // Processors convert 64 bits; the rounding is the same.
+    match (format, i64::try_from(v)) {
+        (FloatType::F64, Ok(v)) => v as f64,
+        (FloatType::F64, Err(_)) => v as f64,
+        (FloatType::F32, Ok(v)) => f64::from(v as f32),
+        (FloatType::F32, Err(_)) => f64::from(v as f32),
         _ => format.round(v < 0, v.unsigned_abs(), 0),
     }
 }
 
 /// The integer that `v` becomes under `mode`; None for NaN, infinities and magnitudes of `2^126` and above.
+#[inline]
 pub fn to_int(v: f64, mode: Rounding) -> Option<i128> {
     let (negative, magnitude, exponent) = decompose(v)?;
     let signed = if negative { -i128::from(magnitude) } else { magnitude.into() };
@@ -250,16 +272,25 @@ pub fn f32_to_int(v: f32, mode: Rounding) -> Option<i128> {
 }
 
 /// `v` rounded to an integer that stays a float. Zeros keep the sign of `v`; infinities and NaN stay.
+#[inline]
 pub fn round_integral(v: f64, mode: Rounding) -> f64 {
     if !v.is_finite() || v.abs() >= 4_503_599_627_370_496.0 {
         return v;
     }
-    to_int(v, mode).map_or(v, |integer| (integer as f64).copysign(v))
+    to_int(v, mode).map_or(v, |integer| from_int(integer, FloatType::F64).copysign(v))
 }
 
 /// `v = mantissa · 2^exponent` with `|mantissa|` in `[0.5, 1)`; zero gives `(0, 0)`, as C's `frexp`. None for
 /// infinities and NaN. Subnormals are exact.
+#[inline]
 pub fn frexp(v: f64) -> Option<(f64, i32)> {
+    match normal_exponent(v) {
+        Some(exponent) => Some((with_exponent(v, 1022), (exponent - 1022) as i32)),
+        None => frexp_of_subnormal(v),
+    }
+}
+
+fn frexp_of_subnormal(v: f64) -> Option<(f64, i32)> {
     let (negative, magnitude, exponent) = decompose(v)?;
     if magnitude == 0 {
         return Some((v, 0));
@@ -274,7 +305,17 @@ pub fn frexp_f32(v: f32) -> Option<(f32, i32)> {
 }
 
 /// `v · 2^n`, rounded once to `format` (inexact only where the result is subnormal or overflows).
+#[inline]
 pub fn ldexp(v: f64, n: i64, format: FloatType) -> f64 {
+    // Between normal numbers of f64 nothing is lost before the rounding.
+    match normal_exponent(v).map(|exponent| exponent.saturating_add(n)) {
+        Some(exponent) if (1..0x7ff).contains(&exponent) => round_to(with_exponent(v, exponent), format),
+        _ => ldexp_to_subnormal(v, n, format),
+    }
+}
+
+/// [`ldexp`] for all values and results.
+fn ldexp_to_subnormal(v: f64, n: i64, format: FloatType) -> f64 {
     match decompose(v) {
         Some((negative, magnitude, exponent)) => {
             format.round(negative, magnitude.into(), exponent + n.clamp(-100_000, 100_000))
@@ -352,6 +393,10 @@ mod tests {
         for v in samples() {
             for n in [-1100, -1050, -1022, -60, 0, 60] {
                 assert_eq!(ldexp(v, n, FloatType::F64).to_bits(), libm::scalbn(v, n as i32).to_bits(), "{v:e} {n}");
+                for format in FloatType::ALL {
+                    let expected = ldexp_to_subnormal(v, n, format);
+                    assert_eq!(ldexp(v, n, format).to_bits(), expected.to_bits(), "{v:e} {n} {format}");
+                }
             }
         }
     }

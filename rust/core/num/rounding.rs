@@ -81,26 +81,29 @@ impl Rounding {
     /// Picks `floor` or `floor + 1` for a value strictly between them; `fraction` is the distance to `floor` compared
     /// with one half.
     fn pick(self, floor: i128, fraction: Ordering) -> i128 {
-        let negative = floor < 0;
-        let odd = floor & 1 != 0;
-        let up = match self {
+        floor + i128::from(self.goes_up(floor < 0, floor & 1 != 0, fraction))
+    }
+
+    /// Whether a value becomes the integer above it; `negative` and `odd` say what the one below it is.
+    #[inline]
+    fn goes_up(self, negative: bool, odd: bool, fraction: Ordering) -> bool {
+        match self {
             Rounding::Floor => false,
             Rounding::Ceil => true,
             Rounding::Trunc => negative,
-            nearest => match fraction {
-                Ordering::Less => false,
-                Ordering::Greater => true,
-                Ordering::Equal => match nearest {
+            nearest => {
+                let tie = match nearest {
                     Rounding::HalfUp => true,
                     Rounding::HalfDown => false,
                     Rounding::HalfAway => !negative,
                     Rounding::HalfToZero => negative,
                     Rounding::HalfEven => odd,
                     _ => !odd,
-                },
-            },
-        };
-        floor + i128::from(up)
+                };
+                // Without branches: fractions are as good as random.
+                (fraction == Ordering::Greater) | ((fraction == Ordering::Equal) & tie)
+            }
+        }
     }
 }
 
@@ -111,7 +114,20 @@ impl fmt::Display for Rounding {
 }
 
 /// `v / 2^n`, rounded. Exact for every `v` and every `n`, beyond the width of the type too.
+#[inline]
 pub fn shr_round(v: i128, n: u32, mode: Rounding) -> i128 {
+    match i64::try_from(v) {
+        Ok(v) if (1..63).contains(&n) => {
+            let (floor, rest) = (v >> n, v & ((1 << n) - 1));
+            let up = rest != 0 && mode.goes_up(floor < 0, floor & 1 != 0, rest.cmp(&(1 << (n - 1))));
+            i128::from(floor) + i128::from(up)
+        }
+        _ => shr_round_wide(v, n, mode),
+    }
+}
+
+/// [`shr_round`] of any value.
+fn shr_round_wide(v: i128, n: u32, mode: Rounding) -> i128 {
     if n == 0 || v == 0 {
         return v;
     }

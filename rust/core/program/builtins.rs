@@ -1,16 +1,21 @@
 //! The functions of the language.
 
 use super::check::Lower;
-use super::graph::{Cell, Math, NodeId, Op};
+use super::column::Column;
+use super::graph::{Math, NodeId, Op};
 use super::interval::type_range;
+use super::sharing::Map;
 use super::syntax::{Expr, ExprKind, Site};
 use super::types::{Datum, Rate, Type, Value};
 use crate::error::nearest;
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
+use std::sync::LazyLock;
 
 /// Name, arguments as shown in messages, least and greatest number of arguments.
-const BUILTINS: &[(&str, &str, usize, usize)] = &[
+type Builtin = (&'static str, &'static str, usize, usize);
+
+const BUILTINS: &[Builtin] = &[
     ("abs", "value", 1, 1),
     ("min", "a, b, … or table", 1, 16),
     ("max", "a, b, … or table", 1, 16),
@@ -62,9 +67,18 @@ const BUILTINS: &[(&str, &str, usize, usize)] = &[
     ("pow", "base, exponent", 2, 2),
 ];
 
+/// The function of the language itself that has this name, and which function of f64 it is.
+fn find(name: &str) -> Option<(&'static Builtin, Option<Math>)> {
+    static BY_NAME: LazyLock<Map<&str, (&Builtin, Option<Math>)>> = LazyLock::new(|| {
+        let math = |name: &str| Math::ALL.iter().find(|(known, _)| *known == name).map(|(_, function)| *function);
+        BUILTINS.iter().map(|builtin| (builtin.0, (builtin, math(builtin.0)))).collect()
+    });
+    BY_NAME.get(name).copied()
+}
+
 /// Whether the language itself has a function of that name.
 pub(super) fn is_builtin(name: &str) -> bool {
-    BUILTINS.iter().any(|(known, ..)| *known == name)
+    find(name).is_some()
 }
 
 /// An unknown function, with the nearest known one.
@@ -78,8 +92,8 @@ pub(super) fn unknown_function<'n>(name: &str, user: impl Iterator<Item = &'n st
 
 /// Checks the number of arguments of a function of the language.
 pub(super) fn check_arity(name: &str, count: usize, site: &Site) -> Result<()> {
-    match BUILTINS.iter().find(|(known, ..)| *known == name) {
-        Some((_, shape, least, most)) if !(*least..=*most).contains(&count) => Err(site
+    match find(name) {
+        Some(((_, shape, least, most), _)) if !(*least..=*most).contains(&count) => Err(site
             .error("program_arity", format!("{name} has {count} arguments"))
             .help(format!("write {name}({shape})"))),
         _ => Ok(()),
@@ -113,13 +127,13 @@ fn int_type(e: &Expr) -> Option<(u32, bool)> {
     (1..=largest).contains(&bits).then_some((bits, signed))
 }
 
-impl Lower<'_> {
-    pub(super) fn builtin(&mut self, name: &str, args: &[Expr], site: &Site) -> Result<NodeId> {
-        if !is_builtin(name) {
+impl<'a> Lower<'a> {
+    pub(super) fn builtin(&mut self, name: &str, args: &'a [Expr], site: &Site) -> Result<NodeId> {
+        let Some((_, math)) = find(name) else {
             return Err(unknown_function(name, self.functions.names(), site));
-        }
+        };
         check_arity(name, args.len(), site)?;
-        if let Some((_, function)) = Math::ALL.iter().find(|(known, _)| *known == name) {
+        if let Some(function) = math {
             let ids = args
                 .iter()
                 .map(|arg| {
@@ -127,7 +141,7 @@ impl Lower<'_> {
                     self.promoted(id, site)
                 })
                 .collect::<Result<Vec<_>>>()?;
-            return self.operation(Op::Math(*function), ids, Type::Float(FloatType::F64), site);
+            return self.operation(Op::Math(function), ids, Type::Float(FloatType::F64), site);
         }
         match name {
             "shr" | "div" => {
@@ -248,34 +262,38 @@ impl Lower<'_> {
     }
 
     /// The largest of a constant's values over all channels.
-    fn channel_max(&mut self, e: &Expr, site: &Site) -> Result<NodeId> {
+    fn channel_max(&mut self, e: &'a Expr, site: &Site) -> Result<NodeId> {
         let id = self.expr(e)?;
         let node = self.node(id);
         let ty = node.ty;
         if !matches!(ty, Type::Int | Type::Float(_)) {
             return Err(node.site.error("program_type", format!("channel_max of {ty}")));
         }
-        let Some(cells) = node.frozen.as_deref().filter(|_| node.rate < Rate::Loop) else {
+        let Some(column) = node.frozen.as_ref().filter(|_| node.rate < Rate::Loop) else {
             return Err(node.site.error("program_rate", "channel_max takes a value that is known at prepare"));
         };
-        let larger = |a: &Cell, b: &Cell| match (a, b) {
-            (Ok(Datum::Value(Value::Int(x))), Ok(Datum::Value(Value::Int(y)))) => x >= y,
-            (Ok(Datum::Value(x)), Ok(Datum::Value(y))) => x.as_float() >= y.as_float(),
-            (Err(_), _) => true,
-            _ => false,
+        let larger = |a: Value, b: Value| match (a, b) {
+            (Value::Int(x), Value::Int(y)) => x >= y,
+            (x, y) => x.as_float() >= y.as_float(),
         };
-        let largest = cells.iter().reduce(|a, b| if larger(a, b) { a } else { b }).cloned();
-        let largest = largest.ok_or_else(|| site.error("program_rate", "there are no channels"))?;
-        Ok(self.leaf(vec![largest], ty, None, site))
+        let largest = match column.check() {
+            Err(error) => Err(error.clone()),
+            Ok(()) => {
+                let largest = column.try_map(Some).unwrap_or_default().into_iter();
+                let largest = largest.reduce(|a, b| if larger(a, b) { a } else { b });
+                Ok(Datum::Value(largest.ok_or_else(|| site.error("program_rate", "there are no channels"))?))
+            }
+        };
+        Ok(self.leaf(Column::One(largest), ty, None, site))
     }
 
-    fn int_arg(&mut self, e: &Expr) -> Result<NodeId> {
+    fn int_arg(&mut self, e: &'a Expr) -> Result<NodeId> {
         let id = self.expr(e)?;
         self.expect_int(id)?;
         Ok(id)
     }
 
-    fn table_arg(&mut self, e: &Expr) -> Result<NodeId> {
+    fn table_arg(&mut self, e: &'a Expr) -> Result<NodeId> {
         let id = self.expr(e)?;
         let node = self.node(id);
         if node.ty != Type::Table {
@@ -286,10 +304,8 @@ impl Lower<'_> {
     }
 
     fn element_type(&self, table: NodeId) -> Type {
-        match self.node(table).frozen.as_deref() {
-            Some([Ok(Datum::Table(t)), ..]) => t.first().map_or(Type::Int, |v| v.type_of()),
-            _ => Type::Int,
-        }
+        let mut tables = self.node(table).frozen.iter().flat_map(Column::tables);
+        tables.next().and_then(|table| table.first()).map_or(Type::Int, |v| v.type_of())
     }
 
     /// A float; a literal counts as f64.
@@ -305,7 +321,7 @@ impl Lower<'_> {
         }
     }
 
-    fn float_arg(&mut self, e: &Expr, site: &Site) -> Result<NodeId> {
+    fn float_arg(&mut self, e: &'a Expr, site: &Site) -> Result<NodeId> {
         let id = self.expr(e)?;
         self.some_float(id, site)
     }
@@ -319,7 +335,7 @@ impl Lower<'_> {
         }
     }
 
-    fn cast(&mut self, e: &Expr, format: FloatType, site: &Site) -> Result<NodeId> {
+    fn cast(&mut self, e: &'a Expr, format: FloatType, site: &Site) -> Result<NodeId> {
         let id = self.expr(e)?;
         let node = self.node(id);
         match node.ty {
@@ -330,7 +346,7 @@ impl Lower<'_> {
         }
     }
 
-    fn rounded(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn rounded(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let id = self.expr(&args[0])?;
         let ty = self.node(id).ty;
         match (ty, args.get(1)) {
@@ -352,7 +368,7 @@ impl Lower<'_> {
         }
     }
 
-    fn saturate(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn saturate(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let v = self.int_arg(&args[0])?;
         let (lo, hi) = if args.len() == 3 {
             (self.int_arg(&args[1])?, self.int_arg(&args[2])?)
@@ -373,7 +389,7 @@ impl Lower<'_> {
         self.operation(Op::Clamp, vec![v, lo, hi], Type::Int, site)
     }
 
-    fn extreme(&mut self, least: bool, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn extreme(&mut self, least: bool, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
         if let [table] = ids[..] {
             if self.node(table).ty != Type::Table {
@@ -391,25 +407,20 @@ impl Lower<'_> {
         Ok(all)
     }
 
-    fn select(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn select(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let condition = self.expr(&args[0])?;
         self.expect_bool(condition)?;
         let (yes, no) = (self.expr(&args[1])?, self.expr(&args[2])?);
         let (types, bool_) = ((self.node(yes).ty, self.node(no).ty), Type::Bool);
         let (ids, ty) = if types == (bool_, bool_) { (vec![yes, no], bool_) } else { self.unify(vec![yes, no], site)? };
         // A condition that is the same for all channels chooses now; what it leaves out need not be computable.
-        let truths: Option<Vec<bool>> = self.node(condition).frozen.as_ref().and_then(|cells| {
-            cells.iter().map(|c| if let Ok(Datum::Value(Value::Bool(v))) = c { Some(*v) } else { None }).collect()
-        });
-        if let Some(truths) = truths
-            && truths.iter().all(|t| *t == truths[0])
-        {
-            return Ok(ids[usize::from(!truths[0])]);
+        if let Some(Value::Bool(truth)) = self.node(condition).uniform() {
+            return Ok(ids[usize::from(!truth)]);
         }
         self.operation(Op::Select, vec![condition, ids[0], ids[1]], ty, site)
     }
 
-    fn bucket(&mut self, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn bucket(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let v = self.expr(&args[0])?;
         let edges = self.table_arg(&args[1])?;
         let element = self.element_type(edges);
@@ -420,15 +431,13 @@ impl Lower<'_> {
                 return Err(site.error("program_type", format!("bucket of {ty} among edges of {element}")));
             }
         };
-        for cell in self.node(edges).frozen.as_deref().unwrap_or_default() {
-            if let Ok(Datum::Table(table)) = cell {
-                let sorted = table.windows(2).all(|w| match (w[0], w[1]) {
-                    (Value::Int(a), Value::Int(b)) => a <= b,
-                    (a, b) => a.as_float() <= b.as_float(),
-                });
-                if !sorted {
-                    return Err(site.error("program_table", "the edges of a bucket must rise"));
-                }
+        for table in self.node(edges).frozen.iter().flat_map(Column::tables) {
+            let sorted = table.windows(2).all(|w| match (w[0], w[1]) {
+                (Value::Int(a), Value::Int(b)) => a <= b,
+                (a, b) => a.as_float() <= b.as_float(),
+            });
+            if !sorted {
+                return Err(site.error("program_table", "the edges of a bucket must rise"));
             }
         }
         self.operation(Op::Bucket, vec![v, edges], Type::Int, site)

@@ -1,17 +1,15 @@
 //! Syntax tree to typed graph: names, types, rates, ranges. What is known at prepare is computed on the way.
 
+use super::column::{self, Column};
 use super::env::{Entry, Env, InputKind, MAX_TABLE};
-use super::eval;
 use super::functions::Functions;
 use super::graph::{Cell, Comparison, Graph, Node, NodeId, Op};
 use super::interval::range_of;
+use super::sharing::{Map, Sharing};
 use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::{Error, Result, nearest};
 use crate::num::FloatType;
-use std::cell::OnceCell;
-use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Most operations that inlining may produce.
 const MAX_STEPS: usize = 1 << 16;
@@ -27,16 +25,10 @@ pub(super) struct Lower<'a> {
     pub functions: &'a Functions,
     pub graph: Graph,
     pub channels: usize,
-    scope: Vec<(String, NodeId)>,
-    shared: HashMap<(Op, Vec<NodeId>), NodeId>,
-    /// Frozen nodes by operation, type and the firsts of their operands: others of the kind share their cells.
-    frozen: HashMap<(Op, Type, Vec<NodeId>), NodeId>,
-    /// Leaves by name.
-    named: HashMap<String, NodeId>,
-    /// Leaves of one number by type and bits.
-    numbers: HashMap<(Type, u128), NodeId>,
-    /// For frozen nodes that have the value of an earlier one, the first of them.
-    firsts: HashMap<NodeId, NodeId>,
+    scope: Vec<(&'a str, NodeId)>,
+    sharing: Sharing,
+    /// Nodes of what the environment gives, by name.
+    named: Map<&'a str, NodeId>,
     steps: usize,
     depth: usize,
     loops: usize,
@@ -51,11 +43,8 @@ impl<'a> Lower<'a> {
             graph: Graph::default(),
             channels: env.channels()?,
             scope: Vec::new(),
-            shared: HashMap::new(),
-            frozen: HashMap::new(),
-            named: HashMap::new(),
-            numbers: HashMap::new(),
-            firsts: HashMap::new(),
+            sharing: Sharing::default(),
+            named: Map::default(),
             steps: 0,
             depth: 0,
             loops: 0,
@@ -68,9 +57,9 @@ impl<'a> Lower<'a> {
     }
 
     /// Binds a name for what follows.
-    pub fn bind(&mut self, name: &str, id: NodeId) -> Result<()> {
+    pub fn bind(&mut self, name: &'a str, id: NodeId) -> Result<()> {
         self.named(id, name)?;
-        self.scope.push((name.into(), id));
+        self.scope.push((name, id));
         Ok(())
     }
 
@@ -88,7 +77,7 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    pub fn body(&mut self, body: &Body) -> Result<NodeId> {
+    pub fn body(&mut self, body: &'a Body) -> Result<NodeId> {
         for statement in &body.statements {
             let id = self.expr(&statement.value)?;
             if self.env.entries.contains_key(&statement.name) {
@@ -106,8 +95,7 @@ impl<'a> Lower<'a> {
 
     /// An error of a frozen value becomes an error of the program where the value is used.
     pub fn use_frozen(&self, id: NodeId) -> Result<()> {
-        let cells = self.node(id).frozen.as_deref().unwrap_or_default();
-        cells.iter().find_map(|cell| cell.as_ref().err()).map_or(Ok(()), |error| Err(error.clone()))
+        self.node(id).frozen.as_ref().map_or(Ok(()), |column| column.check().map_err(Error::clone))
     }
 
     fn push(&mut self, node: Node) -> NodeId {
@@ -115,39 +103,29 @@ impl<'a> Lower<'a> {
         self.graph.nodes.len() - 1
     }
 
-    /// The first node of the same value.
-    fn first(&self, id: NodeId) -> NodeId {
-        self.firsts.get(&id).copied().unwrap_or(id)
-    }
-
-    pub fn leaf(&mut self, cells: impl Into<Arc<[Cell]>>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
-        let cells = cells.into();
-        let rate = if cells.len() == 1 { Rate::Const } else { Rate::Channel };
-        let bits = match &cells[..] {
-            [Ok(Datum::Value(Value::Int(v)))] => Some(*v as u128),
-            [Ok(Datum::Value(v))] => v.as_float().map(|v| v.to_bits().into()),
-            _ => None,
-        };
+    pub fn leaf(&mut self, column: impl Into<Column>, ty: Type, literal: Option<String>, site: &Site) -> NodeId {
+        let column = column.into();
+        let rate = if column.len() == 1 { Rate::Const } else { Rate::Channel };
+        let number = if let Column::One(Ok(Datum::Value(v))) = &column { Some(*v) } else { None };
         let id = self.push(Node {
             op: Op::Frozen,
             args: Vec::new(),
             ty,
             rate,
-            range: eval::frozen_range(&cells),
-            frozen: Some(cells),
+            range: column.range(),
+            frozen: Some(column),
             literal,
             name: None,
             site: site.clone(),
         });
-        if let Some(bits) = bits {
-            let first = *self.numbers.entry((ty, bits)).or_insert(id);
-            self.firsts.insert(id, first);
+        if let Some(number) = number {
+            self.sharing.number(id, ty, number);
         }
         id
     }
 
     pub fn constant(&mut self, value: Value, site: &Site) -> NodeId {
-        self.leaf(vec![Ok(Datum::Value(value))], value.type_of(), None, site)
+        self.leaf(value, value.type_of(), None, site)
     }
 
     /// Adds an operation whose operands have the right types already.
@@ -170,8 +148,10 @@ impl<'a> Lower<'a> {
         if rate < Rate::Loop {
             return Ok(self.frozen(op, args, ty, rate, site));
         }
-        let key = (op, args.clone());
-        if let Some(&id) = self.shared.get(&key) {
+        // What fails from here on ends the program.
+        let next = self.graph.nodes.len();
+        let id = self.sharing.operation(op, ty, &args, false, next);
+        if id != next {
             return Ok(id);
         }
         let ranges: Vec<Interval> = args.iter().map(|&id| self.node(id).range).collect();
@@ -188,10 +168,7 @@ impl<'a> Lower<'a> {
         if rate.is_run() {
             self.check_tables(op, &args, site)?;
         }
-        let id =
-            self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() });
-        self.shared.insert(key, id);
-        Ok(id)
+        Ok(self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() }))
     }
 
     /// Indices that are known at run time only must lie in the table.
@@ -199,12 +176,8 @@ impl<'a> Lower<'a> {
         if op != Op::At {
             return Ok(());
         }
-        let cells = self.node(args[0]).frozen.as_deref().unwrap_or_default();
-        let length = cells
-            .iter()
-            .filter_map(|c| if let Ok(Datum::Table(t)) = c { Some(t.len()) } else { None })
-            .min()
-            .unwrap_or(0);
+        let tables = self.node(args[0]).frozen.iter().flat_map(Column::tables);
+        let length = tables.map(|table| table.len()).min().unwrap_or(0);
         let (lo, hi) = self.node(args[1]).range.int();
         if lo < 0 || hi >= length as i128 {
             return Err(site
@@ -218,7 +191,8 @@ impl<'a> Lower<'a> {
     }
 
     fn frozen(&mut self, op: Op, args: Vec<NodeId>, ty: Type, rate: Rate, site: &Site) -> NodeId {
-        let key = (op, ty, args.iter().map(|&id| self.first(id)).collect::<Vec<_>>());
+        let next = self.graph.nodes.len();
+        let first = self.sharing.operation(op, ty, &args, true, next);
         let count = if rate == Rate::Channel { self.channels } else { 1 };
         let mut node = Node {
             op,
@@ -231,30 +205,21 @@ impl<'a> Lower<'a> {
             name: None,
             site: site.clone(),
         };
-        if let Some(&first) = self.frozen.get(&key) {
+        if first != next {
             let known = self.node(first);
             (node.range, node.frozen) = (known.range, known.frozen.clone());
-            let id = self.push(node);
-            self.firsts.insert(id, first);
-            return id;
+            self.sharing.alias(next, first);
+            return self.push(node);
         }
-        let missing: OnceCell<Cell> = OnceCell::new();
-        let missing = || missing.get_or_init(|| Err(site.error("program_rate", "value not known at prepare")));
-        let mut args: Vec<&Cell> = Vec::with_capacity(node.args.len());
-        let mut cells: Vec<Cell> = Vec::with_capacity(count);
-        for channel in 0..count {
-            args.clear();
-            args.extend(node.args.iter().map(|&id| self.node(id).cell(channel).unwrap_or_else(missing)));
-            cells.push(eval::apply(&node, &args));
-        }
-        node.range = eval::frozen_range(&cells);
-        node.frozen = Some(cells.into());
-        let id = self.push(node);
-        self.frozen.insert(key, id);
-        id
+        let operand = |&id: &NodeId| self.node(id).frozen.as_ref().unwrap_or(&Column::Forgotten);
+        let operands: Vec<&Column> = node.args.iter().map(operand).collect();
+        let column = column::apply(&node, &operands, count);
+        node.range = column.range();
+        node.frozen = Some(column);
+        self.push(node)
     }
 
-    pub fn expr(&mut self, e: &Expr) -> Result<NodeId> {
+    pub fn expr(&mut self, e: &'a Expr) -> Result<NodeId> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(e.site.error("program_depth", format!("calls and expressions nest deeper than {MAX_DEPTH}")));
@@ -264,7 +229,7 @@ impl<'a> Lower<'a> {
         result
     }
 
-    fn kind(&mut self, e: &Expr) -> Result<NodeId> {
+    fn kind(&mut self, e: &'a Expr) -> Result<NodeId> {
         let site = &e.site;
         match &e.kind {
             ExprKind::Int(v) => Ok(self.constant(Value::Int(*v), site)),
@@ -301,34 +266,31 @@ impl<'a> Lower<'a> {
 
     fn literal(&mut self, text: String, site: &Site) -> Result<NodeId> {
         let value: f64 = text.parse().map_err(|_| site.error("program_number", "not a number"))?;
-        Ok(self.leaf(vec![Ok(Datum::Value(Value::F64(value)))], Type::Literal, Some(text), site))
+        Ok(self.leaf(Value::F64(value), Type::Literal, Some(text), site))
     }
 
-    fn name(&mut self, name: &str, site: &Site) -> Result<NodeId> {
-        if let Some((_, id)) = self.scope.iter().rev().find(|(bound, _)| bound == name) {
+    fn name(&mut self, name: &'a str, site: &Site) -> Result<NodeId> {
+        if let Some((_, id)) = self.scope.iter().rev().find(|(bound, _)| *bound == name) {
             return Ok(*id);
         }
         if let Some(&first) = self.named.get(name) {
             let known = self.node(first);
-            let (cells, ty) = (known.frozen.clone().unwrap_or_default(), known.ty);
-            let id = self.leaf(cells, ty, None, site);
-            self.graph.nodes[id].name = Some(name.into());
-            self.firsts.insert(id, self.first(first));
+            if known.rate.is_run() {
+                return Ok(first);
+            }
+            let id = self.push(Node { site: site.clone(), ..known.clone() });
+            self.sharing.alias(id, first);
             return Ok(id);
         }
-        let cells: Vec<Cell> = match self.env.entries.get(name) {
+        let column = match self.env.entries.get(name) {
             Some(Entry::Input(position)) => {
-                let key = (Op::Input(*position), Vec::new());
-                if let Some(&id) = self.shared.get(&key) {
-                    return Ok(id);
-                }
                 let input = &self.env.inputs[*position];
                 let (ty, range) = match input.kind {
                     InputKind::Int(lo, hi) => (Type::Int, Interval::Int(lo, hi)),
                     InputKind::Float(format) => (Type::Float(format), Interval::ANY_FLOAT),
                 };
                 let id = self.push(Node {
-                    op: key.0,
+                    op: Op::Input(*position),
                     args: Vec::new(),
                     ty,
                     rate: input.rate,
@@ -338,25 +300,21 @@ impl<'a> Lower<'a> {
                     name: Some(name.into()),
                     site: site.clone(),
                 });
-                self.shared.insert(key, id);
+                self.named.insert(name, id);
                 return Ok(id);
             }
-            Some(Entry::Values(values)) => values.iter().map(|v| Ok(Datum::Value(*v))).collect(),
-            Some(Entry::Tables(tables)) => tables.iter().map(|t| Ok(Datum::Table(t.clone()))).collect(),
+            Some(Entry::Constant(column)) => column.clone(),
             None => return Err(self.unknown(name, site)),
         };
-        let ty = match &cells[0] {
-            Ok(Datum::Value(v)) => v.type_of(),
-            _ => Type::Table,
-        };
-        let id = self.leaf(cells, ty, None, site);
+        let ty = column.first_type().unwrap_or(Type::Table);
+        let id = self.leaf(column, ty, None, site);
         self.graph.nodes[id].name = Some(name.into());
-        self.named.insert(name.into(), id);
+        self.named.insert(name, id);
         Ok(id)
     }
 
     fn unknown(&self, name: &str, site: &Site) -> Error {
-        let known = self.scope.iter().map(|(n, _)| n.as_str()).chain(self.env.entries.keys().map(String::as_str));
+        let known = self.scope.iter().map(|(n, _)| *n).chain(self.env.entries.keys().map(String::as_str));
         let error = site.error("program_unknown_name", format!("unknown name '{name}'"));
         match nearest(name, known.clone()) {
             Some(near) => error.help(format!("did you mean '{near}'?")),
@@ -364,7 +322,7 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn call(&mut self, name: &str, args: &[Expr], site: &Site) -> Result<NodeId> {
+    fn call(&mut self, name: &'a str, args: &'a [Expr], site: &Site) -> Result<NodeId> {
         let functions = self.functions;
         let Some(function) = functions.get(name) else {
             return self.builtin(name, args, site);
@@ -382,7 +340,7 @@ impl<'a> Lower<'a> {
         }
         let mut scope = Vec::with_capacity(args.len());
         for (param, arg) in function.params.iter().zip(args) {
-            scope.push((param.clone(), self.expr(arg)?));
+            scope.push((param.as_str(), self.expr(arg)?));
         }
         let outer = std::mem::replace(&mut self.scope, scope);
         let result = (|| {
@@ -519,22 +477,25 @@ impl<'a> Lower<'a> {
         if self.node(converted).rate == Rate::Loop {
             return Ok(converted);
         }
-        let cells = self.node(converted).frozen.clone().unwrap_or_default();
-        Ok(self.leaf(cells, Type::Literal, None, site))
+        let column = self.node(converted).frozen.clone().unwrap_or(Column::Forgotten);
+        Ok(self.leaf(column, Type::Literal, None, site))
     }
 
     /// Brings operands to one numeric type.
     pub fn unify(&mut self, ids: Vec<NodeId>, site: &Site) -> Result<(Vec<NodeId>, Type)> {
-        let types: Vec<Type> = ids.iter().map(|&id| self.node(id).ty).collect();
-        if let Some((&id, ty)) = ids.iter().zip(&types).find(|(_, ty)| matches!(ty, Type::Bool | Type::Table)) {
+        let types = || ids.iter().map(|&id| self.node(id).ty);
+        if let Some((&id, ty)) = ids.iter().zip(types()).find(|(_, ty)| matches!(ty, Type::Bool | Type::Table)) {
             return Err(self.node(id).site.error("program_type", format!("expected a number, found {ty}")));
         }
-        if types.iter().all(|ty| *ty == Type::Int) {
+        if types().all(|ty| ty == Type::Int) {
             return Ok((ids, Type::Int));
         }
-        let mut formats = types.iter().filter_map(|ty| if let Type::Float(format) = ty { Some(*format) } else { None });
+        let mut formats = types().filter_map(|ty| if let Type::Float(format) = ty { Some(format) } else { None });
         match formats.next() {
             Some(format) => {
+                if types().all(|ty| ty == Type::Float(format)) {
+                    return Ok((ids, Type::Float(format)));
+                }
                 if let Some(other) = formats.find(|other| *other != format) {
                     return Err(site
                         .error("program_type", format!("{format} and {other} do not mix"))
@@ -571,16 +532,14 @@ impl<'a> Lower<'a> {
             Type::Float(found) if found == format => Ok(id),
             Type::Literal => self.adapt(id, format),
             Type::Int => {
+                let top = 1i128 << format.precision();
                 let exact = match &node.frozen {
-                    Some(cells) => cells.iter().all(|cell| match cell {
-                        Ok(Datum::Value(Value::Int(v))) => holds_exactly(*v, format),
+                    _ if node.range.within(-top, top) => true,
+                    Some(column) => column.all(|v| match v {
+                        Some(Value::Int(v)) => holds_exactly(v, format),
                         _ => true,
                     }),
-                    None => {
-                        let (lo, hi) = node.range.int();
-                        let top = 1i128 << format.precision();
-                        (lo >= -top && hi <= top) || node.rate == Rate::Loop
-                    }
+                    None => node.rate == Rate::Loop,
                 };
                 if !exact {
                     return Err(node
@@ -600,16 +559,16 @@ impl<'a> Lower<'a> {
         let target = Type::Float(format);
         if let (Some(text), FloatType::F32) = (&node.literal, format) {
             let value: f32 = text.parse().map_err(|_| node.site.error("program_number", "not a number"))?;
-            return Ok(self.leaf(vec![Ok(Datum::Value(Value::F32(value)))], target, None, &node.site));
+            return Ok(self.leaf(Value::F32(value), target, None, &node.site));
         }
+        let column = node.frozen.unwrap_or(Column::Forgotten);
         if format == FloatType::F64 {
-            return Ok(self.leaf(node.frozen.unwrap_or_default(), target, None, &node.site));
+            return Ok(self.leaf(column, target, None, &node.site));
         }
-        let cells = node.frozen.as_deref().unwrap_or_default();
-        let cells: Vec<Cell> = cells
-            .iter()
+        let cells: Vec<Cell> = (0..column.len())
+            .filter_map(|channel| column.cell(channel))
             .map(|cell| {
-                let Ok(Datum::Value(value)) = cell else { return cell.clone() };
+                let Ok(Datum::Value(value)) = *cell else { return cell.into_owned() };
                 let wanted = value.as_float().unwrap_or_default();
                 let found = Value::float(crate::num::float::round_to(wanted, format), format);
                 if node.literal.is_some() || found.as_float() == Some(wanted) {

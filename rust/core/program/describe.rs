@@ -1,8 +1,9 @@
 //! The program in mathematical notation, for the datasheet.
 
-use super::Compiled;
+use super::column::Column;
 use super::syntax::{Binary, Expr, ExprKind, Loop};
 use super::types::{Datum, Interval};
+use super::{Compiled, Source};
 use crate::num::Rounding;
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ impl Compiled {
     pub fn describe(&self) -> String {
         let mut out = String::new();
         let mut modes = BTreeSet::new();
-        let (lets, body) = &*self.source;
+        let Source { lets, body, .. } = &*self.source;
         for (name, value) in lets {
             out.push_str(&format!("{name} = {}{}\n", maths(value, 0, &mut modes), self.frozen_note(name)));
         }
@@ -40,12 +41,11 @@ impl Compiled {
         let Some(node) = self.graph.nodes.iter().find(|n| n.name.as_deref() == Some(name) && n.frozen.is_some()) else {
             return String::new();
         };
-        match node.frozen.as_deref() {
-            Some([Ok(Datum::Value(value))]) => format!("   (= {value})"),
-            Some([Ok(Datum::Value(first)), rest @ ..]) if !rest.is_empty() => {
-                format!("   (= {first}, … for {} channels)", rest.len() + 1)
-            }
-            Some([Ok(Datum::Table(table)), ..]) => format!("   ({} entries)", table.len()),
+        let channels = node.frozen.as_ref().map_or(0, Column::len);
+        match node.cell(0).as_deref() {
+            Some(Ok(Datum::Value(value))) if channels == 1 => format!("   (= {value})"),
+            Some(Ok(Datum::Value(first))) => format!("   (= {first}, … for {channels} channels)"),
+            Some(Ok(Datum::Table(table))) => format!("   ({} entries)", table.len()),
             _ => String::new(),
         }
     }

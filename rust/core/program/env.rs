@@ -1,6 +1,8 @@
 //! What a program sees: constants, per-channel constants, tables and run-time inputs.
 
-use super::types::{Rate, Type, Value};
+use super::column::{Column, scalar};
+use super::graph::Cell;
+use super::types::{Datum, Rate, Value};
 use crate::error::{Error, Result};
 use crate::num::FloatType;
 use std::collections::BTreeMap;
@@ -11,10 +13,8 @@ pub(super) const MAX_TABLE: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
-    /// One value, or one per channel.
-    Values(Arc<Vec<Value>>),
-    /// One table, or one per channel.
-    Tables(Vec<Arc<Vec<Value>>>),
+    /// One value or table, or one per channel.
+    Constant(Column),
     /// Position among the inputs.
     Input(usize),
 }
@@ -47,28 +47,39 @@ impl Env {
     }
 
     /// A constant, such as `x.scale` or `attr.alpha`.
-    pub fn constant(&mut self, name: &str, value: Value) -> &mut Self {
-        self.entries.insert(name.into(), Entry::Values(Arc::new(vec![value])));
-        self
+    pub fn constant(&mut self, name: impl Into<String>, value: Value) -> &mut Self {
+        self.insert(name, value)
     }
 
     /// One value per channel, all of one type. All channel vectors of an environment must have the same length; a
     /// vector of length one is a constant.
-    pub fn channel(&mut self, name: &str, values: Vec<Value>) -> &mut Self {
-        self.entries.insert(name.into(), Entry::Values(Arc::new(values)));
+    pub fn channel(&mut self, name: impl Into<String>, values: Vec<Value>) -> &mut Self {
+        self.insert(name, values.into_iter().map(|v| Ok(Datum::Value(v))).collect::<Vec<Cell>>())
+    }
+
+    /// As [`Env::channel`], of ints.
+    pub fn channel_ints(&mut self, name: impl Into<String>, values: impl IntoIterator<Item = i64>) -> &mut Self {
+        self.insert(name, Column::of(values))
+    }
+
+    /// As [`Env::channel`], of `f64`.
+    pub fn channel_reals(&mut self, name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> &mut Self {
+        self.insert(name, Column::of(values))
+    }
+
+    fn insert(&mut self, name: impl Into<String>, column: impl Into<Column>) -> &mut Self {
+        self.entries.insert(name.into(), Entry::Constant(column.into()));
         self
     }
 
     /// A constant table, such as the weights for `sum(w)`.
-    pub fn table(&mut self, name: &str, values: Vec<Value>) -> &mut Self {
-        self.entries.insert(name.into(), Entry::Tables(vec![Arc::new(values)]));
-        self
+    pub fn table(&mut self, name: impl Into<String>, values: Vec<Value>) -> &mut Self {
+        self.channel_table(name, vec![values])
     }
 
     /// One table per channel.
-    pub fn channel_table(&mut self, name: &str, tables: Vec<Vec<Value>>) -> &mut Self {
-        self.entries.insert(name.into(), Entry::Tables(tables.into_iter().map(Arc::new).collect()));
-        self
+    pub fn channel_table(&mut self, name: impl Into<String>, tables: Vec<Vec<Value>>) -> &mut Self {
+        self.insert(name, tables.into_iter().map(|table| Ok(Datum::Table(Arc::new(table)))).collect::<Vec<Cell>>())
     }
 
     /// An integer that is known while the kernel runs, with its proven range `lo..=hi`.
@@ -130,15 +141,12 @@ impl Env {
         };
         for (name, entry) in &self.entries {
             match entry {
-                Entry::Values(values) => {
-                    set(name, values.len())?;
-                    one_type(name, values)?;
-                }
-                Entry::Tables(tables) => {
-                    set(name, tables.len())?;
-                    for table in tables {
-                        one_type(name, table)?;
+                Entry::Constant(column) => {
+                    set(name, column.len())?;
+                    if let Column::Cells(cells) = column {
+                        one_type(name, cells.iter().filter_map(scalar))?;
                     }
+                    column.tables().try_for_each(|table| one_type(name, table.iter().copied()))?;
                 }
                 Entry::Input(position) => {
                     if let InputKind::Int(lo, hi) = self.inputs[*position].kind
@@ -156,16 +164,20 @@ impl Env {
     }
 }
 
-fn one_type(name: &str, values: &[Value]) -> Result<Type> {
-    let Some(first) = values.first() else {
-        return Err(Error::invalid("program_environment", format!("'{name}' is empty")));
-    };
-    match values.iter().find(|v| v.type_of() != first.type_of()) {
-        None if values.len() <= MAX_TABLE => Ok(first.type_of()),
-        None => Err(Error::invalid("program_environment", format!("'{name}' has more than {MAX_TABLE} values"))),
-        Some(other) => Err(Error::invalid(
-            "program_environment",
-            format!("'{name}' mixes {} and {}", first.type_of(), other.type_of()),
-        )),
+/// Values in a vector or table are of one type.
+fn one_type(name: &str, values: impl Iterator<Item = Value>) -> Result<()> {
+    let fault = |message: String| Err(Error::invalid("program_environment", message));
+    let (mut first, mut count) = (None, 0);
+    for value in values {
+        let (ty, first) = (value.type_of(), *first.get_or_insert(value.type_of()));
+        if ty != first {
+            return fault(format!("'{name}' mixes {first} and {ty}"));
+        }
+        count += 1;
+    }
+    match count {
+        0 => fault(format!("'{name}' is empty")),
+        1..=MAX_TABLE => Ok(()),
+        _ => fault(format!("'{name}' has more than {MAX_TABLE} values")),
     }
 }

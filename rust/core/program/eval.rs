@@ -1,14 +1,15 @@
 //! The definition: what each operation computes, on exact values.
 
 use super::graph::{Cell, Comparison, Math, Node, Op};
-use super::types::{Datum, Interval, Type, Value};
+use super::types::{Datum, Type, Value};
 use crate::error::Result;
 use crate::num::float::{fma_half, frexp, from_int, ldexp, round_integral, round_to, significant, to_int};
 use crate::num::{FloatType, div_round, sat, shr_round, wrap};
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 /// Applies the operation of `node`. `select`, `&&` and `||` look only at what they choose.
-pub(super) fn apply(node: &Node, args: &[&Cell]) -> Cell {
+pub(super) fn apply<C: Borrow<Cell>>(node: &Node, args: &[C]) -> Cell {
     let truth = |cell: &Cell| -> Result<bool> {
         match cell {
             Ok(Datum::Value(Value::Bool(v))) => Ok(*v),
@@ -16,10 +17,11 @@ pub(super) fn apply(node: &Node, args: &[&Cell]) -> Cell {
             Err(error) => Err(error.clone()),
         }
     };
+    let arg = |i: usize| -> &Cell { args[i].borrow() };
     match node.op {
-        Op::Select => return if truth(args[0])? { args[1].clone() } else { args[2].clone() },
-        Op::And => return if truth(args[0])? { args[1].clone() } else { Ok(Datum::Value(Value::Bool(false))) },
-        Op::Or => return if truth(args[0])? { Ok(Datum::Value(Value::Bool(true))) } else { args[1].clone() },
+        Op::Select => return if truth(arg(0))? { arg(1).clone() } else { arg(2).clone() },
+        Op::And => return if truth(arg(0))? { arg(1).clone() } else { Ok(Datum::Value(Value::Bool(false))) },
+        Op::Or => return if truth(arg(0))? { Ok(Datum::Value(Value::Bool(true))) } else { arg(1).clone() },
         _ => {}
     }
     let mut values: [Value; 3] = [Value::Bool(false); 3];
@@ -27,7 +29,7 @@ pub(super) fn apply(node: &Node, args: &[&Cell]) -> Cell {
     if node.op == Op::List {
         let mut out = Vec::with_capacity(args.len());
         for cell in args {
-            match cell {
+            match cell.borrow() {
                 Ok(Datum::Value(v)) => out.push(*v),
                 Ok(Datum::Table(_)) => return Err(node.site.error("program_type", "a list holds scalars")),
                 Err(error) => return Err(error.clone()),
@@ -36,7 +38,7 @@ pub(super) fn apply(node: &Node, args: &[&Cell]) -> Cell {
         return Ok(Datum::Table(Arc::new(out)));
     }
     for (i, cell) in args.iter().enumerate() {
-        match cell {
+        match cell.borrow() {
             Ok(Datum::Value(v)) => values[i] = *v,
             Ok(Datum::Table(t)) => table = Some(t),
             Err(error) => return Err(error.clone()),
@@ -109,16 +111,7 @@ fn scalar(node: &Node, values: [Value; 3]) -> Result<Value, String> {
     match node.op {
         Op::Not => return a.as_bool().map(|v| Value::Bool(!v)).ok_or_else(|| "! takes a bool".into()),
         Op::Compare(how) => return compare(how, a, b),
-        Op::ToFloat(format) => {
-            return Ok(Value::float(
-                match a {
-                    Value::Int(v) => from_int(v, format),
-                    Value::Bool(v) => f64::from(u8::from(v)),
-                    float => round_to(float.as_float().unwrap_or_default(), format),
-                },
-                format,
-            ));
-        }
+        Op::ToFloat(format) => return Ok(to_float(a, format)),
         Op::ToInt(mode) => {
             let v = match a {
                 Value::Int(v) => return Ok(Value::Int(v)),
@@ -142,7 +135,7 @@ fn scalar(node: &Node, values: [Value; 3]) -> Result<Value, String> {
     }
     match (node.op, a) {
         (Op::Mantissa | Op::Exponent | Op::Ldexp | Op::Significant(_) | Op::Round(_) | Op::Math(_), _) => {
-            float_step(node, values)
+            float_step(node.op, values)
         }
         (Op::FloorLog2, Value::Int(v)) if v > 0 => Ok(Value::Int(v.ilog2().into())),
         (Op::FloorLog2, Value::Int(v)) => Err(format!("floor_log2 of {v}")),
@@ -156,7 +149,23 @@ fn scalar(node: &Node, values: [Value; 3]) -> Result<Value, String> {
     }
 }
 
-fn compare(how: Comparison, a: Value, b: Value) -> Result<Value, String> {
+/// Any scalar in a float format, rounded once.
+#[inline(always)]
+pub(super) fn to_float(a: Value, format: FloatType) -> Value {
+    Value::float(
+        match a {
+            Value::Int(v) => from_int(v, format),
+            Value::Bool(v) => f64::from(u8::from(v)),
+            float => round_to(float.as_float().unwrap_or_default(), format),
+        },
+        format,
+    )
+}
+
+/// Steps that give a truth value.
+#[inline(always)]
+pub(super) fn compare(how: Comparison, a: Value, b: Value) -> Result<Value, String> {
+    #[inline(always)]
     fn by<T: PartialOrd>(how: Comparison, a: T, b: T) -> bool {
         match how {
             Comparison::Less => a < b,
@@ -178,7 +187,9 @@ fn compare(how: Comparison, a: Value, b: Value) -> Result<Value, String> {
     }))
 }
 
-fn integer(op: Op, a: i128, b: Option<i128>, c: Option<i128>) -> Result<i128, String> {
+/// Steps on integers.
+#[inline(always)]
+pub(super) fn integer(op: Op, a: i128, b: Option<i128>, c: Option<i128>) -> Result<i128, String> {
     let b_or = || b.ok_or_else(|| format!("{op:?} misses an int"));
     let overflow = || "the value leaves 127 bits".to_string();
     let count = || {
@@ -211,7 +222,8 @@ fn integer(op: Op, a: i128, b: Option<i128>, c: Option<i128>) -> Result<i128, St
             if a == 0 {
                 return Ok(0);
             }
-            if n > 126 { Err(overflow()) } else { a.checked_mul(1 << n).ok_or_else(overflow) }
+            // Nothing is lost where shifting back gives the value again.
+            if n > 126 || (a << n) >> n != a { Err(overflow()) } else { Ok(a << n) }
         }
         Op::Shr(mode) => Ok(shr_round(a, count()?, mode)),
         Op::Wrap { bits, signed } => Ok(wrap(a, bits, signed)),
@@ -226,7 +238,9 @@ fn integer(op: Op, a: i128, b: Option<i128>, c: Option<i128>) -> Result<i128, St
     }
 }
 
-fn float(op: Op, a: Value, b: Value, c: Value) -> Result<Value, String> {
+/// Arithmetic of floats of one format.
+#[inline(always)]
+pub(super) fn float(op: Op, a: Value, b: Value, c: Value) -> Result<Value, String> {
     /// Comparisons choose the operand itself, so zeros and NaN follow from `<` alone.
     fn choose(less: bool, yes: Value, no: Value) -> Value {
         if less { yes } else { no }
@@ -264,10 +278,12 @@ fn float(op: Op, a: Value, b: Value, c: Value) -> Result<Value, String> {
     })
 }
 
-fn float_step(node: &Node, [a, b, _]: [Value; 3]) -> Result<Value, String> {
+/// Steps that take a float apart, put it together, or compute a function of it.
+#[inline(always)]
+pub(super) fn float_step(op: Op, [a, b, _]: [Value; 3]) -> Result<Value, String> {
     let Type::Float(format) = a.type_of() else { return Err(format!("expected a float, found {}", a.type_of())) };
     let x = a.as_float().unwrap_or_default();
-    match node.op {
+    match op {
         Op::Mantissa => Ok(frexp(x).map_or(a, |(mantissa, _)| Value::float(mantissa, format))),
         Op::Exponent => match frexp(x) {
             Some((_, exponent)) => Ok(Value::Int(exponent.into())),
@@ -308,19 +324,4 @@ pub(super) fn math(function: Math, x: f64, y: f64) -> f64 {
         Math::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
         Math::Pow => libm::pow(x, y),
     }
-}
-
-/// The range of a frozen node, over the cells that have a value.
-pub(super) fn frozen_range(cells: &[Cell]) -> Interval {
-    let tables = cells.iter().any(|cell| matches!(cell, Ok(Datum::Table(_))));
-    if tables {
-        return Interval::of(cells.iter().flat_map(|cell| match cell {
-            Ok(Datum::Table(t)) => t.as_slice().to_vec(),
-            _ => Vec::new(),
-        }));
-    }
-    Interval::of(cells.iter().filter_map(|cell| match cell {
-        Ok(Datum::Value(v)) => Some(*v),
-        _ => None,
-    }))
 }

@@ -2,7 +2,7 @@
 
 use super::builtins;
 use super::parser;
-use super::syntax::{Body, ExprKind, Text};
+use super::syntax::{Body, Expr, ExprKind, Text};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Function {
     pub params: Vec<String>,
-    pub lets: Vec<(String, super::syntax::Expr)>,
+    pub lets: Vec<(String, Expr)>,
     pub body: Body,
     /// Names of user functions that the function calls.
     calls: BTreeSet<String>,
@@ -20,7 +20,7 @@ pub(super) struct Function {
 /// environment gives are visible, never those of the caller.
 #[derive(Debug, Clone, Default)]
 pub struct Functions {
-    map: BTreeMap<String, Arc<Function>>,
+    map: Arc<BTreeMap<String, Arc<Function>>>,
 }
 
 impl Functions {
@@ -62,7 +62,7 @@ impl Functions {
             function.lets.push((name.clone(), parser::expression(text)?));
         }
         let mut calls = BTreeSet::new();
-        let mut visit = |e: &super::syntax::Expr| {
+        let mut visit = |e: &Expr| {
             if let ExprKind::Call(name, _) = &e.kind
                 && !builtins::is_builtin(name)
             {
@@ -73,11 +73,12 @@ impl Functions {
         function.body.statements.iter().for_each(|s| s.value.walk(&mut visit));
         function.body.result.walk(&mut visit);
         function.calls = calls;
-        let before = self.map.insert(name.into(), Arc::new(function));
+        let before = Arc::make_mut(&mut self.map).insert(name.into(), Arc::new(function));
         if self.reaches(name, name) {
+            let map = Arc::make_mut(&mut self.map);
             match before {
-                Some(function) => self.map.insert(name.into(), function),
-                None => self.map.remove(name),
+                Some(function) => map.insert(name.into(), function),
+                None => map.remove(name),
             };
             return Err(fault(format!("function '{name}' calls itself, directly or through others"))
                 .help("the language has no recursion; use first(…), argmin(…) or table(…)"));
@@ -95,20 +96,26 @@ impl Functions {
         self.map.keys().map(String::as_str)
     }
 
-    /// Whether an expression, or a function that it calls, mentions a name.
-    pub(super) fn mentions(&self, e: &super::syntax::Expr, name: &str) -> bool {
-        let mut found = false;
-        e.walk(&mut |e| match &e.kind {
-            ExprKind::Name(n) => found |= n == name,
-            ExprKind::Call(f, _) if !found => {
-                if let Some(f) = self.map.get(f) {
-                    let mut exprs = f.lets.iter().map(|(_, e)| e).chain(f.body.expressions());
-                    found = exprs.any(|e| self.mentions(e, name));
+    /// The names that expressions mention, in the functions that they call too.
+    pub(super) fn mentioned<'e>(&self, expressions: impl IntoIterator<Item = &'e Expr>) -> BTreeSet<String> {
+        let (mut names, mut open, mut called) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
+        let mut visit = |e: &Expr, open: &mut Vec<Arc<Function>>| {
+            e.walk(&mut |e| match &e.kind {
+                ExprKind::Name(name) if !names.contains(name) => {
+                    names.insert(name.clone());
                 }
-            }
-            _ => {}
-        });
-        found
+                ExprKind::Call(name, _) if !called.contains(name) => {
+                    called.insert(name.clone());
+                    open.extend(self.map.get(name).cloned());
+                }
+                _ => {}
+            });
+        };
+        expressions.into_iter().for_each(|e| visit(e, &mut open));
+        while let Some(function) = open.pop() {
+            function.lets.iter().map(|(_, e)| e).chain(function.body.expressions()).for_each(|e| visit(e, &mut open));
+        }
+        names
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Function>> {

@@ -1,10 +1,11 @@
 //! The typed program: one node per operation, arguments before users.
 
+use super::column::Column;
 use super::syntax::Site;
-use super::types::{Datum, Interval, Rate, Type};
+use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::Result;
 use crate::num::{FloatType, Rounding};
-use std::sync::Arc;
+use std::borrow::Cow;
 
 pub(super) type NodeId = usize;
 
@@ -129,8 +130,8 @@ pub(super) struct Node {
     pub ty: Type,
     pub rate: Rate,
     pub range: Interval,
-    /// One cell, or one per channel, for const and channel rate. None of them where [`Graph::forget`] dropped them.
-    pub frozen: Option<Arc<[Cell]>>,
+    /// The values of const and channel rate.
+    pub frozen: Option<Column>,
     /// The number as written, for real literals.
     pub literal: Option<String>,
     /// Name that a `let` or statement gave to the value.
@@ -140,8 +141,13 @@ pub(super) struct Node {
 
 impl Node {
     /// The frozen value of a channel, where it is kept.
-    pub fn cell(&self, channel: usize) -> Option<&Cell> {
-        self.frozen.as_ref().and_then(|cells| cells.get(if cells.len() == 1 { 0 } else { channel }))
+    pub fn cell(&self, channel: usize) -> Option<Cow<'_, Cell>> {
+        self.frozen.as_ref()?.cell(channel)
+    }
+
+    /// The value that a frozen node has in all channels.
+    pub fn uniform(&self) -> Option<Value> {
+        self.frozen.as_ref()?.uniform()
     }
 }
 
@@ -158,9 +164,9 @@ impl Graph {
         read[result] = true;
         order.iter().flat_map(|&id| &self.nodes[id].args).for_each(|&arg| read[arg] = true);
         for (node, read) in self.nodes.iter_mut().zip(read) {
-            let per_channel = node.frozen.as_ref().is_some_and(|cells| cells.len() > 1);
+            let per_channel = node.frozen.as_ref().is_some_and(|column| column.len() > 1);
             if per_channel && !read && !node.args.is_empty() && node.name.is_none() {
-                node.frozen = Some(Arc::default());
+                node.frozen = Some(Column::Forgotten);
             }
         }
     }

@@ -21,6 +21,7 @@
 
 mod builtins;
 mod check;
+mod column;
 mod describe;
 mod env;
 mod eval;
@@ -33,6 +34,7 @@ mod interval;
 mod lexer;
 mod normal_form;
 mod parser;
+mod sharing;
 mod simplify;
 mod split;
 mod syntax;
@@ -61,17 +63,26 @@ use crate::error::{Error, Result};
 use check::Lower;
 use env::InputKind;
 use graph::{Cell, Graph, NodeId, Op};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use syntax::{Body, Expr, ExprKind};
 use types::{Datum, Interval};
 
 /// A parsed program: lets, in order, and a body.
 #[derive(Debug, Clone)]
 pub struct Program {
+    source: Arc<Source>,
+    executor: Executor,
+}
+
+/// What was parsed.
+#[derive(Debug)]
+struct Source {
     lets: Vec<(String, Expr)>,
     body: Body,
     functions: Functions,
-    executor: Executor,
+    /// The names that all of them mention, once somebody asked.
+    names: OnceLock<BTreeSet<String>>,
 }
 
 impl Program {
@@ -89,7 +100,8 @@ impl Program {
             check_calls(&statement.value, functions)?;
         }
         check_calls(&body.result, functions)?;
-        Ok(Program { lets, body, functions: functions.clone(), executor: Executor::default() })
+        let source = Source { lets, body, functions: functions.clone(), names: OnceLock::new() };
+        Ok(Program { source: Arc::new(source), executor: Executor::default() })
     }
 
     /// How the program is computed.
@@ -105,14 +117,16 @@ impl Program {
 
     /// Whether the program, or a function that it calls, reads this name from outside.
     pub fn reads(&self, name: &str) -> bool {
-        let mut exprs = self.lets.iter().map(|(_, e)| e).chain(self.body.expressions());
-        exprs.any(|e| self.functions.mentions(e, name))
+        let Source { lets, body, functions, names } = &*self.source;
+        let expressions = || lets.iter().map(|(_, e)| e).chain(body.expressions());
+        names.get_or_init(|| functions.mentioned(expressions())).contains(name)
     }
 
     /// Checks names, types and ranges in `env`, and computes everything that is known before the run.
     pub fn compile(&self, env: &Env) -> Result<Compiled> {
-        let mut lower = Lower::new(env, &self.functions)?;
-        for (name, value) in &self.lets {
+        let Source { lets, body, functions, .. } = &*self.source;
+        let mut lower = Lower::new(env, functions)?;
+        for (name, value) in lets {
             let id = lower.expr(value)?;
             if env.entries.contains_key(name) {
                 return Err(value.site.error(
@@ -122,7 +136,7 @@ impl Program {
             }
             lower.bind(name, id)?;
         }
-        let mut result = lower.body(&self.body)?;
+        let mut result = lower.body(body)?;
         if lower.node(result).ty == types::Type::Literal {
             let site = lower.node(result).site.clone();
             result = lower.convert(result, crate::num::FloatType::F64, &site)?;
@@ -146,7 +160,7 @@ impl Program {
             result,
             order,
             inputs: env.inputs.clone(),
-            source: Arc::new((self.lets.clone(), self.body.clone())),
+            source: self.source.clone(),
             executor: self.executor,
         })
     }
@@ -186,7 +200,7 @@ pub fn parse_guard(text: &Text, functions: &Functions) -> Result<Guard> {
 impl Guard {
     /// Whether the condition, or a function that it calls, reads this name from outside.
     pub fn reads(&self, name: &str) -> bool {
-        self.functions.mentions(&self.condition, name)
+        self.functions.mentioned([&self.condition]).contains(name)
     }
 
     /// Whether the condition holds; an error where it depends on anything but constants.
@@ -195,14 +209,12 @@ impl Guard {
         let id = lower.expr(&self.condition)?;
         lower.expect_bool(id)?;
         lower.use_frozen(id)?;
-        match lower.node(id).frozen.as_deref() {
-            Some([Ok(Datum::Value(Value::Bool(v))), rest @ ..])
-                if rest.iter().all(|c| matches!(c, Ok(Datum::Value(Value::Bool(w))) if w == v)) =>
-            {
-                Ok(*v)
+        match lower.node(id).uniform() {
+            Some(Value::Bool(v)) => Ok(v),
+            _ if lower.node(id).frozen.is_some() => {
+                Err(self.condition.site.error("program_rate", "the condition differs among channels"))
             }
-            Some(_) => Err(self.condition.site.error("program_rate", "the condition differs among channels")),
-            None => Err(self.condition.site.error("program_rate", "the condition depends on run-time values")),
+            _ => Err(self.condition.site.error("program_rate", "the condition depends on run-time values")),
         }
     }
 }
@@ -216,8 +228,7 @@ pub struct Compiled {
     order: Vec<NodeId>,
     channels: usize,
     inputs: Vec<env::Input>,
-    /// Lets and body as parsed.
-    source: Arc<(Vec<(String, Expr)>, Body)>,
+    source: Arc<Source>,
     executor: Executor,
 }
 
@@ -276,7 +287,7 @@ impl Compiled {
         let read = self.order.iter().flat_map(|&id| &self.graph.nodes[id].args).chain([&self.result]);
         for &id in read {
             if let Some(cell) = self.graph.nodes[id].cell(channel) {
-                cells[id] = cell.clone();
+                cells[id] = cell.into_owned();
             }
         }
         Ok(cells)

@@ -2,7 +2,7 @@
 
 use super::graph::{Node, NodeId, Op};
 use super::simplify::aliases;
-use super::types::{Datum, Type, Value};
+use super::types::{Type, Value};
 use super::{Compiled, Evaluator};
 use crate::num::{FloatType, Rounding};
 
@@ -113,34 +113,19 @@ impl Matcher<'_> {
     }
 
     fn ints<T: TryFrom<i128>>(&self, id: NodeId) -> Option<Vec<T>> {
-        self.node(id)
-            .frozen
-            .as_ref()?
-            .iter()
-            .map(|cell| match cell {
-                Ok(Datum::Value(Value::Int(v))) => T::try_from(*v).ok(),
-                _ => None,
-            })
-            .collect()
+        self.node(id).frozen.as_ref()?.try_map(|value| T::try_from(value.as_int()?).ok())
     }
 
-    fn int<T: TryFrom<i128> + Copy + PartialEq>(&self, id: NodeId) -> Option<T> {
-        let all = self.ints::<T>(id)?;
-        all.iter().all(|v| *v == all[0]).then(|| all[0])
+    fn int<T: TryFrom<i128>>(&self, id: NodeId) -> Option<T> {
+        T::try_from(self.node(id).uniform()?.as_int()?).ok()
     }
 
     fn floats(&self, id: NodeId) -> Option<Vec<f32>> {
-        self.node(id)
-            .frozen
-            .as_ref()?
-            .iter()
-            .map(|cell| if let Ok(Datum::Value(Value::F32(v))) = cell { Some(*v) } else { None })
-            .collect()
+        self.node(id).frozen.as_ref()?.try_map(|value| if let Value::F32(v) = value { Some(v) } else { None })
     }
 
     pub(super) fn float(&self, id: NodeId) -> Option<f32> {
-        let all = self.floats(id)?;
-        all.iter().all(|v| v.to_bits() == all[0].to_bits()).then(|| all[0])
+        if let Value::F32(v) = self.node(id).uniform()? { Some(v) } else { None }
     }
 
     /// An operation of two operands of which one is frozen: the other, and the frozen one.

@@ -1,7 +1,7 @@
 //! Operations that change nothing: shifts by zero, saturation of what is in range, and the like.
 
 use super::graph::{Graph, NodeId, Op};
-use super::types::{Datum, Type, Value};
+use super::types::{Type, Value};
 
 /// For every node, the earlier node that has the same value, or the node itself. Frozen nodes stand for themselves.
 pub(super) fn aliases(graph: &Graph) -> Vec<NodeId> {
@@ -11,12 +11,7 @@ pub(super) fn aliases(graph: &Graph) -> Vec<NodeId> {
             continue;
         }
         let range = |i: usize| graph.nodes[node.args[i]].range.int();
-        let always = |i: usize, wanted: i128| {
-            graph.nodes[node.args[i]]
-                .frozen
-                .as_ref()
-                .is_some_and(|cells| cells.iter().all(|c| matches!(c, Ok(Datum::Value(Value::Int(v))) if *v == wanted)))
-        };
+        let always = |i: usize, wanted: i128| graph.nodes[node.args[i]].uniform() == Some(Value::Int(wanted));
         let same = match node.op {
             Op::Shl | Op::Shr(_) | Op::Sub if always(1, 0) => Some(0),
             Op::DivInt(_) | Op::Mul if always(1, 1) => Some(0),

@@ -97,14 +97,15 @@ impl Compiled {
         let wanted = self.graph.reachable(self.result, true);
         for &id in &wanted {
             let node = &self.graph.nodes[id];
-            match node.cell(channel) {
-                Some(cell) => cells[id] = cell.clone(),
+            let cell = match node.cell(channel) {
+                Some(cell) => cell.into_owned(),
                 None if node.frozen.is_some() => {
                     let args: Vec<&Cell> = node.args.iter().map(|&arg| &cells[arg]).collect();
-                    cells[id] = eval::apply(node, &args);
+                    eval::apply(node, &args)
                 }
-                None => {}
-            }
+                None => continue,
+            };
+            cells[id] = cell;
         }
         let value = |id: NodeId| match &cells[id] {
             Ok(Datum::Value(value)) => Some(*value),

@@ -25,6 +25,7 @@ pub enum Value {
 
 impl Value {
     /// `v`, which must be a value of `format`, as such.
+    #[inline(always)]
     pub(super) fn float(v: f64, format: FloatType) -> Value {
         match format {
             FloatType::F16 => Value::F16(to_f16(v)),
@@ -35,6 +36,7 @@ impl Value {
     }
 
     /// A float as f64, exactly; None for integers and truth values.
+    #[inline(always)]
     pub fn as_float(self) -> Option<f64> {
         match self {
             Value::F16(v) => Some(v.to_f64()),
@@ -46,6 +48,7 @@ impl Value {
     }
 
     /// An integer; None for the rest.
+    #[inline]
     pub fn as_int(self) -> Option<i128> {
         if let Value::Int(v) = self { Some(v) } else { None }
     }
@@ -55,6 +58,7 @@ impl Value {
         if let Value::Bool(v) = self { Some(v) } else { None }
     }
 
+    #[inline]
     pub(super) fn type_of(self) -> Type {
         match self {
             Value::Int(_) => Type::Int,
@@ -67,6 +71,7 @@ impl Value {
     }
 
     /// Equality of bits: NaN equals itself and zeros of different sign differ.
+    #[inline]
     pub fn same_bits(self, other: Value) -> bool {
         match (self, other) {
             (Value::Int(a), Value::Int(b)) => a == b,
@@ -90,6 +95,34 @@ impl fmt::Display for Value {
             Value::F32(v) => write!(f, "{v:?}"),
             Value::F64(v) => write!(f, "{v:?}"),
         }
+    }
+}
+
+impl From<i64> for Value {
+    #[inline]
+    fn from(v: i64) -> Value {
+        Value::Int(v.into())
+    }
+}
+
+impl From<f32> for Value {
+    #[inline]
+    fn from(v: f32) -> Value {
+        Value::F32(v)
+    }
+}
+
+impl From<f64> for Value {
+    #[inline]
+    fn from(v: f64) -> Value {
+        Value::F64(v)
+    }
+}
+
+impl From<bool> for Value {
+    #[inline]
+    fn from(v: bool) -> Value {
+        Value::Bool(v)
     }
 }
 

@@ -8,22 +8,20 @@ use crate::program::{Env, Value};
 
 /// Adds `name.scale .zp .qmin .qmax .bits .signed .per_channel` of an encoding. A per-channel scale becomes a channel value.
 pub fn add_encoding(env: &mut Env, name: &str, encoding: &Encoding) {
-    let key = |field: &str| format!("{name}.{field}");
-    let scales: Vec<Value> = encoding.scale.iter().map(|&s| Value::F64(s)).collect();
-    let zero_points: Vec<Value> = encoding.zero_point.iter().map(|&z| Value::Int(z.into())).collect();
+    let key = |field: &str| [name, ".", field].concat();
     if encoding.granularity == Granularity::PerTensor {
-        env.constant(&key("scale"), scales[0]);
-        env.constant(&key("zp"), zero_points[0]);
+        env.constant(key("scale"), Value::F64(encoding.scale[0]));
+        env.constant(key("zp"), Value::Int(encoding.zero_point[0].into()));
     } else {
-        env.channel(&key("scale"), scales);
-        env.channel(&key("zp"), zero_points);
+        env.channel_reals(key("scale"), encoding.scale.iter().copied());
+        env.channel_ints(key("zp"), encoding.zero_point.iter().copied());
     }
-    env.constant(&key("qmin"), Value::Int(encoding.qmin().into()));
-    env.constant(&key("qmax"), Value::Int(encoding.qmax().into()));
-    env.constant(&key("bits"), Value::Int(encoding.bitwidth.into()));
-    env.constant(&key("signed"), Value::Bool(encoding.signed));
-    env.constant(&key("symmetric"), Value::Bool(encoding.symmetric));
-    env.constant(&key("per_channel"), Value::Bool(encoding.granularity != Granularity::PerTensor));
+    env.constant(key("qmin"), Value::Int(encoding.qmin().into()));
+    env.constant(key("qmax"), Value::Int(encoding.qmax().into()));
+    env.constant(key("bits"), Value::Int(encoding.bitwidth.into()));
+    env.constant(key("signed"), Value::Bool(encoding.signed));
+    env.constant(key("symmetric"), Value::Bool(encoding.symmetric));
+    env.constant(key("per_channel"), Value::Bool(encoding.granularity != Granularity::PerTensor));
 }
 
 /// The encoding of a fact that an integer kernel needs.
@@ -49,7 +47,7 @@ pub fn add_output(env: &mut Env, encoding: &Encoding, clamp: Option<(i64, i64)>)
 /// Adds numeric attributes as `attr.name`, and parameters of the target as the Booleans `attr.name.value`.
 pub fn add_attributes(env: &mut Env, node: &Node, defaults: &[(&str, f32)]) {
     for (name, value) in defaults {
-        env.constant(&format!("attr.{name}"), Value::F32(*value));
+        env.constant(format!("attr.{name}"), Value::F32(*value));
     }
     for (name, attribute) in &node.attributes {
         let name = name.strip_prefix(PARAMETER_PREFIX).unwrap_or(name);
@@ -59,7 +57,7 @@ pub fn add_attributes(env: &mut Env, node: &Node, defaults: &[(&str, f32)]) {
             Attribute::Float(v) => Value::F32(*v),
             _ => continue,
         };
-        env.constant(&format!("attr.{name}"), value);
+        env.constant(format!("attr.{name}"), value);
     }
 }
 

@@ -176,7 +176,7 @@ impl IntegerOp for Window {
         if let Some(channels) = geometry.image_channels(&facts.input(0)?.shape)
             && program.reads("channel")
         {
-            env.channel("channel", (0..channels).map(|c| Value::Int(c as i128)).collect());
+            env.channel_ints("channel", (0..channels).map(|c| c as i64));
         }
         let compiled = program.compile(&env)?;
         let x = encoding_of(facts, facts.input(0)?)?;

@@ -1,15 +1,18 @@
 //! Loops that run while a program is compiled: `table`, `first` and `argmin`.
 
+use super::super::eval;
 use super::*;
+use std::borrow::Cow;
+use std::sync::Arc;
 
-impl Lower<'_> {
+impl<'a> Lower<'a> {
     pub(super) fn lower_loop(
         &mut self,
         kind: Loop,
-        variable: &str,
+        variable: &'a str,
         lo: NodeId,
         hi: NodeId,
-        body: &Expr,
+        body: &'a Expr,
         site: &Site,
     ) -> Result<NodeId> {
         for id in [lo, hi] {
@@ -27,7 +30,6 @@ impl Lower<'_> {
         }
         let index = self.loops;
         self.loops += 1;
-        let first_node = self.graph.nodes.len();
         let variable_node = self.push(Node {
             op: Op::Index(index),
             args: Vec::new(),
@@ -39,7 +41,7 @@ impl Lower<'_> {
             name: Some(variable.into()),
             site: site.clone(),
         });
-        self.scope.push((variable.into(), variable_node));
+        self.scope.push((variable, variable_node));
         let body_id = self.expr(body);
         self.scope.pop();
         let mut body_id = body_id?;
@@ -74,53 +76,48 @@ impl Lower<'_> {
         if self.loop_work > MAX_LOOP_WORK {
             return Err(site.error("program_loop", "the loops of the program take more than 2^26 steps"));
         }
-        let cells: Vec<Cell> = (0..count)
-            .map(|channel| self.run_loop(kind, channel, (lo, hi), &order, first_node, body_id, site))
-            .collect();
+        let cells: Vec<Cell> =
+            (0..count).map(|channel| self.run_loop(kind, channel, (lo, hi), &order, body_id, site)).collect();
         let ty = if kind == Loop::Table { Type::Table } else { Type::Int };
         Ok(self.leaf(cells, ty, None, site))
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn run_loop(
         &self,
         kind: Loop,
         channel: usize,
         bounds: (NodeId, NodeId),
         order: &[NodeId],
-        first_node: NodeId,
         body: NodeId,
         site: &Site,
     ) -> Cell {
-        let bound = |id: NodeId| match self.node(id).cell(channel) {
+        let bound = |id: NodeId| match self.node(id).cell(channel).as_deref() {
             Some(Ok(Datum::Value(Value::Int(v)))) => Ok(*v),
             Some(Err(error)) => Err(error.clone()),
             _ => Err(site.error("program_loop", "the bounds of a loop are constants")),
         };
         let (lo, hi) = (bound(bounds.0)?, bound(bounds.1)?);
-        let empty: Cell = Err(site.error("program_loop", "value not known"));
-        let mut local: Vec<Cell> = vec![empty.clone(); self.graph.nodes.len() - first_node];
+        let unknown: Cell = Err(site.error("program_loop", "value not known"));
+        // What the body reads and does not change, then the nodes of the body.
+        let mut cells: Vec<Option<Cow<'_, Cell>>> = vec![None; self.graph.nodes.len()];
+        for &id in order.iter().flat_map(|&id| &self.node(id).args).chain([&body]) {
+            cells[id] = self.node(id).cell(channel);
+        }
         let mut table = Vec::new();
         let mut best: Option<(i128, Value)> = None;
         for i in lo..hi {
             for &id in order {
                 let node = self.node(id);
-                local[id - first_node] = if matches!(node.op, Op::Index(_)) {
+                let cell = if matches!(node.op, Op::Index(_)) {
                     Ok(Datum::Value(Value::Int(i)))
                 } else {
-                    let args: Vec<&Cell> = node
-                        .args
-                        .iter()
-                        .map(|&arg| {
-                            self.node(arg)
-                                .cell(channel)
-                                .unwrap_or_else(|| local.get(arg.wrapping_sub(first_node)).unwrap_or(&empty))
-                        })
-                        .collect();
+                    let args: Vec<&Cell> =
+                        node.args.iter().map(|&arg| cells[arg].as_deref().unwrap_or(&unknown)).collect();
                     eval::apply(node, &args)
                 };
+                cells[id] = Some(Cow::Owned(cell));
             }
-            let value = match self.node(body).cell(channel).unwrap_or_else(|| &local[body - first_node]) {
+            let value = match cells[body].as_deref().unwrap_or(&unknown) {
                 Ok(Datum::Value(value)) => *value,
                 Ok(Datum::Table(_)) => return Err(site.error("program_type", "a table of tables")),
                 Err(error) => return Err(error.clone()),

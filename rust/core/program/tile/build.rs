@@ -1,5 +1,6 @@
 //! Graph to passes: lane types, conversions, constants, registers.
 
+use super::super::column::Column;
 use super::super::graph::{Comparison, Graph, Node, NodeId, Op};
 use super::super::simplify::aliases;
 use super::super::types::{Datum, Interval, Type, Value};
@@ -95,7 +96,7 @@ struct Build<'a> {
     frozen: HashMap<(NodeId, Class), Source>,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
     fn class(&self, id: NodeId) -> Class {
         let node = &self.graph.nodes[id];
         lane_class(node.ty, node.range)
@@ -137,18 +138,23 @@ impl Build<'_> {
         if let Some(&source) = self.frozen.get(&(id, class)) {
             return source;
         }
-        let values: Vec<Value> = cells(&self.graph.nodes[id])
-            .map(|datum| if let Some(Datum::Value(v)) = datum { *v } else { Value::Int(0) })
-            .collect();
+        let column = self.graph.nodes[id].frozen.as_ref().unwrap_or(&Column::Forgotten);
+        let of = |v: Option<Value>| v.unwrap_or(Value::Int(0));
         let source = match class {
-            Class::I32 => self.constants.add(values.iter().map(|v| int(*v) as i32).collect()),
-            Class::I64 => self.constants.add(values.iter().map(|v| int(*v) as i64).collect()),
-            Class::I128 => self.constants.add(values.iter().map(|v| int(*v)).collect()),
-            Class::F32 => self.constants.add(values.iter().map(|v| float(*v) as f32).collect()),
-            Class::F64 => self.constants.add(values.iter().map(|v| float(*v)).collect()),
+            Class::I32 => self.constants.add(column.map(|v| int(of(v)) as i32)),
+            Class::I64 => self.constants.add(column.map(|v| int(of(v)) as i64)),
+            Class::I128 => self.constants.add(column.map(|v| int(of(v)))),
+            Class::F32 => self.constants.add(column.map(|v| float(of(v)) as f32)),
+            Class::F64 => self.constants.add(column.map(|v| float(of(v)))),
         };
         self.frozen.insert((id, class), source);
         source
+    }
+
+    /// The table that a node is for all channels.
+    fn one_table(&self, id: NodeId) -> Option<&'a [Value]> {
+        let column = self.graph.nodes[id].frozen.as_ref().filter(|column| column.len() == 1)?;
+        column.tables().next().map(|table| table.as_slice())
     }
 
     fn table(&mut self, values: &[Value], class: Class) -> u16 {
@@ -276,18 +282,14 @@ impl Build<'_> {
                     self.narrowed(clamped, Class::I64, own)
                 }
             }
-            (Op::At, _) if cells(&self.graph.nodes[args[0]]).count() == 1 => {
-                let Some(Some(Datum::Table(table))) = cells(&self.graph.nodes[args[0]]).next() else {
-                    return self.reference(id, &args, own);
-                };
+            (Op::At, _) if self.one_table(args[0]).is_some() => {
+                let table = self.one_table(args[0]).unwrap_or_default();
                 let table = self.table(table, own);
                 let index = self.operand(args[1], self.class(args[1]).min(Class::I64));
                 self.emit(Action::At(table), &[index], own)
             }
-            (Op::Bucket, _) if cells(&self.graph.nodes[args[1]]).count() == 1 => {
-                let Some(Some(Datum::Table(table))) = cells(&self.graph.nodes[args[1]]).next() else {
-                    return self.reference(id, &args, own);
-                };
+            (Op::Bucket, _) if self.one_table(args[1]).is_some() => {
+                let table = self.one_table(args[1]).unwrap_or_default();
                 let edges = self.graph.nodes[args[1]].range;
                 let class = match self.graph.nodes[args[0]].ty {
                     Type::Int => self.class(args[0]).max(lane_class(Type::Int, edges)),
@@ -430,7 +432,8 @@ impl Build<'_> {
             .map(|&arg| {
                 let node = &self.graph.nodes[arg];
                 if node.ty == Type::Table {
-                    return Argument::Tables(cells(node).flatten().cloned().collect());
+                    let tables = node.frozen.iter().flat_map(Column::tables);
+                    return Argument::Tables(tables.cloned().map(Datum::Table).collect());
                 }
                 let class = self.class(arg);
                 Argument::Lane(self.operand(arg, class), node.ty)
@@ -458,10 +461,6 @@ fn float_action(op: Op) -> Option<Action> {
         Op::Math(function) => Action::Math(function),
         _ => return None,
     })
-}
-
-fn cells(node: &Node) -> impl Iterator<Item = Option<&Datum>> {
-    node.frozen.iter().flat_map(|cells| cells.iter()).map(|cell| cell.as_ref().ok())
 }
 
 fn int(value: Value) -> i128 {

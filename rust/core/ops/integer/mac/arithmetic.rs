@@ -62,8 +62,8 @@ impl MacWindow {
         let MacWindow { kernel, stride, dilation, groups, depthwise } = window_or_one;
         let taps = (kernel[0] * kernel[1]).max(1);
         for (name, [h, w]) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
-            env.constant(&format!("{name}.h"), Value::Int(h as i128));
-            env.constant(&format!("{name}.w"), Value::Int(w as i128));
+            env.constant(format!("{name}.h"), Value::Int(h as i128));
+            env.constant(format!("{name}.w"), Value::Int(w as i128));
         }
         env.constant("taps", Value::Int(taps as i128));
         env.constant("groups", Value::Int(groups as i128));
@@ -206,14 +206,14 @@ impl<'a> Mac<'a> {
             bound += bias.iter().map(|b| i128::from(b.unsigned_abs())).max().unwrap_or(0);
         } else {
             let values = if bias.is_empty() { vec![0; self.channels] } else { bias.clone() };
-            env.channel("b", values.iter().map(|&b| Value::Int(b.into())).collect());
+            env.channel_ints("b", values);
             if program.reads("b.scale") {
                 let scales = self.bias_scales(facts, verbatim)?;
-                env.channel("b.scale", scales.into_iter().map(Value::F64).collect());
+                env.channel_reals("b.scale", scales);
             }
         }
         if program.reads("channel") {
-            env.channel("channel", (0..self.channels).map(|c| Value::Int(c as i128)).collect());
+            env.channel_ints("channel", (0..self.channels).map(|c| c as i64));
         }
         let half = 1i128 << (accumulator.width - 1);
         match bound < half {
@@ -245,8 +245,8 @@ impl Mac<'_> {
         }
         let of = |fact: &Fact| weights::channel_statistics(fact, self.channel_axis, self.channels);
         let (Some(used), Some(file)) = (of(self.w)?, of(self.file.unwrap_or(self.w))?) else { return Ok(()) };
-        env.channel("w.sum", used.iter().map(|s| Value::Int(s.sum.into())).collect());
-        env.channel("file.reach", file.iter().map(|s| Value::Int(s.reach.into())).collect());
+        env.channel_ints("w.sum", used.iter().map(|s| s.sum));
+        env.channel_ints("file.reach", file.iter().map(|s| s.reach));
         Ok(())
     }
 }

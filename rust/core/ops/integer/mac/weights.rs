@@ -75,12 +75,11 @@ pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usiz
 fn environment(mut env: Env, x: &Encoding, w: &Encoding, reach: &[i64]) -> Env {
     add_encoding(&mut env, "x", x);
     add_encoding(&mut env, "w", w);
-    let per_channel = |values: &[i64]| values.iter().map(|&m| Value::Int(m.into())).collect();
     match w.granularity {
-        Granularity::PerTensor => env.channel("w.max", per_channel(&[reach.iter().copied().max().unwrap_or(0)])),
-        _ => env.channel("w.max", per_channel(reach)),
+        Granularity::PerTensor => env.channel_ints("w.max", [reach.iter().copied().max().unwrap_or(0)]),
+        _ => env.channel_ints("w.max", reach.iter().copied()),
     };
-    env.channel("w.reach", per_channel(reach));
+    env.channel_ints("w.reach", reach.iter().copied());
     let centre = if w.signed { 0 } else { 1i64 << (w.bitwidth - 1) };
     env.constant("w.centred", Value::Bool(w.zero_point.iter().all(|&z| z == centre)));
     env.output(i8::MIN.into(), i8::MAX.into());
