@@ -9,7 +9,7 @@ use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
 use super::gemm::{GRAIN, Lhs, Place, Scratch, Source, Then, all_then, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
-use super::pack::{PackedWeights, centred_init};
+use super::pack::{Columns, PackedWeights, centred_init};
 use super::shape::ConvShape;
 use super::window::{self, Padded};
 
@@ -32,16 +32,15 @@ impl ConvWeights {
     /// Packs weights in ONNX's order (output channel, input channel of the group, ky, kx). `zero_points` has one entry
     /// per output channel, or one for all, or none (zero). Panics where lengths disagree.
     pub fn new<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32]) -> Self {
-        Self::packed(shape, weights, zero_points, |own, packed| taps_in_front(own, shape.taps(), packed))
+        Self::packed(shape, weights, zero_points, shape.taps() == 1)
     }
 
     /// As [`ConvWeights::new`], for weights in the order (output channel, ky, kx, input channel of the group).
     pub fn from_channels_last<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32]) -> Self {
-        Self::packed(shape, weights, zero_points, |own, packed| packed.copy_from_slice(own))
+        Self::packed(shape, weights, zero_points, true)
     }
 
-    /// `turn` brings the weights of an output channel into the order of the rows of [`Form::Groups`].
-    fn packed<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32], turn: impl Fn(&[W], &mut [W])) -> Self {
+    fn packed<W: Code8>(shape: &ConvShape, weights: &[W], zero_points: &[i32], channels_last: bool) -> Self {
         assert_eq!(weights.len(), shape.weight_len(), "weights and their shape");
         let zero_points = match zero_points {
             [] => vec![0; shape.out_channels],
@@ -49,18 +48,18 @@ impl ConvWeights {
             many => many.to_vec(),
         };
         assert_eq!(zero_points.len(), shape.out_channels, "one zero point per output channel, or one");
-        let (group_in, group_out) = (shape.group_in(), shape.group_out());
+        let (group_in, group_out, depth) = (shape.group_in(), shape.group_out(), shape.depth());
         if group_in == 1 && group_out == 1 && shape.groups > 1 {
             let packed = DepthwiseWeights::new(shape.out_channels, shape.kernel, weights, &zero_points);
             return ConvWeights { column_sums: packed.column_sums().to_vec(), form: Form::Depthwise(packed) };
         }
         let groups: Vec<PackedWeights> = (0..shape.groups)
             .map(|g| {
-                let channels = g * group_out..(g + 1) * group_out;
-                PackedWeights::in_runs(window::runs(shape), group_out, &zero_points[channels], |n, packed: &mut [W]| {
-                    let own = &weights[(g * group_out + n) * shape.depth()..][..shape.depth()];
-                    turn(own, packed);
-                })
+                let zero_points = &zero_points[g * group_out..(g + 1) * group_out];
+                let own = &weights[g * group_out * depth..][..group_out * depth];
+                let turn = |n: usize, packed: &mut [W]| taps_in_front(&own[n * depth..][..depth], shape.taps(), packed);
+                let columns = if channels_last { Columns::Given(own) } else { Columns::Made(&turn) };
+                PackedWeights::in_runs(window::runs(shape), group_out, zero_points, columns)
             })
             .collect();
         let column_sums = groups.iter().flat_map(|g| g.column_sums().iter().copied()).collect();

@@ -61,16 +61,31 @@ impl Pairing {
 }
 
 multiversion! {
-    /// Writes `weights - offset`, which are bytes, and adds them to `sum`.
-    fn shifted<W: Code8>(simd: Simd, weights: &[W], offset: i32, out: &mut [i8], sum: &mut i32) {
-        let mut total = 0i32;
-        for (to, w) in out.iter_mut().zip(weights) {
-            let w = w.to_i32() - offset;
-            *to = w as i8;
-            total = total.wrapping_add(w);
-        }
-        *sum = sum.wrapping_add(total);
+    /// The sum of weights.
+    fn sum<W: Code8>(simd: Simd, weights: &[W], sum: &mut i32) {
+        *sum = weights.iter().fold(0i32, |sum, w| sum.wrapping_add(w.to_i32()));
     }
+}
+
+/// The lines of a panel: group `g` of all columns is line `g`. Bytes are XORed with `flip`.
+fn interleave(columns: [&[[u8; 4]]; PANEL], flip: u8, lines: &mut Vec<Line>) {
+    let groups = columns[0].len();
+    let columns = columns.map(|column| &column[..groups]);
+    lines.extend((0..groups).map(|g| {
+        let mut line = Line([0; 64]);
+        for (to, column) in line.0.as_chunks_mut::<4>().0.iter_mut().zip(columns) {
+            *to = column[g].map(|byte| (byte ^ flip) as i8);
+        }
+        line
+    }));
+}
+
+/// Where the columns of a matrix come from, each with its rows in order.
+pub(crate) enum Columns<'a, W> {
+    /// One behind the other.
+    Given(&'a [W]),
+    /// Written on demand.
+    Made(&'a dyn Fn(usize, &mut [W])),
 }
 
 /// A `K × N` matrix of 8-bit weights, packed once.
@@ -96,20 +111,21 @@ impl PackedWeights {
     ///
     /// Unsigned codes are stored as `w - 128`, which leaves a factor of `128 - zero_point`.
     pub fn new<W: Code8>(k: usize, n: usize, zero_points: &[i32], weight: impl Fn(usize, usize) -> W) -> Self {
-        Self::in_runs([1, k], n, zero_points, |column, rows: &mut [W]| {
+        let column = |column: usize, rows: &mut [W]| {
             rows.iter_mut().enumerate().for_each(|(row, w)| *w = weight(row, column));
-        })
+        };
+        Self::in_runs([1, k], n, zero_points, Columns::Made(&column))
     }
 
-    /// Packs `k` in `runs` runs of `run` each; `column(n, weights)` writes the weights of a column in the order of `k`.
+    /// Packs `k` in `runs` runs of `run` each, in the order of the columns' rows.
     pub(crate) fn in_runs<W: Code8>(
         [runs, run]: [usize; 2],
         n: usize,
         zero_points: &[i32],
-        column: impl Fn(usize, &mut [W]),
+        columns: Columns<'_, W>,
     ) -> Self {
         assert!(matches!(zero_points.len(), 0 | 1) || zero_points.len() == n, "one zero point per column, or one");
-        let offset = if W::SIGNED { 0 } else { 128 };
+        let (offset, flip) = if W::SIGNED { (0, 0) } else { (128i32, 0x80) };
         let zero_point = |c: usize| match zero_points {
             [] => 0,
             [only] => *only,
@@ -121,25 +137,36 @@ impl PackedWeights {
         let mut lines = Vec::with_capacity(groups * n.div_ceil(PANEL));
         let mut raw_sums = vec![0i32; n];
         let simd = Simd::best();
-        let mut weights = vec![W::default(); k];
-        // The columns of one panel, in quads.
-        let mut quads = vec![[0i8; 4]; groups * PANEL];
+        let mut made = vec![W::default(); if matches!(columns, Columns::Made(_)) { k * PANEL } else { 0 }];
+        // Columns whose runs are no multiples of four, with what is missing; and what becomes zero beyond the last column.
+        let mut padded = vec![[0u8; 4]; if run.is_multiple_of(4) { 0 } else { groups * PANEL }];
+        let none = vec![[flip; 4]; groups];
         for (panel, sums) in raw_sums.chunks_mut(PANEL).enumerate() {
-            quads[sums.len() * groups..].fill([0; 4]);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                column(panel * PANEL + i, &mut weights);
-                let runs = quads[i * groups..].as_flattened_mut().chunks_exact_mut((per_run * 4).max(1));
-                for (to, weights) in runs.zip(weights.chunks_exact(run.max(1))) {
-                    shifted(simd, weights, offset, to, sum);
-                }
+            if let Columns::Made(write) = columns {
+                (0..sums.len()).for_each(|i| write(panel * PANEL + i, &mut made[i * k..][..k]));
             }
-            lines.extend((0..groups).map(|group| {
-                let mut line = Line([0; 64]);
-                for (to, column) in line.0.as_chunks_mut().0.iter_mut().zip(quads.chunks_exact(groups)) {
-                    *to = column[group];
+            let of = |i: usize| match columns {
+                Columns::Given(all) => &all[(panel * PANEL + i) * k..][..k],
+                Columns::Made(_) => &made[i * k..][..k],
+            };
+            for (i, total) in sums.iter_mut().enumerate() {
+                sum(simd, of(i), total);
+                *total = total.wrapping_sub(offset.wrapping_mul(k as i32));
+            }
+            let count = sums.len();
+            if run.is_multiple_of(4) {
+                let quads = |i| if i < count { W::bytes(of(i)).as_chunks().0 } else { &none[..] };
+                interleave(std::array::from_fn(quads), flip, &mut lines);
+            } else {
+                for i in 0..count {
+                    let to = padded[i * groups..][..groups].as_flattened_mut().chunks_exact_mut(per_run * 4);
+                    for (to, from) in to.zip(W::bytes(of(i)).chunks_exact(run)) {
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to = from ^ flip);
+                    }
                 }
-                line
-            }));
+                padded[count * groups..].fill([0; 4]);
+                interleave(std::array::from_fn(|i| &padded[i * groups..][..groups]), 0, &mut lines);
+            }
             lines[panel * groups..].chunks_exact_mut(per_run.max(1)).for_each(|run| pairing.arrange(run));
         }
         let factors: Vec<i32> = (0..n).map(|c| offset.wrapping_sub(zero_point(c))).collect();
@@ -158,9 +185,7 @@ impl PackedWeights {
     /// Packs a row-major `N × K` matrix (one row per output channel).
     pub fn from_nk<W: Code8>(k: usize, n: usize, zero_points: &[i32], weights: &[W]) -> Self {
         assert_eq!(weights.len(), k * n, "weights and their shape");
-        Self::in_runs([1, k], n, zero_points, |column, rows: &mut [W]| {
-            rows.copy_from_slice(&weights[column * k..][..k]);
-        })
+        Self::in_runs([1, k], n, zero_points, Columns::Given(weights))
     }
 
     /// Length of the sums.

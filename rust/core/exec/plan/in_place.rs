@@ -2,6 +2,7 @@
 
 use super::{Source, Step};
 use crate::error::Result;
+use crate::kernels::Then;
 use crate::ops::{InPlace, Kernel, RunContext};
 use crate::tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ impl Followed {
         &self,
         context: &RunContext<'_>,
         inputs: &[Option<&Tensor>],
-        next: Option<&(dyn Fn(usize, &mut [u8]) + Sync)>,
+        next: Option<Then<'_, u8>>,
     ) -> Result<Vec<Tensor>> {
         let (arguments, others) = inputs.split_at(self.arguments);
         let function = self.function();
@@ -51,7 +52,7 @@ impl Kernel for Followed {
         &self,
         context: &RunContext<'_>,
         inputs: &[Option<&Tensor>],
-        then: &(dyn Fn(usize, &mut [u8]) + Sync),
+        then: Then<'_, u8>,
     ) -> Result<Vec<Tensor>> {
         self.compute(context, inputs, Some(then))
     }
