@@ -72,11 +72,11 @@ fn interleave(columns: [&[[u8; 4]]; PANEL], flip: u8, lines: &mut Vec<Line>) {
     let groups = columns[0].len();
     let columns = columns.map(|column| &column[..groups]);
     lines.extend((0..groups).map(|g| {
-        let mut line = Line([0; 64]);
-        for (to, column) in line.0.as_chunks_mut::<4>().0.iter_mut().zip(columns) {
-            *to = column[g].map(|byte| (byte ^ flip) as i8);
+        let mut line = [0u8; 64];
+        for (to, column) in line.as_chunks_mut().0.iter_mut().zip(columns) {
+            *to = column[g];
         }
-        line
+        Line(line.map(|byte| (byte ^ flip) as i8))
     }));
 }
 

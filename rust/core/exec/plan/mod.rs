@@ -55,6 +55,15 @@ pub struct Plan {
     pub notes: Vec<Note>,
 }
 
+/// How a node runs on codes.
+struct IntegerForm {
+    op: &'static dyn IntegerOp,
+    /// What the rule says.
+    body: Body,
+    /// Bounds of a fused activation, in codes of the output.
+    clamp: Option<(i64, i64)>,
+}
+
 struct Planner<'a> {
     placed: &'a Placed,
     spec: &'a Spec,
@@ -385,9 +394,9 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         if self.spec.execution == Execution::Integer
-            && let Some((integer, body)) = self.integer_body(n, &facts)?
+            && let Some(form) = self.integer_form(n, &facts)?
         {
-            return self.add_integer(n, &facts, integer, &body);
+            return self.add_integer(n, &facts, &form);
         }
         self.add_float(n, &facts, op)
     }
@@ -406,8 +415,8 @@ impl<'a> Planner<'a> {
         });
     }
 
-    /// The integer form of a node and the rule's body, or `None` where it runs in float.
-    fn integer_body(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
+    /// The integer form of a node, or `None` where it runs in float.
+    fn integer_form(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<IntegerForm>> {
         let node = facts.node;
         let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
         let encoded = |facts: &[Option<Fact>]| facts.iter().flatten().all(|f| f.encoding.is_some());
@@ -458,16 +467,11 @@ impl<'a> Planner<'a> {
             Action::Float => self.float_by_rule(facts, rule.name.clone(), &body),
             Action::Unsupported(reason) => Err(Error::new(Kind::UnsupportedByTarget, "op_unsupported", reason.clone())
                 .at(Location::Node { name: node.name.clone(), op_type: node.op_type.clone() })),
-            _ => Ok(Some((integer, body))),
+            _ => Ok(Some(IntegerForm { op: integer, body, clamp })),
         }
     }
 
-    fn float_by_rule(
-        &mut self,
-        facts: &Facts<'_>,
-        rule: String,
-        body: &Body,
-    ) -> Result<Option<(&'static dyn IntegerOp, Body)>> {
+    fn float_by_rule(&mut self, facts: &Facts<'_>, rule: String, body: &Body) -> Result<Option<IntegerForm>> {
         self.notes.push(Note { place: facts.node.name.clone(), text: format!("runs in float by rule '{rule}'") });
         self.report(facts.node, "float", Some((&rule, body)));
         Ok(None)
@@ -491,8 +495,9 @@ impl<'a> Planner<'a> {
         Ok(Some((lo, code(hi, qmax)?.clamp(lo, qmax))))
     }
 
-    fn add_integer(&mut self, n: usize, facts: &Facts<'_>, op: &dyn IntegerOp, body: &Body) -> Result<()> {
-        let node = facts.node;
+    fn add_integer(&mut self, n: usize, facts: &Facts<'_>, form: &IntegerForm) -> Result<()> {
+        let IntegerForm { op, body, clamp } = form;
+        let (node, clamp) = (facts.node, *clamp);
         let data = op.data_inputs(facts);
         let moves = integer::moves(&node.op_type, &body.action);
         // One output: inputs come in its encoding. Several: each output is requantized from the input's.
@@ -518,7 +523,6 @@ impl<'a> Planner<'a> {
                 _ => Layout::RowMajor,
             })
             .collect();
-        let clamp = self.code_clamp(n, facts)?;
         let mut known = facts.inputs.to_vec();
         for &i in &data {
             if let Some(fact) = known.get_mut(i).and_then(Option::as_mut)
