@@ -68,10 +68,22 @@ multiversion! {
 }
 
 /// The lines of a panel: group `g` of all columns is line `g`. Bytes are XORed with `flip`.
-fn interleave(columns: [&[[u8; 4]]; PANEL], flip: u8, lines: &mut Vec<Line>) {
+fn interleave(simd: Simd, columns: [&[[u8; 4]]; PANEL], flip: u8, lines: &mut Vec<Line>) {
     let groups = columns[0].len();
     let columns = columns.map(|column| &column[..groups]);
-    lines.extend((0..groups).map(|g| {
+    lines.reserve(groups);
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if simd.isa() == Isa::Avx512Vnni {
+        // SAFETY: the `Simd` proves the features; all columns have `groups` quads, and there is room for as many lines, of
+        // which those that were written are counted.
+        unsafe {
+            done = super::avx512::interleave(&columns, flip, lines.as_mut_ptr().add(lines.len()));
+            lines.set_len(lines.len() + done);
+        }
+    }
+    let _ = simd;
+    lines.extend((done..groups).map(|g| {
         let mut line = [0u8; 64];
         for (to, column) in line.as_chunks_mut().0.iter_mut().zip(columns) {
             *to = column[g];
@@ -156,7 +168,7 @@ impl PackedWeights {
             let count = sums.len();
             if run.is_multiple_of(4) {
                 let quads = |i| if i < count { W::bytes(of(i)).as_chunks().0 } else { &none[..] };
-                interleave(std::array::from_fn(quads), flip, &mut lines);
+                interleave(simd, std::array::from_fn(quads), flip, &mut lines);
             } else {
                 for i in 0..count {
                     let to = padded[i * groups..][..groups].as_flattened_mut().chunks_exact_mut(per_run * 4);
@@ -165,7 +177,7 @@ impl PackedWeights {
                     }
                 }
                 padded[count * groups..].fill([0; 4]);
-                interleave(std::array::from_fn(|i| &padded[i * groups..][..groups]), 0, &mut lines);
+                interleave(simd, std::array::from_fn(|i| &padded[i * groups..][..groups]), 0, &mut lines);
             }
             lines[panel * groups..].chunks_exact_mut(per_run.max(1)).for_each(|run| pairing.arrange(run));
         }
@@ -276,6 +288,25 @@ mod tests {
         assert_eq!(byte(4, 17), weights[4 * 18 + 17]);
         assert_eq!((byte(5, 17), byte(4, 18)), (0, 0));
         assert_eq!(packed.column_sums()[1], (0..5).map(|k| i32::from(weights[k * 18 + 1])).sum::<i32>());
+    }
+
+    #[test]
+    fn every_set_interleaves_the_same_lines() {
+        for groups in [0, 1, 15, 16, 33, 70] {
+            let bytes: Vec<[u8; 4]> = (0..groups * PANEL).map(|i| (i as u32 * 77).to_le_bytes()).collect();
+            let columns: [&[[u8; 4]]; PANEL] = std::array::from_fn(|c| &bytes[c * groups..][..groups]);
+            for flip in [0, 0x80] {
+                for simd in Isa::available().into_iter().filter_map(Simd::new) {
+                    let mut lines = vec![Line([7; 64])];
+                    interleave(simd, columns, flip, &mut lines);
+                    assert_eq!((lines.len(), lines[0].0), (groups + 1, [7; 64]));
+                    for (g, c) in (0..groups).flat_map(|g| (0..PANEL).map(move |c| (g, c))) {
+                        let expected = bytes[c * groups + g].map(|b| (b ^ flip) as i8);
+                        assert_eq!(lines[g + 1].0[4 * c..4 * c + 4], expected, "{simd:?} line {g} column {c}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! AVX-512 VNNI micro-kernels.
 
 mod depthwise;
+mod interleave;
 mod product;
 pub(super) mod requantize;
 
 pub(super) use depthwise::Strips;
+pub(super) use interleave::interleave;
 pub(super) use product::Product;
 
 use super::epilogue::Bytes;
