@@ -55,8 +55,8 @@ y = "sat(shr((a - a.zp) * ra + (b - b.zp) * rb + max(a, b), 12, half_up) + y.zp,
 
 
 def profile(tool: str, model: Path, target: str) -> dict[str, Any]:
-    """One run of `nputwin bench` on one thread."""
-    command = [tool, "bench", str(model), "--target", target, "--threads", "1", "--json"]
+    """One run of `nputwin bench` on one thread, with a step per operator."""
+    command = [tool, "bench", str(model), "--target", target, "--threads", "1", "--apart", "--json"]
     done: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return done
 

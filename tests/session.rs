@@ -265,6 +265,10 @@ fn what_follows_a_convolution_runs_in_its_step_where_nothing_else_reads_between(
                     profile.iter().map(|p| &p.label).collect::<Vec<_>>()
                 );
                 assert_eq!(profile.iter().filter(|p| p.label.starts_with("Conv")).count(), 3);
+                let options = Options { threads, apart: true, ..Options::default() };
+                let apart = Session::new(graph.clone(), Spec::load(target).unwrap(), options).unwrap();
+                assert_eq!(apart.run(&[(&name, &input)]).unwrap().outputs[0].1.to_f64(), alone.outputs[0].1.to_f64());
+                assert!(apart.profile(&[(&name, &input)]).unwrap().iter().all(|p| !p.label.contains(" + ")));
             }
         }
     }

@@ -33,6 +33,9 @@ pub struct Options {
     pub strict: bool,
     /// How programs are computed. Results do not depend on it.
     pub evaluator: Evaluator,
+    /// Whether every operator has a step of its own in profiles; else what follows a kernel may run in its step. Results do not
+    /// depend on it.
+    pub apart: bool,
     /// Instruction set; None for the best that the machine has and `NPUTWIN_ISA` allows.
     pub isa: Option<Isa>,
 }
@@ -201,7 +204,8 @@ impl Session {
         }
         let keep: BTreeSet<TensorId> =
             if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
-        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, self.budget, self.context())?);
+        let follow = !capture && !self.options.apart;
+        let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, follow, self.budget, self.context())?);
         if self.options.strict {
             refuse_assumptions(&plan)?;
         }

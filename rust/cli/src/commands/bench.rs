@@ -40,6 +40,9 @@ pub struct Args {
     /// How programs are computed: vector code, the tile executor alone, or the reference; all give the same bits
     #[arg(long, default_value = "fast", value_parser = PossibleValuesParser::new(["fast", "tile", "reference"]))]
     evaluator: String,
+    /// Give every operator a step of its own, also where it could run in the step before it
+    #[arg(long)]
+    apart: bool,
     #[command(flatten)]
     options: RunOptions,
 }
@@ -52,7 +55,7 @@ pub fn execute(args: Args, context: Context) -> Result<Outcome> {
         "reference" => Evaluator::Reference,
         _ => Evaluator::Fast,
     };
-    let options = Options { evaluator, ..args.options.options() };
+    let options = Options { evaluator, apart: args.apart, ..args.options.options() };
     let session = Session::new(model.graph, args.options.spec(&args.target)?, options)?;
     let ports = session.inputs();
     if args.batch != 1 && ports.iter().all(|p| p.shape.iter().flatten().all(|d| matches!(d, Dim::Fixed(_)))) {

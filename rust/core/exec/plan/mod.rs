@@ -85,7 +85,8 @@ struct Planner<'a> {
     narrow: BTreeSet<usize>,
 }
 
-/// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive.
+/// Plans a graph. `shapes` are those of the graph's inputs, in order; `keep` names tensors whose values must survive,
+/// `follow` says whether functions may run in the step of the kernel before them, so that values between have no slot.
 ///
 /// # Errors
 /// `memory_limit` where the values of a run take more than the budget; all errors of inference and of preparing kernels.
@@ -94,6 +95,7 @@ pub fn plan(
     spec: &Spec,
     shapes: &[Vec<usize>],
     keep: &BTreeSet<TensorId>,
+    follow: bool,
     budget: Budget,
     context: RunContext<'_>,
 ) -> Result<Plan> {
@@ -129,7 +131,7 @@ pub fn plan(
         let layout = layout::of_file(&graph.tensors[port.tensor]);
         outputs.push(planner.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
     }
-    planner.finish(inputs, outputs, keep)
+    planner.finish(inputs, outputs, keep, follow)
 }
 
 impl<'a> Planner<'a> {
@@ -662,8 +664,14 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn finish(mut self, inputs: Vec<(usize, Fact)>, outputs: Vec<Source>, keep: &BTreeSet<TensorId>) -> Result<Plan> {
-        if keep.is_empty() {
+    fn finish(
+        mut self,
+        inputs: Vec<(usize, Fact)>,
+        outputs: Vec<Source>,
+        keep: &BTreeSet<TensorId>,
+        follow: bool,
+    ) -> Result<Plan> {
+        if follow {
             let (steps, places) = in_place::follow(self.steps, &outputs);
             self.producers.values_mut().for_each(|step| *step = places[*step]);
             self.steps = steps;
