@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Extension of files whose format has no other mark that a damaged file would still have.
 const FLATBUFFER: &str = "tflite";
 
+/// Most bytes of a flatbuffer, whose offsets are signed and have 32 bits.
+const LARGEST: u64 = (1 << 31) - 1;
+
 /// Reads a model from a file: a flatbuffer by its name's ending or its identifier, otherwise ONNX.
 pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
     let path = path.as_ref();
@@ -22,6 +25,10 @@ pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
     let metadata = path.metadata().map_err(|e| Error::io(&origin, &e))?;
     if !metadata.is_file() {
         return Err(Error::invalid("model_file", "the model is not a regular file").at(Location::File(origin)));
+    }
+    if metadata.len() > LARGEST {
+        let message = format!("{} bytes: a flatbuffer has at most {LARGEST}", metadata.len());
+        return Err(Error::invalid("model_size", message).at(Location::File(origin)));
     }
     let contents = read_whole(path).map_err(|e| Error::io(&origin, &e))?;
     tflite::decode_shared(&Arc::new(contents), &origin)

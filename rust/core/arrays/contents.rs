@@ -3,6 +3,7 @@
 use memmap2::MmapOptions;
 use std::fs::File;
 use std::io::{Read, Result};
+use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,21 +47,22 @@ impl Contents {
 /// Those of opening and reading.
 pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or_default());
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))?;
     large_pages(bytes.spare_capacity_mut());
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Asks for large pages where memory is long enough for them.
-fn large_pages<T>(memory: &mut [T]) {
+/// Asks for large pages where memory is long enough for them; who has pages of another size refuses.
+fn large_pages(memory: &mut [MaybeUninit<u8>]) {
     #[cfg(target_os = "linux")]
     {
         const PAGE: usize = 1 << 12;
-        let (start, length) = (memory.as_mut_ptr().addr(), size_of_val(memory));
+        let (start, length) = (memory.as_mut_ptr().addr(), memory.len());
         let inside = start.next_multiple_of(PAGE) - start;
         if length > (1 << 22) {
-            let from = memory.as_mut_ptr().cast::<u8>().wrapping_add(inside).cast();
+            let from = memory.as_mut_ptr().wrapping_add(inside).cast();
             let length = (length - inside) / PAGE * PAGE;
             // SAFETY: whole pages of memory that is borrowed; the advice changes no contents. Where it is not taken, nothing is lost.
             let _ = unsafe { rustix::mm::madvise(from, length, rustix::mm::Advice::LinuxHugepage) };

@@ -2,7 +2,7 @@
 
 use super::layout;
 use super::plan::{Form, Plan};
-use super::session::{Session, Slot, fetch};
+use super::session::{Purpose, Session, Slot, fetch};
 use super::step::{Source, Step};
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
@@ -32,7 +32,8 @@ impl Session {
                 .help(crate::spec::nearest_help(tensor, known))
         })?;
         let inputs = self.bind(feeds)?;
-        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), true)?;
+        let plan =
+            self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Explain)?;
         let stages = stages(&plan, t);
         let nothing = || Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor);
         let fact = plan.facts[t].as_ref().ok_or_else(nothing)?;

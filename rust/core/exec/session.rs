@@ -122,8 +122,19 @@ pub struct Session {
     plans: Mutex<HashMap<PlanKey, Arc<Plan>>>,
 }
 
-/// Shapes of the inputs, and whether every tensor is kept.
-type PlanKey = (Vec<Vec<usize>>, bool);
+/// Shapes of the inputs, and what the plan is for.
+type PlanKey = (Vec<Vec<usize>>, Purpose);
+
+/// What a plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    /// Outputs alone.
+    Run,
+    /// Every tensor, handed out as a copy.
+    Capture,
+    /// Every tensor, looked at in its slot.
+    Explain,
+}
 
 /// Plans that a session keeps for different input shapes.
 const MAX_PLANS: usize = 16;
@@ -197,14 +208,14 @@ impl Session {
             .collect()
     }
 
-    pub(super) fn plan_for(&self, shapes: Vec<Vec<usize>>, capture: bool) -> Result<Arc<Plan>> {
-        let key = (shapes, capture);
+    pub(super) fn plan_for(&self, shapes: Vec<Vec<usize>>, purpose: Purpose) -> Result<Arc<Plan>> {
+        let key = (shapes, purpose);
         if let Some(plan) = self.plans.lock().expect("no panic while locked").get(&key) {
             return Ok(plan.clone());
         }
         let keep: BTreeSet<TensorId> =
-            if capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
-        let follow = !capture && !self.options.apart;
+            if purpose == Purpose::Capture { (0..self.graph().tensors.len()).collect() } else { BTreeSet::new() };
+        let follow = purpose == Purpose::Run && !self.options.apart;
         let plan = Arc::new(plan(&self.placed, &self.spec, &key.0, &keep, follow, self.budget, self.context())?);
         if self.options.strict {
             refuse_assumptions(&plan)?;
@@ -219,7 +230,7 @@ impl Session {
 
     /// Prepares the session for inputs of these shapes and says how each node will run.
     pub fn report(&self, shapes: Vec<Vec<usize>>) -> Result<Report> {
-        let plan = self.plan_for(shapes, false)?;
+        let plan = self.plan_for(shapes, Purpose::Run)?;
         let nodes = plan.nodes.iter().filter_map(|n| n.evidence.as_ref());
         let status = nodes.chain(plan.rules.values()).map(|e| e.status).max();
         Ok(Report { nodes: plan.nodes.clone(), notes: plan.notes.clone(), status: status.unwrap_or(Status::Executed) })
@@ -227,7 +238,7 @@ impl Session {
 
     /// Type and shape of every tensor for inputs of these shapes, by name; tensors that placement removed are missing.
     pub fn shapes(&self, shapes: Vec<Vec<usize>>) -> Result<super::cost::Shapes> {
-        let plan = self.plan_for(shapes, false)?;
+        let plan = self.plan_for(shapes, Purpose::Run)?;
         Ok(plan.facts.iter().flatten().map(|f| (f.name.clone(), (f.dtype, f.shape.clone()))).collect())
     }
 
@@ -280,7 +291,8 @@ impl Session {
         between: &mut dyn FnMut() -> Result<()>,
     ) -> Result<RunResult> {
         let inputs = self.bind(feeds)?;
-        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), capture)?;
+        let purpose = if capture { Purpose::Capture } else { Purpose::Run };
+        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), purpose)?;
         let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
         let mut slots = self.execute(&plan, &inputs, Some(&memory), between, &mut |_, _| ())?;
         let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
@@ -303,7 +315,7 @@ impl Session {
     /// Runs the graph and gives the time of each step.
     pub fn profile(&self, feeds: &[(&str, &Tensor)]) -> Result<Vec<Profile>> {
         let inputs = self.bind(feeds)?;
-        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), false)?;
+        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Run)?;
         let mut out = Vec::new();
         let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
         let slots = self.execute(&plan, &inputs, Some(&memory), &mut || Ok(()), &mut |label, time| {

@@ -29,7 +29,7 @@ pub struct Conversion {
 
 /// One kernel and its arguments.
 pub struct Step {
-    /// Node that the step belongs to; for conversions, the one that asked for it.
+    /// Node that the step belongs to, the first of several; for conversions, the one that asked for it.
     pub node: Option<usize>,
     /// What it does, for profiles.
     pub label: String,

@@ -263,6 +263,21 @@ mod tests {
                 pads: [2; 4],
                 ..base
             },
+            ConvShape { in_channels: 20, out_channels: 20, groups: 20, stride: [2, 2], pads: [1, 1, 1, 1], ..base },
+            ConvShape { in_channels: 87, out_channels: 87, groups: 87, stride: [1, 2], pads: [0, 1, 0, 1], ..base },
+            ConvShape { input: [4, 70], in_channels: 40, out_channels: 40, groups: 40, kernel: [2, 2], ..base },
+            // Taps so far apart that the columns between them must not be made.
+            ConvShape {
+                input: [1, 3],
+                in_channels: 16,
+                out_channels: 16,
+                groups: 16,
+                kernel: [1, 2],
+                dilation: [1, 1 << 30],
+                stride: [1, 1 << 30],
+                pads: [0, 1 << 30, 0, 1 << 30],
+                ..base
+            },
             ConvShape { kernel: [1, 1], in_channels: 12, out_channels: 170, batch: 1, input: [5, 5], ..base },
             ConvShape { input: [1, 30], kernel: [1, 5], out_channels: 40, pads: [0, 2, 0, 2], ..base },
             ConvShape { batch: 1, input: [3, 3], in_channels: 64, out_channels: 130, ..base },

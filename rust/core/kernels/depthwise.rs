@@ -1,8 +1,9 @@
 //! Depthwise convolution of 8-bit NHWC activations, one output channel per input channel, exact modulo 2^32.
 //!
 //! With AVX-512 VNNI and with the dot product of AArch64, four rows of an input column are interleaved per channel and
-//! multiplied by the 8-bit dot product, 64 or 16 channels at a time. Elsewhere, and for weights that leave `i8` when they are
-//! centred by their zero points, taps are widened and multiplied in 16 bits, on x86 pairs of them by the multiply-add.
+//! multiplied by the 8-bit dot product: with the former 64, 32 or 16 channels at a time, and padding on the way; with the latter
+//! 16, from a copy with the padding around it. Elsewhere, for weights that leave `i8` when they are centred by their zero points,
+//! and for taps far apart, taps are widened and multiplied in 16 bits, on x86 pairs of them by the multiply-add.
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::Strips;
@@ -30,7 +31,7 @@ const PIXELS: usize = 16;
 #[derive(Debug, Clone)]
 pub(crate) struct DepthwiseWeights {
     channels: usize,
-    taps: usize,
+    kernel: [usize; 2],
     /// `[block of 16 channels][pair of taps][channel][tap of the pair]`.
     pairs: Vec<[i16; 2 * BLOCK]>,
     /// `[block of 64 channels][four rows of taps][column of taps][vector of sixteen channels × four rows]`, where weights
@@ -67,7 +68,7 @@ impl DepthwiseWeights {
                 lines[line].0[(c % 64 / 16 * 4 + c % 4) * 4 + ky % 4] = w as i8;
             }
         }
-        DepthwiseWeights { channels, taps, pairs, quads: fits.then_some(lines), column_sums }
+        DepthwiseWeights { channels, kernel, pairs, quads: fits.then_some(lines), column_sums }
     }
 
     pub(crate) fn column_sums(&self) -> &[i32] {
@@ -88,11 +89,12 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     out: &mut [E::Out],
 ) {
     let channels = shape.out_channels;
-    assert!(weights.channels == channels && weights.taps == shape.taps(), "weights of the same shape");
+    assert!(weights.channels == channels && weights.kernel == shape.kernel, "weights of the same shape");
     let zero = vec![0; channels];
     let init = if init.is_empty() { &zero[..] } else { init };
     #[cfg(target_arch = "x86_64")]
     if engine.simd().isa() == Isa::Avx512Vnni
+        && Strips::suit(shape)
         && let Some(lines) = &weights.quads
     {
         return vectors(engine, shape, x, pad, weights, lines, init, epilogue, out);
@@ -113,7 +115,7 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     let per_task = engine.share(shape.output_pixels(), PIXELS);
     engine.for_each_chunk(out, per_task * channels, |task, out| {
         let mut acc = vec![0i32; PIXELS * channels];
-        let mut taps: Vec<&[u8]> = Vec::with_capacity(weights.taps + 1);
+        let mut taps: Vec<&[u8]> = Vec::with_capacity(shape.taps() + 1);
         let mut first = task * per_task;
         let mut rest = out;
         while !rest.is_empty() {
@@ -239,7 +241,10 @@ fn strips<E: Epilogue + ?Sized>(
 /// `acc[c] = init[c] + Σ_t taps[t][c]·w[t][c]`.
 fn pixel(simd: Simd, signed: bool, taps: &[&[u8]], weights: &DepthwiseWeights, init: &[i32], acc: &mut [i32]) {
     let channels = weights.channels;
-    assert!(taps.iter().all(|t| t.len() == channels) && taps.len() == weights.taps.next_multiple_of(2));
+    assert!(
+        taps.iter().all(|t| t.len() == channels)
+            && taps.len() == (weights.kernel[0] * weights.kernel[1]).next_multiple_of(2)
+    );
     assert!(init.len() == channels && acc.len() == channels);
     let done = match simd.isa() {
         #[cfg(target_arch = "x86_64")]

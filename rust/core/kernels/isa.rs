@@ -235,7 +235,10 @@ impl<'a> Engine<'a> {
     pub(crate) fn map<R: Send>(&self, count: usize, body: impl Fn(usize) -> R + Sync) -> Vec<R> {
         let mut values: Vec<Option<R>> = Vec::new();
         values.resize_with(count, || None);
-        self.for_each_chunk(&mut values, 1, |i, value| value[0] = Some(body(i)));
+        let chunk = self.share(count, 1);
+        self.for_each_chunk(&mut values, chunk, |i, values| {
+            values.iter_mut().enumerate().for_each(|(j, value)| *value = Some(body(i * chunk + j)));
+        });
         values.into_iter().map(|v| v.expect("every value is computed")).collect()
     }
 }
@@ -331,6 +334,13 @@ mod tests {
             });
             assert!(data.iter().enumerate().all(|(i, &v)| v == i + 1));
             assert_eq!(engine.map(5, |i| i * i), [0, 1, 4, 9, 16]);
+            for (units, grain) in (0..200usize).flat_map(|units| [(units, 1), (units, 14)]) {
+                let grains = usize::max(units.div_ceil(grain), 1);
+                let least = (1..=4).map(|k| engine.largest_share(grains, grains.div_ceil(threads * k))).min().unwrap();
+                let share = engine.share(units, grain);
+                assert!(threads == 1 || share % grain == 0);
+                assert!(threads == 1 || engine.largest_share(grains, share / grain) == least, "{units} by {grain}");
+            }
         }
     }
 }

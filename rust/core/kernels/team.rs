@@ -208,6 +208,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_member_begins_with_its_own_part_and_leaves_nothing_undone() {
+        for (members, count) in (1..=8).flat_map(|m| (0..=20).map(move |count| (m, count))) {
+            for member in 0..members {
+                let next: Vec<Next> = (0..members).map(|_| Next::default()).collect();
+                let order = Mutex::new(Vec::new());
+                let body = |task| locked(&order).push(task);
+                let job = Job { body: &body, count, next: &next, panic: Mutex::new(None) };
+                job.work(member);
+                // Nothing is left for the others.
+                (0..members).for_each(|m| job.work(m));
+                let order = order.into_inner().unwrap();
+                let own = member * count / members..(member + 1) * count / members;
+                assert!(order.starts_with(&own.clone().collect::<Vec<_>>()), "{member} of {members}: {order:?}");
+                let mut all = order;
+                all.sort_unstable();
+                assert!(all.into_iter().eq(0..count), "{count} tasks of {members}");
+            }
+        }
+    }
+
+    #[test]
     fn every_task_runs_once_however_often_the_team_is_called() {
         for threads in [1, 2, 7] {
             let team = Team::new(threads);

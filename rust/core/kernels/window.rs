@@ -144,7 +144,12 @@ pub(crate) fn gather(
     let stride = per_window * run.next_multiple_of(4);
     let (output, channels) = (shape.output(), shape.group_in());
     rows.clear();
-    if shape.taps() == 1 && shape.stride == [1, 1] && shape.pads == [0; 4] && stride == shape.in_channels {
+    if shape.groups == 1
+        && shape.taps() == 1
+        && shape.stride == [1, 1]
+        && shape.pads == [0; 4]
+        && stride == shape.in_channels
+    {
         rows.extend(x[first * stride..][..count * stride].iter().map(|b| b ^ flip));
         return stride;
     }

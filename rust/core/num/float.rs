@@ -286,11 +286,11 @@ pub fn round_integral(v: f64, mode: Rounding) -> f64 {
 pub fn frexp(v: f64) -> Option<(f64, i32)> {
     match normal_exponent(v) {
         Some(exponent) => Some((with_exponent(v, 1022), (exponent - 1022) as i32)),
-        None => frexp_of_subnormal(v),
+        None => frexp_of_any(v),
     }
 }
 
-fn frexp_of_subnormal(v: f64) -> Option<(f64, i32)> {
+fn frexp_of_any(v: f64) -> Option<(f64, i32)> {
     let (negative, magnitude, exponent) = decompose(v)?;
     if magnitude == 0 {
         return Some((v, 0));
@@ -310,12 +310,12 @@ pub fn ldexp(v: f64, n: i64, format: FloatType) -> f64 {
     // Between normal numbers of f64 nothing is lost before the rounding.
     match normal_exponent(v).map(|exponent| exponent.saturating_add(n)) {
         Some(exponent) if (1..0x7ff).contains(&exponent) => round_to(with_exponent(v, exponent), format),
-        _ => ldexp_to_subnormal(v, n, format),
+        _ => ldexp_of_any(v, n, format),
     }
 }
 
 /// [`ldexp`] for all values and results.
-fn ldexp_to_subnormal(v: f64, n: i64, format: FloatType) -> f64 {
+fn ldexp_of_any(v: f64, n: i64, format: FloatType) -> f64 {
     match decompose(v) {
         Some((negative, magnitude, exponent)) => {
             format.round(negative, magnitude.into(), exponent + n.clamp(-100_000, 100_000))
@@ -394,7 +394,7 @@ mod tests {
             for n in [-1100, -1050, -1022, -60, 0, 60] {
                 assert_eq!(ldexp(v, n, FloatType::F64).to_bits(), libm::scalbn(v, n as i32).to_bits(), "{v:e} {n}");
                 for format in FloatType::ALL {
-                    let expected = ldexp_to_subnormal(v, n, format);
+                    let expected = ldexp_of_any(v, n, format);
                     assert_eq!(ldexp(v, n, format).to_bits(), expected.to_bits(), "{v:e} {n} {format}");
                 }
             }

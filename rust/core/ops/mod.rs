@@ -221,11 +221,17 @@ pub trait Kernel: Send + Sync {
 
 /// A function of codes of one byte, element by element, that can put its results in the place of an operand.
 pub trait InPlace: Sync {
-    /// Type of operand `own` and of the output, where results may take the place of that operand.
+    /// Type of the output, where results may take the place of operand `own`, which must have the same.
     fn takes(&self, own: usize) -> Option<DType>;
 
+    /// Fails where the other operands are not those that the kernel was prepared for.
+    fn check(&self, own: usize, inputs: &[Option<&Tensor>]) -> Result<()> {
+        let _ = (own, inputs);
+        Ok(())
+    }
+
     /// Changes the codes of operand `own`, those from index `start` on, into results. That operand is not among `inputs`; the
-    /// others are those that the kernel was prepared for, and panics may follow where they are not.
+    /// others have passed [`InPlace::check`].
     fn replace(&self, simd: Simd, own: usize, inputs: &[Option<&Tensor>], start: usize, codes: &mut [u8]);
 }
 

@@ -144,7 +144,15 @@ impl Env {
                 Entry::Constant(column) => {
                     set(name, column.len())?;
                     if let Column::Cells(cells) = column {
-                        one_type(name, cells.iter().filter_map(scalar))?;
+                        let scalars = cells.iter().filter_map(scalar);
+                        match scalars.clone().count() {
+                            0 => {}
+                            n if n == cells.len() => one_type(name, scalars)?,
+                            _ => {
+                                let message = format!("'{name}' mixes tables and numbers");
+                                return Err(Error::invalid("program_environment", message));
+                            }
+                        }
                     }
                     column.tables().try_for_each(|table| one_type(name, table.iter().copied()))?;
                 }

@@ -30,7 +30,7 @@ impl Sharing {
     /// Notes that `id` has the value of the earlier node `first`.
     pub fn alias(&mut self, id: NodeId, first: NodeId) {
         let known = self.firsts.len();
-        self.firsts.extend(known..=id.max(known));
+        self.firsts.extend(known..id + 1);
         self.firsts[id] = self.first(first);
     }
 

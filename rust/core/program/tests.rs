@@ -396,3 +396,17 @@ fn the_largest_over_channels_is_one_value() {
     // An error in one channel is an error of the whole.
     assert!(program("channel_max(div(1, i + 9, floor))").compile(&env).is_err());
 }
+
+#[test]
+fn every_channel_may_have_a_table_of_its_own() {
+    let mut env = Env::new();
+    env.input_int("acc", -8, 8);
+    let table = |values: &[i128]| values.iter().map(|&v| Value::Int(v)).collect::<Vec<_>>();
+    env.channel_table("w", vec![table(&[1, 2, 3]), table(&[10, 20])]);
+    let program = Program::parse(&[], &Text::new("acc + sum(w)", "y"), &Functions::new()).unwrap();
+    let compiled = program.compile(&env).unwrap();
+    assert_eq!(compiled.channels(), 2);
+    for (channel, expected) in [(0, 7), (1, 31)] {
+        assert_eq!(compiled.eval(channel, &[Value::Int(1)]).unwrap(), Value::Int(expected));
+    }
+}

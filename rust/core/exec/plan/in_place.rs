@@ -8,7 +8,7 @@ use crate::tensor::{DType, Tensor};
 use std::collections::HashMap;
 
 /// A kernel that hands its output on, and the function that takes it as operand `own`. Plans whose values are captured or
-/// explained keep the two apart.
+/// explained, and those of sessions that ask for it, keep the two apart.
 struct Followed {
     producer: Box<dyn Kernel>,
     /// Arguments of the producer; those of the function follow.
@@ -30,6 +30,7 @@ impl Followed {
     ) -> Result<Vec<Tensor>> {
         let (arguments, others) = inputs.split_at(self.arguments);
         let function = self.function();
+        function.check(self.own, others)?;
         self.producer.run_then(context, arguments, &|start, codes| {
             function.replace(context.simd, self.own, others, start, codes);
             if let Some(next) = next {
@@ -59,9 +60,8 @@ impl Kernel for Followed {
 }
 
 /// Puts each function that can work in place into the step of the kernel before it, where that kernel hands its output on and
-/// nothing else reads the output. `lasting` are the values that stay after the run. Gives the steps, and for each of the
-/// given ones where it is now.
-pub fn follow(steps: Vec<Step>, lasting: &[Source]) -> (Vec<Step>, Vec<usize>) {
+/// nothing else reads the output. `lasting` are the values that stay after the run.
+pub fn follow(steps: Vec<Step>, lasting: &[Source]) -> Vec<Step> {
     let mut reads: HashMap<usize, usize> = HashMap::new();
     for source in steps.iter().flat_map(|step| step.inputs.iter().flatten()).chain(lasting) {
         if let Source::Slot(slot) = source {
@@ -70,7 +70,6 @@ pub fn follow(steps: Vec<Step>, lasting: &[Source]) -> (Vec<Step>, Vec<usize>) {
     }
     let mut out: Vec<Step> = Vec::with_capacity(steps.len());
     let mut written: HashMap<usize, usize> = HashMap::new();
-    let mut places = Vec::with_capacity(steps.len());
     for step in steps {
         let place = match operand(&step, &out, &written, &reads) {
             Some((own, place)) => {
@@ -84,9 +83,8 @@ pub fn follow(steps: Vec<Step>, lasting: &[Source]) -> (Vec<Step>, Vec<usize>) {
             }
         };
         written.extend(out[place].outputs.iter().flatten().map(|&slot| (slot, place)));
-        places.push(place);
     }
-    (out, places)
+    out
 }
 
 /// The operand of a step that its results may replace, and the step that gives it: the last one that the function needs.

@@ -41,14 +41,13 @@ pub struct Plan {
     pub inputs: Vec<(usize, Fact)>,
     /// Source and layout of each graph output.
     pub outputs: Vec<Source>,
-    /// For each tensor that a node or input gives: its value in the plan.
+    /// For each tensor that a node or input gives: its value in the plan. Where functions run in the step of the kernel before them,
+    /// no step writes the values between.
     pub values: BTreeMap<(TensorId, Form, Layout), Source>,
     /// Facts of all tensors that occur.
     pub facts: Vec<Option<Fact>>,
     /// How each node runs.
     pub nodes: Vec<NodeReport>,
-    /// For each tensor with a producing step, the step.
-    pub producers: BTreeMap<TensorId, usize>,
     /// Rules that conversions and constants used, with their evidence.
     pub rules: BTreeMap<String, Evidence>,
     /// Placement notes and float fallbacks.
@@ -74,7 +73,6 @@ struct Planner<'a> {
     /// Bytes of each slot; 0 for the graph's inputs, which are the caller's.
     slots: Vec<u64>,
     nodes: Vec<NodeReport>,
-    producers: BTreeMap<TensorId, usize>,
     notes: Vec<Note>,
     rules: BTreeMap<String, Evidence>,
     budget: Budget,
@@ -109,7 +107,6 @@ pub fn plan(
         steps: Vec::new(),
         slots: Vec::new(),
         nodes: Vec::new(),
-        producers: BTreeMap::new(),
         notes: placed.notes.clone(),
         rules: BTreeMap::new(),
         budget,
@@ -569,7 +566,6 @@ impl<'a> Planner<'a> {
             let slot = self.slot(self.bytes(t, form));
             outputs.push(Some(slot));
             self.values.insert((t, form, prepared.layout), Source::Slot(slot));
-            self.producers.insert(t, self.steps.len());
             if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
                 && !from.same_grid(&to)
             {
@@ -608,7 +604,6 @@ impl<'a> Planner<'a> {
             self.used(names::DEQUANTIZE);
             self.used(names::QUANTIZE);
             let number = self.steps.len();
-            self.producers.insert(y, number);
             let slot = self.step(&node.op_type, Box::new(table), source, (y, Form::Codes));
             self.steps[number].conversion = None;
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
@@ -651,7 +646,6 @@ impl<'a> Planner<'a> {
         }
         for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
             let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
-            self.producers.insert(t, self.steps.len() - 1);
             if self.spec.float.is_some() {
                 self.narrow.insert(slot);
             }
@@ -672,9 +666,7 @@ impl<'a> Planner<'a> {
         follow: bool,
     ) -> Result<Plan> {
         if follow {
-            let (steps, places) = in_place::follow(self.steps, &outputs);
-            self.producers.values_mut().for_each(|step| *step = places[*step]);
-            self.steps = steps;
+            self.steps = in_place::follow(self.steps, &outputs);
         }
         let kept = self.values.iter().filter(|((t, _, _), _)| keep.contains(t)).map(|(_, source)| source);
         free_after_last_read(&mut self.steps, self.slots.len(), outputs.iter().chain(kept));
@@ -696,7 +688,6 @@ impl<'a> Planner<'a> {
             values: self.values,
             facts: self.facts,
             nodes: self.nodes,
-            producers: self.producers,
             rules: self.rules,
             notes: self.notes,
         })

@@ -25,9 +25,6 @@ impl Planner<'_> {
         let layout = if channels_last { Layout::ChannelsLast } else { Layout::RowMajor };
         let codes = self.value(scaling.from, Form::Codes, layout)?;
         self.values.insert((y, Form::Codes, layout), codes);
-        if let Some(&step) = self.producers.get(&scaling.from) {
-            self.producers.insert(y, step);
-        }
         self.report(node, "move", None);
         Ok(true)
     }

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Output pixels of a row whose input is interleaved together.
 const STRIP: usize = 32;
 
+/// Most columns of the input that a strip may reach over.
+const MOST_COLUMNS: usize = 1 << 12;
+
 /// Operands of a depthwise convolution.
 pub(in super::super) struct Strips<'a> {
     /// Geometry, and the output's height and width.
@@ -159,11 +162,23 @@ struct Four {
     selected: [__mmask64; 4],
 }
 
+/// Columns of the input that `pixels` neighbouring outputs reach over; `None` where they are beyond counting.
+fn span(shape: &ConvShape, pixels: usize) -> Option<usize> {
+    let (steps, taps) = (pixels.checked_sub(1)?, shape.kernel[1].checked_sub(1)?);
+    let reach = taps.checked_mul(shape.dilation[1])?.checked_add(1)?;
+    steps.checked_mul(shape.stride[1])?.checked_add(reach)
+}
+
 impl Strips<'_> {
+    /// Whether the columns that strips of this shape reach over are few enough to be interleaved.
+    pub(in super::super) fn suit(shape: &ConvShape) -> bool {
+        span(shape, shape.output()[1].min(STRIP)).is_some_and(|columns| columns <= MOST_COLUMNS)
+    }
+
     /// The sums of the output rows `rows` of all images; `out` begins with the first of them.
     ///
     /// # Safety
-    /// The machine has AVX-512 F, BW, VL, DQ and VNNI. The bytes are those of the shape; lines and initial accumulators hold all
+    /// The machine has AVX-512 F, BW, VL, DQ and VNNI. The shape suits; the bytes are those of the shape; lines and initial accumulators hold all
     /// channels, `out` holds the rows, and nothing else uses what is written.
     pub(in super::super) unsafe fn store(&self, rows: Range<usize>, columns: &mut Vec<Line>, out: *mut i32) {
         // SAFETY: the caller's.
@@ -347,7 +362,7 @@ impl Strips<'_> {
         let (channels, [kernel_h, kernel_w]) = (shape.out_channels, shape.kernel);
         let (stride, dilation, width) = (shape.stride[1], shape.dilation[1], self.output[1]);
         let groups = kernel_h.div_ceil(4);
-        let span_of = |pixels: usize| (pixels - 1) * stride + (kernel_w - 1) * dilation + 1;
+        let span_of = |pixels: usize| span(shape, pixels).expect("a shape that suits strips");
         let codes = self.columns();
         let selected = first_bytes(block.count);
         // The weights, then the columns of a strip.

@@ -4,7 +4,7 @@ use super::elementwise::{code_at, explain_codes};
 use super::mac::epilogue::{self, AnyEpilogue};
 use super::{Argument, Context, Layout, Prepared};
 use crate::encoding::Encoding;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Code8, Codes, Engine, FloatSum, MEET_CHANNELS, Part, Simd, float_sum, lookup_pairs, meet};
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Facts, InPlace, Kernel, Place, RunContext};
@@ -275,6 +275,18 @@ impl InPlace for Pairs {
     fn takes(&self, own: usize) -> Option<DType> {
         let fits = self.shapes == [Shape::Whole; 2] && self.operands.iter().all(|t| t.size() == 1);
         Some(self.dtype).filter(|&dtype| fits && self.operands.get(own) == Some(&dtype))
+    }
+
+    fn check(&self, own: usize, inputs: &[Option<&Tensor>]) -> Result<()> {
+        let other = input(inputs, 1 - own)?;
+        let len = self.output.iter().product::<usize>();
+        if other.dtype() != self.operands[1 - own] {
+            return Err(super::mac::wrong_codes(other.data()));
+        }
+        match other.len() == len {
+            true => Ok(()),
+            false => Err(Error::invalid("operand_length", format!("{} codes meet {len}", other.len()))),
+        }
     }
 
     fn replace(&self, simd: Simd, own: usize, inputs: &[Option<&Tensor>], start: usize, replaced: &mut [u8]) {

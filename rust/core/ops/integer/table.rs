@@ -9,6 +9,7 @@ use crate::tensor::{DType, Data, Tensor};
 /// The entry of each byte of a code.
 pub struct ByteTable {
     entries: Box<[u8; 256]>,
+    /// Whether the entries are signed.
     signed: bool,
 }
 
