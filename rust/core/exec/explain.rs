@@ -32,8 +32,7 @@ impl Session {
                 .help(crate::spec::nearest_help(tensor, known))
         })?;
         let inputs = self.bind(feeds)?;
-        let plan =
-            self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Explain)?;
+        let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Explain)?;
         let stages = stages(&plan, t);
         let nothing = || Error::unsupported("explain_input", "no kernel computes this tensor").at_tensor(tensor);
         let fact = plan.facts[t].as_ref().ok_or_else(nothing)?;
