@@ -338,7 +338,7 @@ mod tests {
                 let grains = usize::max(units.div_ceil(grain), 1);
                 let least = (1..=4).map(|k| engine.largest_share(grains, grains.div_ceil(threads * k))).min().unwrap();
                 let share = engine.share(units, grain);
-                assert!(threads == 1 || share % grain == 0);
+                assert!(threads == 1 || share.is_multiple_of(grain));
                 assert!(threads == 1 || engine.largest_share(grains, share / grain) == least, "{units} by {grain}");
             }
         }
