@@ -26,18 +26,15 @@ impl Contents {
     /// # Errors
     /// Those of opening and reading.
     pub fn of(path: &Path) -> Result<Contents> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        if length >= MAPPED {
+        let file = File::open(path)?;
+        if file.metadata()?.len() >= MAPPED {
             // SAFETY: the mapping is private and only read. Bytes that another process writes meanwhile show like those of a
             // read that it races with; that nobody cuts the file short is asked of the caller.
             if let Ok(mapped) = unsafe { MmapOptions::new().populate().map_copy_read_only(&file) } {
                 return Ok(Contents::Mapped(mapped));
             }
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-        file.read_to_end(&mut bytes)?;
-        Ok(Contents::Read(bytes))
+        read(file).map(Contents::Read)
     }
 }
 
@@ -46,7 +43,10 @@ impl Contents {
 /// # Errors
 /// Those of opening and reading.
 pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    read(File::open(path)?)
+}
+
+fn read(mut file: File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))?;
     large_pages(bytes.spare_capacity_mut());

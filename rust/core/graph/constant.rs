@@ -6,7 +6,7 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::kernels::{Code8, Codes};
 use crate::map_data;
-use crate::tensor::{DType, Data, Tensor, strides};
+use crate::tensor::{DType, Data, Tensor, View};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::fmt;
@@ -164,47 +164,36 @@ impl Constant {
                 let reals = dequantize(codes, encoding).expect("checked when the constant was made");
                 Arc::new(in_type(reals, self.0.dtype))
             }
-            Source::Turned(stored, order) => Arc::new(with_axes(&stored.tensor(), order)),
+            Source::Turned(stored, order) => Arc::new(with_axes(stored.tensor(), order)),
         })
     }
 }
 
 /// A tensor with its axes in another order.
-fn with_axes(tensor: &Tensor, order: &[usize]) -> Tensor {
-    let shape: Vec<usize> = order.iter().map(|&axis| tensor.shape()[axis]).collect();
-    let from = strides(tensor.shape());
-    // Axes of size 1 do not move anything.
-    let moving: Vec<usize> = order.iter().copied().filter(|&axis| tensor.shape()[axis] > 1).collect();
-    if tensor.is_empty() || moving.is_sorted() {
-        return Tensor::new(shape, tensor.data().clone()).expect("as many elements as before");
-    }
-    // Neighbours that stay neighbours are one axis.
-    let (mut sizes, mut steps): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
-    for (size, step) in moving.iter().map(|&axis| (tensor.shape()[axis], from[axis])) {
-        match (sizes.last_mut(), steps.last_mut()) {
-            (Some(last), Some(down)) if *down == step * size => (*last, *down) = (*last * size, step),
-            _ => {
-                sizes.push(size);
-                steps.push(step);
-            }
-        }
-    }
-    let data = map_data!(tensor.data(), v => in_order(v, &sizes, &steps));
+fn with_axes(tensor: Cow<'_, Tensor>, order: &[usize]) -> Tensor {
+    let view = View::permuted(tensor.shape(), order);
+    let (shape, view) = (view.dims.clone(), view.merged());
+    // Axes that keep their order in memory, but for those of size 1, need no other.
+    let data = match tensor.is_empty() || view.strides.iter().all(|&s| s == 1) {
+        true => tensor.into_owned().into_data(),
+        false => map_data!(tensor.data(), v => in_order(v, &view)),
+    };
     Tensor::new(shape, data).expect("as many elements as before")
 }
 
-/// Elements `steps` apart along each of several axes, in row-major order of `sizes`.
-fn in_order<T: Copy + Default>(elements: &[T], sizes: &[usize], steps: &[usize]) -> Vec<T> {
-    let mut out = vec![T::default(); sizes.iter().product()];
-    let ([outer @ .., rows, columns], [outer_steps @ .., down, across]) = (sizes, steps) else { return out };
+/// The elements that a view of several dimensions, none of them empty, gives in row-major order.
+fn in_order<T: Copy + Default>(elements: &[T], view: &View) -> Vec<T> {
+    let mut out = vec![T::default(); view.dims.iter().product()];
+    let [outer @ .., rows, columns] = view.dims.as_slice() else { return out };
+    let [outer_steps @ .., down, across] = view.strides.as_slice() else { return out };
     for (i, out) in out.chunks_exact_mut(rows * columns).enumerate() {
         let (mut rest, mut first) = (i, 0);
         for (&size, &step) in outer.iter().zip(outer_steps).rev() {
-            first += (rest % size) * step;
+            first += (rest % size) * step.unsigned_abs();
             rest /= size;
         }
         for column in 0..*columns {
-            let from = elements[first + column * across..].iter().step_by(*down);
+            let from = elements[first + column * across.unsigned_abs()..].iter().step_by(down.unsigned_abs());
             out[column..].iter_mut().step_by(*columns).zip(from).for_each(|(to, &v)| *to = v);
         }
     }
@@ -263,6 +252,7 @@ impl fmt::Debug for Constant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::strides;
 
     fn codes(shape: &[usize], values: Vec<i8>) -> Constant {
         Tensor::new(shape.to_vec(), Data::I8(values)).unwrap().into()

@@ -52,8 +52,7 @@ pub fn float_sum<A: Code8, B: Code8, O: Code8>(engine: Engine<'_>, sum: &FloatSu
 fn add_vectors<A: Code8, B: Code8, O: Code8>(simd: Simd, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) -> usize {
     #[cfg(target_arch = "x86_64")]
     if simd.isa() == Isa::Avx512Vnni
-        && let [Ok(lo), Ok(hi)] = sum.range.map(|q| i8::try_from(q - if O::SIGNED { 0 } else { 128 }))
-        && let Some(bytes) = Bytes::of(sum.zero_point, [lo, hi], O::SIGNED)
+        && let Some(bytes) = Bytes::of(sum.zero_point, sum.range.map(i64::from), O::SIGNED)
     {
         let (a, b, out) = (A::bytes(a), B::bytes(b), O::bytes_mut(out));
         assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");

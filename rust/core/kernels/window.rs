@@ -17,6 +17,11 @@ pub(crate) fn runs(shape: &ConvShape) -> [usize; 2] {
     }
 }
 
+/// Whether each window is one pixel of the images, all channels of it.
+fn single_pixels(shape: &ConvShape) -> bool {
+    shape.pads == [0; 4] && shape.taps() == 1 && shape.groups == 1
+}
+
 thread_local! {
     /// The copy of the activations of the last convolution on this thread, for its memory.
     static COPY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -48,8 +53,7 @@ impl<'a> Padded<'a> {
         if shape.pads == [0; 4] && flip == 0 && whole_groups {
             return Some(Padded { bytes: x, copy: Vec::new(), pitch: [row, image], shape, output });
         }
-        let single = shape.pads == [0; 4] && shape.taps() == 1 && shape.groups == 1;
-        if single || total > SMALL.max(x.len().saturating_mul(8)) {
+        if single_pixels(shape) || total > SMALL.max(x.len().saturating_mul(8)) {
             return None;
         }
         let mut copy = COPY.take();
@@ -144,12 +148,7 @@ pub(crate) fn gather(
     let stride = per_window * run.next_multiple_of(4);
     let (output, channels) = (shape.output(), shape.group_in());
     rows.clear();
-    if shape.groups == 1
-        && shape.taps() == 1
-        && shape.stride == [1, 1]
-        && shape.pads == [0; 4]
-        && stride == shape.in_channels
-    {
+    if single_pixels(shape) && shape.stride == [1, 1] && stride == shape.in_channels {
         rows.extend(x[first * stride..][..count * stride].iter().map(|b| b ^ flip));
         return stride;
     }

@@ -2,10 +2,10 @@
 
 use super::closure::{input, kernel, shaped};
 use super::element::Element;
-use super::strided::View;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
 use crate::map_data;
+use crate::tensor::View;
 use crate::tensor::{Data, Tensor, element_count, strides};
 
 /// Concat. On codes, all inputs must have one grid.

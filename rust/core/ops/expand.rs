@@ -1,10 +1,10 @@
 //! Expand and Tile: repetition. They move any type.
 
 use super::broadcast::{broadcast_shape, broadcast_strides};
-use super::strided::View;
 use super::transpose::move_kernel;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::Result;
+use crate::tensor::View;
 use crate::tensor::{element_count, strides};
 
 /// Expand: broadcasting with a shape.

@@ -2,10 +2,10 @@
 
 use super::broadcast::{Broadcast, broadcast_shape};
 use super::closure::{kernel, optional, shaped};
-use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, floats, signature};
 use crate::error::{Error, Result};
 use crate::kernels::float::{FloatWeights, gemm_f32};
+use crate::tensor::View;
 use crate::tensor::{Tensor, element_count};
 
 /// Which matrices of two batches meet, and their sizes.
@@ -184,7 +184,7 @@ impl Op for Gemm {
             };
             let mut x = floats::read(a)?;
             if g.trans_a {
-                x = permuted(&a_shape, &[1, 0]).copy(context.engine(), &x).into();
+                x = View::permuted(&a_shape, &[1, 0]).copy(context.engine(), &x).into();
             }
             let out = [g.m, g.n];
             let mut y = vec![0f32; g.m * g.n];

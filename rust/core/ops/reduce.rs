@@ -4,10 +4,10 @@
 use super::closure::{kernel, shaped};
 use super::element::{Element, Integer, Real, by_class};
 use super::parallel::fill;
-use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
 use crate::kernels::Engine;
+use crate::tensor::View;
 use crate::tensor::{DType, Data, Tensor};
 use std::cmp::Ordering;
 
@@ -179,7 +179,7 @@ pub fn gathered<'a, T: Copy + Default + Send + Sync>(
 ) -> std::borrow::Cow<'a, [T]> {
     let kept = (0..plan.input.len()).filter(|i| !plan.axes.contains(i));
     let permutation: Vec<usize> = kept.chain(plan.axes.iter().copied()).collect();
-    if permutation.is_sorted() { x.into() } else { permuted(&plan.input, &permutation).copy(engine, x).into() }
+    if permutation.is_sorted() { x.into() } else { View::permuted(&plan.input, &permutation).copy(engine, x).into() }
 }
 
 fn each_row<T: Element, O: Copy + Default + Send>(

@@ -1,9 +1,9 @@
 //! Slice: attributes before opset 10, inputs from then on. Moves any type.
 
-use super::strided::View;
 use super::transpose::move_kernel;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::Result;
+use crate::tensor::View;
 use crate::tensor::strides;
 
 /// Slice.

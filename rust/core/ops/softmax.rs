@@ -3,10 +3,10 @@
 use super::closure::{kernel, shaped};
 use super::element::{Real, by_class};
 use super::parallel::{fill, whole_rows};
-use super::transpose::permuted;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::{Error, Result};
 use crate::kernels::Engine;
+use crate::tensor::View;
 use crate::tensor::{Data, Tensor};
 
 /// `e^(x - max) / Σ e^(x - max)` along an axis, or its logarithm.
@@ -63,12 +63,12 @@ impl Op for Softmax {
                 return T::wrap(Vec::new());
             }
             // Rows become contiguous, and return to their places afterwards.
-            let mut y = permuted(&[outer, row, inner], &[0, 2, 1]).copy(engine, x);
+            let mut y = View::permuted(&[outer, row, inner], &[0, 2, 1]).copy(engine, x);
             fill(engine, &mut y, whole_rows(row), |_, part| {
                 let mut exponentials = Vec::with_capacity(row);
                 part.chunks_exact_mut(row).for_each(|r| softmax_row(r, &mut exponentials, logarithm));
             });
-            T::wrap(permuted(&[outer, inner, row], &[0, 2, 1]).copy(engine, &y))
+            T::wrap(View::permuted(&[outer, inner, row], &[0, 2, 1]).copy(engine, &y))
         }
         let rows = rows(facts)?;
         let shape = facts.input(0)?.shape.clone();

@@ -2,42 +2,9 @@
 
 use super::parallel::{CHUNK, fill};
 use crate::kernels::Engine;
-
-/// A view: `dims` of the output, the step in the input along each of them, and the index of the first element.
-/// Every index that the view reaches must lie within the input.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Dimensions of the output.
-    pub dims: Vec<usize>,
-    /// Step in the input, in elements; negative ones walk backwards, 0 repeats.
-    pub strides: Vec<isize>,
-    /// Index of the first element.
-    pub offset: usize,
-}
+use crate::tensor::View;
 
 impl View {
-    /// Drops dimensions of size 1 and merges those that are contiguous with each other.
-    #[must_use]
-    pub fn merged(&self) -> View {
-        let (mut dims, mut strides): (Vec<usize>, Vec<isize>) = (Vec::new(), Vec::new());
-        for (&d, &s) in self.dims.iter().zip(&self.strides) {
-            if d == 1 {
-                continue;
-            }
-            match (dims.last_mut(), strides.last_mut()) {
-                (Some(outer), Some(step)) if *step == s * d as isize => {
-                    *outer *= d;
-                    *step = s;
-                }
-                _ => {
-                    dims.push(d);
-                    strides.push(s);
-                }
-            }
-        }
-        View { dims, strides, offset: self.offset }
-    }
-
     /// A dense copy in row-major order.
     pub fn copy<T: Copy + Default + Send + Sync>(&self, engine: Engine<'_>, input: &[T]) -> Vec<T> {
         let count: usize = self.dims.iter().product();

@@ -1,21 +1,10 @@
 //! Transpose, DepthToSpace and SpaceToDepth: permutations of dimensions. They move any type.
 
 use super::closure::{kernel, shaped};
-use super::strided::View;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::Result;
 use crate::map_data;
-use crate::tensor::{Tensor, element_count, strides};
-
-/// The view that puts dimension `permutation[i]` of `shape` at place `i`.
-pub fn permuted(shape: &[usize], permutation: &[usize]) -> View {
-    let steps = strides(shape);
-    View {
-        dims: permutation.iter().map(|&p| shape[p]).collect(),
-        strides: permutation.iter().map(|&p| steps[p] as isize).collect(),
-        offset: 0,
-    }
-}
+use crate::tensor::{Tensor, View, element_count};
 
 /// A kernel that copies `view` of an input of `shape` into a tensor of shape `out`.
 pub fn move_kernel(shape: Vec<usize>, view: View, out: Vec<usize>) -> Result<Box<dyn Kernel>> {
@@ -49,7 +38,7 @@ impl Op for Transpose {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let x = &facts.input(0)?.shape;
-        let view = permuted(x, &permutation(facts, x.len())?);
+        let view = View::permuted(x, &permutation(facts, x.len())?);
         let out = view.dims.clone();
         move_kernel(x.clone(), view, out)
     }
@@ -119,6 +108,6 @@ impl Op for Blocks {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let (dims, permutation, out) = self.plan(facts)?;
-        move_kernel(facts.input(0)?.shape.clone(), permuted(&dims, &permutation), out)
+        move_kernel(facts.input(0)?.shape.clone(), View::permuted(&dims, &permutation), out)
     }
 }

@@ -178,8 +178,8 @@ impl Strips<'_> {
     /// The sums of the output rows `rows` of all images; `out` begins with the first of them.
     ///
     /// # Safety
-    /// The machine has AVX-512 F, BW, VL, DQ and VNNI. The shape suits; the bytes are those of the shape; lines and initial accumulators hold all
-    /// channels, `out` holds the rows, and nothing else uses what is written.
+    /// The machine has AVX-512 F, BW, VL, DQ and VNNI. The shape suits; the bytes are those of the shape; lines and initial
+    /// accumulators hold all channels, `out` holds the rows, and nothing else uses what is written.
     pub(in super::super) unsafe fn store(&self, rows: Range<usize>, columns: &mut Vec<Line>, out: *mut i32) {
         // SAFETY: the caller's.
         unsafe { self.blocks(Store, rows, 0..self.shape.out_channels, columns, out) }

@@ -28,7 +28,6 @@ pub(super) unsafe fn float_sum<const A: bool, const B: bool>(
 ) -> usize {
     let [outer, inner] = factors.map(|f| _mm512_set1_ps(f));
     let constant = _mm512_set1_ps(constant);
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     // SAFETY: whole vectors of all slices.
     unsafe {
         let reals = |codes: *const u8, signed: bool| {
@@ -46,7 +45,7 @@ pub(super) unsafe fn float_sum<const A: bool, const B: bool>(
                 ))
             };
             let codes = requantize::to_bytes([sum(0), sum(1), sum(2), sum(3)], bytes);
-            _mm512_storeu_si512(out.as_mut_ptr().add(64 * i).cast(), _mm512_permutexvar_epi32(order, codes));
+            _mm512_storeu_si512(out.as_mut_ptr().add(64 * i).cast(), requantize::exchange_quarters(codes));
         }
     }
     out.len() / 64 * 64
@@ -89,9 +88,8 @@ pub(super) unsafe fn lookup8_i32(codes: &[u8], planes: &[[u8; 256]; 4], out: &mu
             let part = |i: usize| _mm512_loadu_si512(plane.as_ptr().add(64 * i).cast());
             [part(0), part(1), part(2), part(3)]
         });
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         for i in 0..codes.len() / 64 {
-            let codes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(codes.as_ptr().add(64 * i).cast()));
+            let codes = requantize::exchange_quarters(_mm512_loadu_si512(codes.as_ptr().add(64 * i).cast()));
             let upper = _mm512_movepi8_mask(codes);
             let [p0, p1, p2, p3] = table.map(|[a, b, c, d]| {
                 let (low, high) = (_mm512_permutex2var_epi8(a, codes, b), _mm512_permutex2var_epi8(c, codes, d));

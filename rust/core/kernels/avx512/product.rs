@@ -3,7 +3,7 @@
 use super::super::epilogue::{Bytes, Fused};
 use super::super::gemm::Lhs;
 use super::super::pack::{Line, PANEL};
-use super::requantize::{Requantize, to_bytes, with_requantize};
+use super::requantize::{Requantize, exchange_quarters, to_bytes, with_requantize};
 use std::arch::x86_64::*;
 
 /// Operands of `init[c] + Σ_k a[r][k]·w[k][c]`.
@@ -90,8 +90,6 @@ impl<Q: Requantize> Finish for Codes<Q> {
         stride: usize,
     ) {
         let lanes = |v: usize| first_lanes(columns.saturating_sub(PANEL * v));
-        // Dword 4·i + j of the packed bytes is part i of vector j.
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         // SAFETY: selected lanes are channels; stores are masked to the columns.
         unsafe {
             let channel = self.channel + column;
@@ -102,7 +100,7 @@ impl<Q: Requantize> Finish for Codes<Q> {
                     false => _mm512_setzero_si512(),
                 };
                 let codes = to_bytes([value(0), value(1), value(2), value(3)], self.bytes);
-                let codes = _mm512_permutexvar_epi32(order, codes);
+                let codes = exchange_quarters(codes);
                 if V == 2 && lanes(1) == 0xFFFF {
                     // Two rows of 32 columns.
                     let to = out.wrapping_add(first / 2 * stride);

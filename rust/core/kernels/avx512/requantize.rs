@@ -367,6 +367,14 @@ impl Requantize for NarrowShift<'_> {
     }
 }
 
+/// Dword `4·i + j` at the place of dword `4·j + i`: what [`to_bytes`] gives becomes the four vectors one after the other, and back.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn exchange_quarters(codes: __m512i) -> __m512i {
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_permutexvar_epi32(order, codes)
+}
+
 /// Four vectors of values as bytes: byte `16·i + 4·j + b` of the result is of lane `4·i + b` of `values[j]`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]

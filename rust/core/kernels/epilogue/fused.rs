@@ -17,34 +17,24 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// For codes between the bounds, which are those of unsigned codes less 128. `None` where the zero point is far outside of the
-    /// type.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn of(zero_point: i32, [least, most]: [i8; 2], signed: bool) -> Option<Bytes> {
-        let bias = if signed { 128 } else { 0 };
-        let byte = |v: i8| (v as u8) ^ 0x80;
-        (zero_point.unsigned_abs() <= 1 << 13).then_some(Bytes {
-            zero_point: (zero_point + bias) as i16,
-            least: byte(least),
-            most: byte(most),
+    /// For codes between the bounds. `None` where these are no codes of the type, or where the zero point is so far outside of it
+    /// that saturating to 16 bits before it is added would show.
+    pub(crate) fn of(zero_point: i32, [least, most]: [i64; 2], signed: bool) -> Option<Bytes> {
+        let bias: i16 = if signed { 128 } else { 0 };
+        let byte = |code: i64| u8::try_from(code + i64::from(bias)).ok();
+        let near = zero_point.unsigned_abs() <= 1 << 13;
+        Some(Bytes {
+            zero_point: near.then(|| zero_point as i16 + bias)?,
+            least: byte(least)?,
+            most: byte(most)?,
             flip: if signed { 0x80 } else { 0 },
         })
     }
 
-    /// For values that are clamped to `lo..=hi` before the zero point is added. `None` where the output is not of one
-    /// byte or the zero point is far outside of it.
+    /// For values that are clamped to `lo..=hi` before the zero point is added. `None` also where the output is not of one byte.
     fn new<O: Code>(clip: Clip, lo: i32, hi: i32) -> Option<Bytes> {
-        let signed = O::MIN < 0;
-        let bias = if signed { 128 } else { 0 };
-        let byte = |v: i32| u8::try_from(i64::from(v.clamp(clip.lo, clip.hi)) + i64::from(clip.zero_point) + bias).ok();
-        let near = clip.zero_point.unsigned_abs() <= 1 << 13;
-        (size_of::<O>() == 1 && near).then_some(())?;
-        Some(Bytes {
-            zero_point: (clip.zero_point + bias as i32) as i16,
-            least: byte(lo)?,
-            most: byte(hi)?,
-            flip: if signed { 0x80 } else { 0 },
-        })
+        let code = |v: i32| i64::from(v.clamp(clip.lo, clip.hi)) + i64::from(clip.zero_point);
+        (size_of::<O>() == 1).then(|| Bytes::of(clip.zero_point, [code(lo), code(hi)], O::MIN < 0))?
     }
 }
 

@@ -76,10 +76,10 @@ impl IntegerOp for Conv {
         // Where the file holds the input channels last, so do packed weights.
         let stored = codes.codes_in_order(&CHANNELS_LAST).filter(|_| is_narrow && !pairs);
         let pack = |weights| Form::narrow(weights, &arithmetic, x_zero, facts, dtype);
-        let form = match (stored, is_narrow) {
-            (Some(Codes::I8(v)), _) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
-            (Some(Codes::U8(v)), _) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
-            (_, is_narrow) => match (is_narrow, codes.data()) {
+        let form = match stored {
+            Some(Codes::I8(v)) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
+            Some(Codes::U8(v)) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
+            _ => match (is_narrow, codes.data()) {
                 (true, Data::I8(v)) if pairs => {
                     require_pairs(facts, x, w)?;
                     let init = arithmetic.bias_i32(facts)?;
