@@ -72,17 +72,19 @@ fn interleave(simd: Simd, columns: [&[[u8; 4]]; PANEL], flip: u8, lines: &mut Ve
     let groups = columns[0].len();
     let columns = columns.map(|column| &column[..groups]);
     lines.reserve(groups);
-    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if simd.isa() == Isa::Avx512Vnni {
+    let done = match simd.isa() {
         // SAFETY: the `Simd` proves the features; all columns have `groups` quads, and there is room for as many lines, of
         // which those that were written are counted.
-        unsafe {
-            done = super::avx512::interleave(&columns, flip, lines.as_mut_ptr().add(lines.len()));
+        Isa::Avx512Vnni => unsafe {
+            let done = super::avx512::interleave(&columns, flip, lines.as_mut_ptr().add(lines.len()));
             lines.set_len(lines.len() + done);
-        }
-    }
-    let _ = simd;
+            done
+        },
+        _ => 0,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let (done, _) = (0, simd);
     lines.extend((done..groups).map(|g| {
         let mut line = [0u8; 64];
         for (to, column) in line.as_chunks_mut().0.iter_mut().zip(columns) {

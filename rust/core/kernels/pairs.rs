@@ -16,7 +16,6 @@ pub struct FloatSum {
     lo: f32,
     hi: f32,
     zero_point: i32,
-    range: [i32; 2],
 }
 
 impl FloatSum {
@@ -32,8 +31,15 @@ impl FloatSum {
             lo: (qmin - zero_point) as f32,
             hi: (qmax - zero_point) as f32,
             zero_point,
-            range: [qmin, qmax],
         })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl FloatSum {
+    /// Least and greatest code.
+    fn codes(&self) -> [i64; 2] {
+        [self.lo, self.hi].map(|bound| bound as i64 + i64::from(self.zero_point))
     }
 }
 
@@ -52,7 +58,7 @@ pub fn float_sum<A: Code8, B: Code8, O: Code8>(engine: Engine<'_>, sum: &FloatSu
 fn add_vectors<A: Code8, B: Code8, O: Code8>(simd: Simd, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) -> usize {
     #[cfg(target_arch = "x86_64")]
     if simd.isa() == Isa::Avx512Vnni
-        && let Some(bytes) = Bytes::of(sum.zero_point, sum.range.map(i64::from), O::SIGNED)
+        && let Some(bytes) = Bytes::of(sum.zero_point, sum.codes(), O::SIGNED)
     {
         let (a, b, out) = (A::bytes(a), B::bytes(b), O::bytes_mut(out));
         assert!(a.len() == out.len() && b.len() == out.len(), "operands and output");
