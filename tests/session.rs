@@ -69,9 +69,9 @@ fn no_behaviour_hangs_on_a_targets_name() {
     let graph = network(3);
     let input = network_input(4, 1);
     for target in embedded_names() {
-        let (file, text) = EMBEDDED.iter().find(|(f, _)| *f == format!("{target}.toml")).unwrap();
-        let renamed = text.replace(&format!("name = \"{target}\""), "name = \"somebody_else\"");
-        assert_ne!(renamed, *text, "{file} states its name");
+        let shipped = EMBEDDED.iter().find(|e| e.file == format!("{target}.toml")).unwrap();
+        let renamed = shipped.toml.replace(&format!("name = \"{target}\""), "name = \"somebody_else\"");
+        assert_ne!(renamed, shipped.toml, "{} states its name", shipped.file);
         let other = Spec::parse(&renamed, "renamed.toml").unwrap();
         let own = Spec::load(target).unwrap();
         assert_eq!(own.hash, other.hash);

@@ -1,4 +1,5 @@
-//! Lists the spec files, so that a new one ships without a line of code.
+//! Lists the spec files, so that a new one ships without a line of code, and spells each as JSON, which is read several times as
+//! fast as TOML.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,14 @@ fn main() -> io::Result<()> {
     let mut list = String::from("&[\n");
     for path in &files {
         let name = path.strip_prefix(&root).expect("files stand below specs/").to_string_lossy().replace('\\', "/");
-        writeln!(list, "    ({name:?}, include_str!({:?})),", path.display().to_string()).expect("strings take text");
+        let text = fs::read_to_string(path)?;
+        let json = match toml::from_str::<serde_json::Value>(&text) {
+            Ok(value) => value.to_string(),
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        let place = path.display().to_string();
+        writeln!(list, "    Embedded {{ file: {name:?}, toml: include_str!({place:?}), json: {json:?} }},")
+            .expect("strings take text");
     }
     list.push(']');
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));

@@ -43,10 +43,10 @@ pub struct Options {
 impl Options {
     /// The executor of programs that goes with an instruction set.
     fn executor(&self, simd: Simd) -> Executor {
-        let vectors = match simd.isa() {
+        let vectors = match simd.vectors() {
             Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Vectors::Plain,
             Isa::Avx2 | Isa::AvxVnni => Vectors::Bits256,
-            Isa::Avx512Vnni => Vectors::Bits512,
+            Isa::Avx512Vnni | Isa::AmxInt8 => Vectors::Bits512,
         };
         Executor { evaluator: self.evaluator, vectors }
     }

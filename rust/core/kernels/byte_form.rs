@@ -19,8 +19,8 @@ pub(crate) struct ByteForm {
 impl ByteForm {
     /// The form for codes that are signed, or are not.
     pub(crate) fn new(simd: Simd, signed: bool) -> ByteForm {
-        let read_signed = match simd.isa() {
-            Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
+        let read_signed = match simd.vectors() {
+            Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::AmxInt8 => false,
             Isa::Neon | Isa::NeonDot => true,
             Isa::NeonI8mm => signed,
         };

@@ -7,7 +7,7 @@ use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::gemm::{GRAIN, Lhs, Place, Scratch, Source, Then, all_then, run_tiles, tile, tile_rows};
+use super::gemm::{Lhs, Place, Scratch, Source, Then, all_then, grain, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
 use super::pack::{Columns, PackedWeights, centred_init};
 use super::shape::ConvShape;
@@ -170,7 +170,7 @@ pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
     };
     let bytes = padded.as_ref().map(Padded::bytes);
     let step = shape.stride[0] * shape.stride[1] * shape.in_channels;
-    let rows_per_tile = tile_rows(if padded.is_some() { step } else { shape.depth() });
+    let rows_per_tile = tile_rows(engine.simd(), if padded.is_some() { step } else { shape.depth() });
     let part = |g: usize| if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
     let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), form.excess)).collect();
     if let [weights] = &groups[..] {
@@ -181,7 +181,7 @@ pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
     }
     let channels = shape.out_channels;
     let runs: Vec<Vec<usize>> = (0..shape.groups).map(runs).collect();
-    let per_task = engine.share(shape.output_pixels(), GRAIN);
+    let per_task = engine.share(shape.output_pixels(), grain(engine.simd()));
     engine.for_each_chunk(out, per_task * channels, |task, out| {
         let mut scratch = Scratch::default();
         for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {

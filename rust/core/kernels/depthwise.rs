@@ -93,14 +93,14 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
     let zero = vec![0; channels];
     let init = if init.is_empty() { &zero[..] } else { init };
     #[cfg(target_arch = "x86_64")]
-    if engine.simd().isa() == Isa::Avx512Vnni
+    if engine.simd().vectors() == Isa::Avx512Vnni
         && Strips::suit(shape)
         && let Some(lines) = &weights.quads
     {
         return vectors(engine, shape, x, pad, weights, lines, init, epilogue, out);
     }
     #[cfg(target_arch = "aarch64")]
-    if matches!(engine.simd().isa(), Isa::NeonDot | Isa::NeonI8mm)
+    if matches!(engine.simd().vectors(), Isa::NeonDot | Isa::NeonI8mm)
         && let Some(lines) = &weights.quads
     {
         let pad = X::bytes(&[pad])[0];
@@ -173,7 +173,7 @@ fn vectors<X: Code8, E: Epilogue + ?Sized>(
     let form = ByteForm::new(engine.simd(), X::SIGNED);
     let init = &kernel_init(weights, init, form)[..];
     let (rows, blocks, row) = (shape.batch * height, channels.div_ceil(64), width * channels);
-    assert!(engine.simd().isa() == Isa::Avx512Vnni && shape.in_channels == channels && x.len() == shape.input_len());
+    assert!(engine.simd().vectors() == Isa::Avx512Vnni && shape.in_channels == channels && x.len() == shape.input_len());
     assert!(lines.len() == blocks * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
     assert!(init.len() == channels && out.len() == rows * row);
     let (bytes, pad, output) = (X::bytes(x), X::bytes(&[pad])[0], [height, width]);
@@ -246,10 +246,10 @@ fn pixel(simd: Simd, signed: bool, taps: &[&[u8]], weights: &DepthwiseWeights, i
             && taps.len() == (weights.kernel[0] * weights.kernel[1]).next_multiple_of(2)
     );
     assert!(init.len() == channels && acc.len() == channels);
-    let done = match simd.isa() {
+    let done = match simd.vectors() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these sets have AVX2; the assertions above are the lengths that the kernel reads and writes.
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe {
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::AmxInt8 => unsafe {
             match signed {
                 true => super::avx2::depthwise::<true>(taps, &weights.pairs, init, acc),
                 false => super::avx2::depthwise::<false>(taps, &weights.pairs, init, acc),

@@ -9,20 +9,31 @@ use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::epilogue::{AccTile, Epilogue, Fused, OutTile};
 use super::isa::{Engine, Isa, Shared, Simd};
-use super::pack::{Line, PANEL, PackedWeights, Pairing};
+use super::pack::{Line, PANEL, PackedWeights, Pairing, TILE_LINES};
 
 /// Columns of one block of accumulators.
 const BLOCK_COLUMNS: usize = 16 * PANEL;
-/// Rows of one block of accumulators.
-const BLOCK_ROWS: usize = 2 * GRAIN;
+/// Rows of one block of accumulators: whole micro-kernels.
+fn block_rows(simd: Simd) -> usize {
+    (MOST_ROWS / grain(simd)) * grain(simd)
+}
 /// Bytes that a tile of the left operand may take.
 const TILE_BYTES: usize = 96 << 10;
+/// Most rows of a micro-kernel.
+const MOST_ROWS: usize = 32;
+
 /// Rows that tasks and tiles are multiples of, where there are enough: those of the largest micro-kernel.
-pub(crate) const GRAIN: usize = if cfg!(target_arch = "aarch64") { 12 } else { 14 };
+pub(crate) fn grain(simd: Simd) -> usize {
+    match simd.isa() {
+        Isa::AmxInt8 => MOST_ROWS,
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 12,
+        Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => 14,
+    }
+}
 
 /// Rows per tile where each brings `bytes` new bytes into the cache.
-pub(crate) fn tile_rows(bytes: usize) -> usize {
-    (TILE_BYTES / bytes.max(1) / GRAIN).clamp(2, 32) * GRAIN
+pub(crate) fn tile_rows(simd: Simd, bytes: usize) -> usize {
+    (TILE_BYTES / bytes.max(1) / grain(simd)).clamp(2, 32) * grain(simd)
 }
 
 /// Rows of the left operand as the kernels read them: bytes in runs that are readable up to a multiple of four.
@@ -82,16 +93,16 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
     assert!(out_stride >= columns && out.len() >= (rows - 1) * out_stride + columns, "rows of the output");
     if let Some(fused) = in_registers(simd, weights, epilogue) {
         // SAFETY: the assertion above; `out` is borrowed.
-        unsafe { fused_tile(lhs, weights, panels, init, place.channel, &fused, out.as_mut_ptr(), out_stride) };
+        unsafe { fused_tile(simd, lhs, weights, panels, init, place.channel, &fused, out.as_mut_ptr(), out_stride) };
         return;
     }
     let (first_column, run, factors) = (panels.start * PANEL, weights.runs()[1], weights.row_sum_factors());
     if factors.is_some() {
         sum_rows(lhs, run, row_sums);
     }
-    acc.resize(BLOCK_ROWS * BLOCK_COLUMNS, 0);
-    for row in (0..rows).step_by(BLOCK_ROWS) {
-        let count = (rows - row).min(BLOCK_ROWS);
+    acc.resize(block_rows(simd) * BLOCK_COLUMNS, 0);
+    for row in (0..rows).step_by(block_rows(simd)) {
+        let count = (rows - row).min(block_rows(simd));
         for panel in panels.clone().step_by(BLOCK_COLUMNS / PANEL) {
             let panels = panel..panels.end.min(panel + BLOCK_COLUMNS / PANEL);
             let column = panel * PANEL;
@@ -131,7 +142,7 @@ fn extents(lhs: &Lhs<'_>, weights: &PackedWeights, panels: &std::ops::Range<usiz
 
 /// The form in which an epilogue is applied to these products in registers, where there is one.
 fn in_registers<'e, E: Epilogue + ?Sized>(simd: Simd, weights: &PackedWeights, epilogue: &'e E) -> Option<Fused<'e>> {
-    let possible = simd.isa() == Isa::Avx512Vnni && weights.row_sum_factors().is_none();
+    let possible = simd.vectors() == Isa::Avx512Vnni && weights.row_sum_factors().is_none();
     let fused = if possible { epilogue.fused() } else { None };
     assert!(fused.is_none() || size_of::<E::Out>() == 1, "fused epilogues write bytes");
     fused
@@ -140,10 +151,11 @@ fn in_registers<'e, E: Epilogue + ?Sized>(simd: Simd, weights: &PackedWeights, e
 /// As [`tile`], with an epilogue of [`in_registers`]; `channel` is that of the weights' first column.
 ///
 /// # Safety
-/// `fused` is of [`in_registers`] for these weights. `out` points to the first column of these panels of as many rows, `out_stride`
+/// `fused` is of [`in_registers`] for these weights and this set. `out` points to the first column of these panels of as many rows, `out_stride`
 /// apart, as the left operand has, and nothing else uses these elements meanwhile.
 #[allow(clippy::too_many_arguments)]
 unsafe fn fused_tile<O>(
+    simd: Simd,
     lhs: &Lhs<'_>,
     weights: &PackedWeights,
     panels: std::ops::Range<usize>,
@@ -159,17 +171,18 @@ unsafe fn fused_tile<O>(
         return;
     }
     let (lines, groups) = (weights.lines_from(panels.start), weights.groups());
-    assert!(lines.len() >= panels.len() * groups && fused.channels() >= channel + columns);
+    assert!(lines.len() >= panels.len() * groups + TILE_LINES && fused.channels() >= channel + columns);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: `in_registers` has seen the features; the assertions above and the contract are the extents of what the kernels
     // read and write.
     unsafe {
         let (per_run, init) = (weights.runs()[1].div_ceil(4), init[panels.start * PANEL..].as_ptr());
-        let product = super::avx512::Product { lhs, per_run, lines, groups, init, columns };
+        let tiles = super::avx512::tiles(simd);
+        let product = super::avx512::Product { lhs, per_run, lines, groups, init, columns, tiles };
         product.finish(fused, channel, out.cast(), out_stride);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no other architecture has epilogues in registers: {out:?} {out_stride}");
+    unreachable!("no other architecture has epilogues in registers: {simd:?} {out:?} {out_stride}");
 }
 
 fn sum_rows(lhs: &Lhs<'_>, run: usize, sums: &mut Vec<i32>) {
@@ -182,7 +195,7 @@ fn sum_rows(lhs: &Lhs<'_>, run: usize, sums: &mut Vec<i32>) {
     }));
 }
 
-/// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` for at most `BLOCK_ROWS` rows and the columns of `panels`; `acc` has a
+/// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` for at most [`block_rows`] rows and the columns of `panels`; `acc` has a
 /// stride of `BLOCK_COLUMNS`.
 fn multiply(
     simd: Simd,
@@ -194,13 +207,13 @@ fn multiply(
     acc: &mut [i32],
 ) {
     let (lines, groups, panels) = (weights.lines_from(panels.start), weights.groups(), panels.len());
-    assert!(lines.len() >= panels * groups && init.len() >= panels * PANEL && groups == lhs.runs.len() * per_run);
+    assert!(lines.len() >= panels * groups + TILE_LINES && init.len() >= panels * PANEL && groups == lhs.runs.len() * per_run);
     assert!(acc.len() >= lhs.rows.len() * BLOCK_COLUMNS && panels * PANEL <= BLOCK_COLUMNS);
     match simd.isa() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => {
-            let (init, columns) = (init.as_ptr(), panels * PANEL);
-            let product = super::avx512::Product { lhs, per_run, lines, groups, init, columns };
+        Isa::Avx512Vnni | Isa::AmxInt8 => {
+            let (init, columns, tiles) = (init.as_ptr(), panels * PANEL, super::avx512::tiles(simd));
+            let product = super::avx512::Product { lhs, per_run, lines, groups, init, columns, tiles };
             // SAFETY: the `Simd` proves the features; `tile` checked the left operand, the assertions above the rest.
             unsafe { product.store(acc.as_mut_ptr(), BLOCK_COLUMNS) }
         }
@@ -302,7 +315,7 @@ pub fn gemm<X: Code8, E: Epilogue + ?Sized>(
     };
     let bytes = in_place.then(|| X::bytes(a));
     let source = Source { bytes, runs: &[0], form, build };
-    run_tiles(engine, rows, tile_rows(k), weights, &init, &source, epilogue, None, out);
+    run_tiles(engine, rows, tile_rows(engine.simd(), k), weights, &init, &source, epilogue, None, out);
 }
 
 /// How tiles of the left operand come about.
@@ -355,8 +368,8 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     let n = weights.n();
     let simd = engine.simd();
     let panels = weights.panels();
-    if engine.threads() == 1 || rows >= engine.threads() * 2 * GRAIN || panels < 4 {
-        let per_task = engine.share(rows, GRAIN);
+    if engine.threads() == 1 || rows >= engine.threads() * 2 * grain(simd) || panels < 4 {
+        let per_task = engine.share(rows, grain(simd));
         engine.for_each_chunk(out, per_task * n, |task, out| {
             let mut scratch = Scratch::default();
             let first = task * per_task;
@@ -388,7 +401,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
                 let panels = part(task);
                 let out = out.at(panels.start * PANEL);
                 // SAFETY: the rows are those of the tile, and tasks write different columns.
-                unsafe { fused_tile(&lhs, weights, panels, init, 0, &fused, out, n) };
+                unsafe { fused_tile(simd, &lhs, weights, panels, init, 0, &fused, out, n) };
             });
             continue;
         }

@@ -1,7 +1,7 @@
 //! Instruction sets, and the handle that every kernel runs on.
 //!
 //! All paths give the same bits. The best available set is used; the environment variable `NPUTWIN_ISA` (`scalar`; `avx2`,
-//! `avx_vnni`, `avx512_vnni`; `neon`, `neon_dot`, `neon_i8mm`) caps it, for measurements and for bisecting a suspected
+//! `avx_vnni`, `avx512_vnni`, `amx_int8`; `neon`, `neon_dot`, `neon_i8mm`) caps it, for measurements and for bisecting a suspected
 //! fault.
 
 use super::team::Team;
@@ -21,6 +21,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512Vnni,
+    /// AVX-512 as above, and tiles of 8-bit matrix products (AMX-INT8).
+    AmxInt8,
     /// Advanced SIMD, which every AArch64 machine has: 8-bit products widened to 16 bits and summed in 32.
     Neon,
     /// The 8-bit dot product of signed codes (FEAT_DotProd).
@@ -31,8 +33,16 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, those of an architecture from the plainest to the richest.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
+    pub const ALL: [Isa; 8] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512Vnni,
+        Isa::AmxInt8,
+        Isa::Neon,
+        Isa::NeonDot,
+        Isa::NeonI8mm,
+    ];
 
     /// Name as in `NPUTWIN_ISA`.
     pub fn name(self) -> &'static str {
@@ -41,6 +51,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avx_vnni",
             Isa::Avx512Vnni => "avx512_vnni",
+            Isa::AmxInt8 => "amx_int8",
             Isa::Neon => "neon",
             Isa::NeonDot => "neon_dot",
             Isa::NeonI8mm => "neon_i8mm",
@@ -56,7 +67,7 @@ impl Isa {
     pub fn is_of_this_architecture(self) -> bool {
         match self {
             Isa::Scalar => true,
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => cfg!(target_arch = "x86_64"),
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::AmxInt8 => cfg!(target_arch = "x86_64"),
             Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => cfg!(target_arch = "aarch64"),
         }
     }
@@ -66,17 +77,18 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vnni");
             match self {
                 Isa::Scalar => true,
                 Isa::Avx2 => avx2,
                 Isa::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
-                Isa::Avx512Vnni => {
-                    avx2 && is_x86_feature_detected!("avx512f")
-                        && is_x86_feature_detected!("avx512bw")
-                        && is_x86_feature_detected!("avx512vl")
-                        && is_x86_feature_detected!("avx512dq")
-                        && is_x86_feature_detected!("avx512vnni")
-                }
+                Isa::Avx512Vnni => avx512,
+                Isa::AmxInt8 => avx512 && super::avx512::amx::is_available(),
                 Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => false,
             }
         }
@@ -91,7 +103,7 @@ impl Isa {
                 Isa::Neon => neon,
                 Isa::NeonDot => dot,
                 Isa::NeonI8mm => dot && is_aarch64_feature_detected!("i8mm"),
-                Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
+                Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::AmxInt8 => false,
             }
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -149,6 +161,11 @@ impl Simd {
     /// Which set.
     pub fn isa(self) -> Isa {
         self.0
+    }
+
+    /// The set for everything that is no matrix product.
+    pub fn vectors(self) -> Isa {
+        if self.0 == Isa::AmxInt8 { Isa::Avx512Vnni } else { self.0 }
     }
 }
 
@@ -278,7 +295,7 @@ macro_rules! multiversion {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
             fn avx512 $(<$($g: $bound),+>)? ($($arg: $ty),*) { body($($arg),*) }
-            match $simd.isa() {
+            match $simd.vectors() {
                 // SAFETY: a `Simd` exists only for an instruction set that this machine has.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::isa::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },

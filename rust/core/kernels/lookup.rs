@@ -39,17 +39,17 @@ pub fn lookup16<T: Copy + Send + Sync>(engine: Engine<'_>, x: &[u16], table: &[T
 fn vectors(simd: Simd, x: &[u8], table: &[u8; 256], out: &mut [u8]) -> usize {
     assert_eq!(x.len(), out.len());
     #[cfg(target_arch = "x86_64")]
-    if simd.isa() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
+    if simd.vectors() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
         // SAFETY: the `Simd` and the test prove the features; both slices have the same length.
         return unsafe { super::avx512::lookup8(x, table, out) };
     }
     #[cfg(target_arch = "x86_64")]
-    if simd.isa() != Isa::Scalar {
+    if simd.vectors() != Isa::Scalar {
         // SAFETY: every set of x86 but the scalar one has AVX2; both slices have the same length.
         return unsafe { super::avx2::lookup8(x, table, out) };
     }
     #[cfg(target_arch = "aarch64")]
-    if simd.isa() != Isa::Scalar {
+    if simd.vectors() != Isa::Scalar {
         // SAFETY: every set of AArch64 but the scalar one has NEON; both slices have the same length.
         return unsafe { super::neon::lookup8(x, table, out) };
     }

@@ -133,7 +133,7 @@ multiversion! {
 /// The entries of the codes.
 fn look_up(simd: Simd, codes: &[u8], table: &ByteEntries, onto: Option<Meeting>, out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
-    if simd.isa() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
+    if simd.vectors() == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
         assert!(codes.len() == out.len() && out.len() <= BLOCK);
         let mut entries = [0i32; BLOCK];
         // SAFETY: the `Simd` and the test prove the features; all slices have the same length.

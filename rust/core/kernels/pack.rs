@@ -9,6 +9,9 @@ use super::isa::{Isa, Simd, multiversion};
 /// Columns of one panel.
 pub const PANEL: usize = 16;
 
+/// Lines of a tile of weights; as many zero ones lie behind the last panel, so that whole tiles can be read.
+pub(crate) const TILE_LINES: usize = 16;
+
 /// Sixteen columns of four consecutive `k`: byte `4·column + (k mod 4)`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -73,7 +76,7 @@ fn interleave(simd: Simd, columns: [&[[u8; 4]]; PANEL], flip: u8, lines: &mut Ve
     let columns = columns.map(|column| &column[..groups]);
     lines.reserve(groups);
     #[cfg(target_arch = "x86_64")]
-    let done = match simd.isa() {
+    let done = match simd.vectors() {
         // SAFETY: the `Simd` proves the features; all columns have `groups` quads, and there is room for as many lines, of
         // which those that were written are counted.
         Isa::Avx512Vnni => unsafe {
@@ -148,7 +151,7 @@ impl PackedWeights {
         let (k, per_run) = (runs * run, run.div_ceil(4));
         let groups = runs * per_run;
         let pairing = Pairing::of_this_machine();
-        let mut lines = Vec::with_capacity(groups * n.div_ceil(PANEL));
+        let mut lines = Vec::with_capacity(groups * n.div_ceil(PANEL) + TILE_LINES);
         let mut raw_sums = vec![0i32; n];
         let simd = Simd::best();
         let mut made = vec![W::default(); if matches!(columns, Columns::Made(_)) { k * PANEL } else { 0 }];
@@ -183,6 +186,7 @@ impl PackedWeights {
             }
             lines[panel * groups..].chunks_exact_mut(per_run.max(1)).for_each(|run| pairing.arrange(run));
         }
+        lines.resize(lines.len() + TILE_LINES, Line([0; 64]));
         let factors: Vec<i32> = (0..n).map(|c| offset.wrapping_sub(zero_point(c))).collect();
         let depth = k as i32;
         let column_sums = raw_sums.iter().zip(&factors).map(|(&s, &f)| s.wrapping_add(f.wrapping_mul(depth))).collect();
@@ -238,7 +242,7 @@ impl PackedWeights {
         self.runs * self.run.div_ceil(4)
     }
 
-    /// Packed lines from panel `panel` on; each panel has [`PackedWeights::groups`] of them.
+    /// Packed lines from panel `panel` on, of which each panel has [`PackedWeights::groups`], and [`TILE_LINES`] zero ones.
     pub(crate) fn lines_from(&self, panel: usize) -> &[Line] {
         &self.lines[panel * self.groups()..]
     }

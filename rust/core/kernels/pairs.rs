@@ -57,7 +57,7 @@ pub fn float_sum<A: Code8, B: Code8, O: Code8>(engine: Engine<'_>, sum: &FloatSu
 /// Adds as many leading pairs as fill whole vectors, and says how many those are.
 fn add_vectors<A: Code8, B: Code8, O: Code8>(simd: Simd, sum: &FloatSum, a: &[A], b: &[B], out: &mut [O]) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if simd.isa() == Isa::Avx512Vnni
+    if simd.vectors() == Isa::Avx512Vnni
         && let Some(bytes) = Bytes::of(sum.zero_point, sum.codes(), O::SIGNED)
     {
         let (a, b, out) = (A::bytes(a), B::bytes(b), O::bytes_mut(out));

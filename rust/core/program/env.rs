@@ -72,6 +72,14 @@ impl Env {
         self
     }
 
+    /// Gives what `name` means, if anything, another name, too.
+    pub fn repeat(&mut self, name: &str, other: String) -> &mut Self {
+        if let Some(entry) = self.entries.get(name).cloned() {
+            self.entries.insert(other, entry);
+        }
+        self
+    }
+
     /// A constant table, such as the weights for `sum(w)`.
     pub fn table(&mut self, name: impl Into<String>, values: Vec<Value>) -> &mut Self {
         self.channel_table(name, vec![values])

@@ -1,9 +1,20 @@
 //! The specs that ship inside the binary: every TOML file below `specs/` (listed by `build.rs`).
 
-/// Path below `specs/` and text of every shipped file, sorted by path.
-pub const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/specs.rs"));
+/// A shipped file.
+#[derive(Debug, Clone, Copy)]
+pub struct Embedded {
+    /// Path below `specs/`.
+    pub file: &'static str,
+    /// Text.
+    pub toml: &'static str,
+    /// The same tables as JSON.
+    pub(super) json: &'static str,
+}
+
+/// Every shipped file, sorted by path.
+pub const EMBEDDED: &[Embedded] = include!(concat!(env!("OUT_DIR"), "/specs.rs"));
 
 /// File names of the shipped targets (not of the shared parents).
 pub fn embedded_names() -> impl Iterator<Item = &'static str> {
-    EMBEDDED.iter().filter(|(name, _)| !name.contains('/')).filter_map(|(name, _)| name.strip_suffix(".toml"))
+    EMBEDDED.iter().filter(|e| !e.file.contains('/')).filter_map(|e| e.file.strip_suffix(".toml"))
 }

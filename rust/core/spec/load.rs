@@ -1,7 +1,7 @@
 //! Reading, merging and checking spec files.
 
 use super::schema::{Claim, Evidence, Lets, RawBody, RawFunction, RawSpec, SCHEMA_VERSION};
-use super::{Action, Body, EMBEDDED, Rule, Spec, names, nearest_help};
+use super::{Action, Body, EMBEDDED, Embedded, Rule, Spec, names, nearest_help};
 use crate::error::{Error, Location, Result};
 use crate::program::{Functions, Program, Text, parse_guard};
 use serde::Serialize;
@@ -18,24 +18,24 @@ pub(super) fn load(name_or_path: &str) -> Result<Spec> {
         let text = std::fs::read_to_string(name_or_path).map_err(|e| Error::io(name_or_path, &e))?;
         return parse_in(&text, name_or_path, Path::new(name_or_path).parent());
     }
-    if let Some((file, text)) = embedded(&format!("{name_or_path}.toml")) {
-        return parse(text, file);
+    if let Some(shipped) = embedded(&format!("{name_or_path}.toml")) {
+        return spec(raw_from_json(shipped)?, shipped.file, None);
     }
     let mut known = Vec::new();
-    for (file, text) in EMBEDDED.iter().filter(|(file, _)| !file.contains('/')) {
-        let raw = raw_from_toml(text, file)?;
+    for shipped in EMBEDDED.iter().filter(|e| !e.file.contains('/')) {
+        let raw = raw_from_json(shipped)?;
         if raw.aliases.iter().any(|a| a == name_or_path) {
-            return parse(text, file);
+            return spec(raw, shipped.file, None);
         }
-        known.push(file.trim_end_matches(".toml"));
+        known.push(shipped.file.trim_end_matches(".toml"));
         // names of files are names of targets: a test holds them equal
     }
     Err(Error::invalid("target_unknown", format!("no target is called '{name_or_path}'"))
         .help(nearest_help(name_or_path, known.into_iter())))
 }
 
-fn embedded(file: &str) -> Option<(&'static str, &'static str)> {
-    EMBEDDED.iter().copied().find(|(name, _)| *name == file)
+fn embedded(file: &str) -> Option<&'static Embedded> {
+    EMBEDDED.iter().find(|e| e.file == file)
 }
 
 /// Everything that a file and its parents define, with the file that each thing stands in.
@@ -84,8 +84,12 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Spec> {
 
 /// Reads a spec. The names in `extends`, of parents as well, are paths below the folder, or else embedded files.
 pub(super) fn parse_in(text: &str, origin: &str, folder: Option<&Path>) -> Result<Spec> {
+    spec(raw_from_toml(text, origin)?, origin, folder)
+}
+
+fn spec(raw: RawSpec, origin: &str, folder: Option<&Path>) -> Result<Spec> {
     let mut merged = Merged::default();
-    merge(&mut merged, text, origin, folder, 0)?;
+    merge(&mut merged, raw, origin, folder, 0)?;
     let name = merged.name.ok_or_else(|| {
         Error::invalid("spec_name", "the spec has no name")
             .at(Location::File(origin.into()))
@@ -159,12 +163,16 @@ fn raw_from_toml(text: &str, origin: &str) -> Result<RawSpec> {
     })
 }
 
-fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, depth: usize) -> Result<()> {
+/// A shipped file. What is wrong with one is said of its text.
+fn raw_from_json(shipped: &Embedded) -> Result<RawSpec> {
+    serde_json::from_str(shipped.json).or_else(|_| raw_from_toml(shipped.toml, shipped.file))
+}
+
+fn merge(into: &mut Merged, raw: RawSpec, origin: &str, folder: Option<&Path>, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::invalid("spec_extends", "specs extend each other in a circle or too deeply")
             .at(Location::File(origin.into())));
     }
-    let raw = raw_from_toml(text, origin)?;
     if raw.schema_version != SCHEMA_VERSION {
         return Err(Error::invalid(
             "spec_schema_version",
@@ -176,13 +184,14 @@ fn merge(into: &mut Merged, text: &str, origin: &str, folder: Option<&Path>, dep
         let beside = folder.map(|dir| dir.join(parent)).filter(|p| p.is_file());
         if let Some(path) = beside {
             let text = std::fs::read_to_string(&path).map_err(|e| Error::io(path.display(), &e))?;
-            merge(into, &text, &path.display().to_string(), folder, depth + 1)?;
-        } else if let Some((file, text)) = embedded(parent) {
-            merge(into, text, file, None, depth + 1)?;
+            let origin = path.display().to_string();
+            merge(into, raw_from_toml(&text, &origin)?, &origin, folder, depth + 1)?;
+        } else if let Some(shipped) = embedded(parent) {
+            merge(into, raw_from_json(shipped)?, shipped.file, None, depth + 1)?;
         } else {
             return Err(Error::invalid("spec_extends", format!("there is no spec '{parent}' to extend"))
                 .at(Location::File(origin.into()))
-                .help(nearest_help(parent, EMBEDDED.iter().map(|(n, _)| *n))));
+                .help(nearest_help(parent, EMBEDDED.iter().map(|e| e.file))));
         }
     }
     if let Some(limit) = &raw.inherited_evidence {

@@ -11,7 +11,7 @@ mod parameters;
 pub mod placement;
 mod schema;
 
-pub use embedded::{EMBEDDED, embedded_names};
+pub use embedded::{EMBEDDED, Embedded, embedded_names};
 pub use json_schema::json_schema;
 pub use parameters::Parameter;
 pub use placement::{MissingEncoding, Placement};

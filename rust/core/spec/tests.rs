@@ -1,3 +1,4 @@
+use super::schema::RawSpec;
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -41,10 +42,19 @@ fn every_file_below_specs_is_embedded() {
         files.filter(|f| f.ends_with(".toml")).map(|f| format!("{dir}{f}")).collect::<Vec<_>>()
     };
     let mut files = [names(""), names("base/")].concat();
-    let mut embedded: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+    let mut embedded: Vec<&str> = EMBEDDED.iter().map(|e| e.file).collect();
     files.sort();
     embedded.sort_unstable();
     assert_eq!(files, embedded);
+}
+
+#[test]
+fn shipped_files_say_the_same_in_both_spellings() {
+    for shipped in EMBEDDED {
+        let toml: RawSpec = toml::from_str(shipped.toml).unwrap_or_else(|e| panic!("{}: {e}", shipped.file));
+        let json: RawSpec = serde_json::from_str(shipped.json).unwrap_or_else(|e| panic!("{}: {e}", shipped.file));
+        assert_eq!(format!("{json:?}"), format!("{toml:?}"), "{}", shipped.file);
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::num::Narrow;
 use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
 use crate::ops::{Explained, Fact, Facts, Kernel, RunContext, registry};
 use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// In what form a tensor's value is held.
@@ -481,17 +481,10 @@ impl<'a> Planner<'a> {
         let Some(Clamp { lo, hi }) = self.placed.clamps[n] else { return Ok(facts.node.code_clamp) };
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
         let encoding = y.encoding.as_deref().ok_or_else(|| facts.invalid("no encoding"))?;
-        let kernel = quantizers::quantize_kernel(self.spec, names::QUANTIZE, &y.name, encoding, &[1])?;
-        let code = |bound: f32, open: i64| -> Result<i64> {
-            if bound.is_infinite() {
-                return Ok(open);
-            }
-            let out = kernel.run(&self.context, &[Some(&Tensor::f32(&[1], vec![bound]))])?;
-            Ok(out[0].to_i64()?[0])
-        };
         let (qmin, qmax) = (encoding.qmin(), encoding.qmax());
-        let lo = code(lo, qmin)?.clamp(qmin, qmax);
-        Ok(Some((lo, code(hi, qmax)?.clamp(lo, qmax))))
+        let [lo, hi] = quantizers::quantize_bounds(self.spec, &y.name, encoding, [lo, hi])?;
+        let lo = lo.unwrap_or(qmin).clamp(qmin, qmax);
+        Ok(Some((lo, hi.unwrap_or(qmax).clamp(lo, qmax))))
     }
 
     fn add_integer(&mut self, n: usize, facts: &Facts<'_>, form: &IntegerForm) -> Result<()> {

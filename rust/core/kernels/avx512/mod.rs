@@ -1,5 +1,6 @@
-//! AVX-512 VNNI micro-kernels.
+//! AVX-512 VNNI micro-kernels, and AMX ones, which finish their sums in AVX-512.
 
+pub(super) mod amx;
 mod depthwise;
 mod interleave;
 mod product;
@@ -10,7 +11,13 @@ pub(super) use interleave::interleave;
 pub(super) use product::Product;
 
 use super::epilogue::Bytes;
+use super::isa::{Isa, Simd};
 use std::arch::x86_64::*;
+
+/// What multiplies blocks of rows besides vectors.
+pub(super) fn tiles(simd: Simd) -> Option<amx::Tiles> {
+    (simd.isa() == Isa::AmxInt8).then_some(amx::Tiles::Hardware)
+}
 
 /// `rint(fma(f32(a), factors[0], fma(f32(b), factors[1], constant)))` of all whole vectors of 64 codes, as bytes; gives how many
 /// codes that is. `A` and `B` say whether the operands are signed.

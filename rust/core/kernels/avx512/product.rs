@@ -3,6 +3,7 @@
 use super::super::epilogue::{Bytes, Fused};
 use super::super::gemm::Lhs;
 use super::super::pack::{Line, PANEL};
+use super::amx::{self, Tiles};
 use super::requantize::{Requantize, exchange_quarters, to_bytes, with_requantize};
 use std::arch::x86_64::*;
 
@@ -20,10 +21,13 @@ pub(in super::super) struct Product<'a> {
     pub init: *const i32,
     /// Columns.
     pub columns: usize,
+    /// What multiplies blocks of many rows, where the machine has it. There are then [`TILE_LINES`] more lines than those of the
+    /// panels.
+    pub tiles: Option<Tiles>,
 }
 
 /// What becomes of a block of accumulators.
-trait Finish: Copy {
+pub(super) trait Finish: Copy {
     /// Type of the output.
     type Out;
 
@@ -43,7 +47,7 @@ trait Finish: Copy {
 
 /// Stores accumulators.
 #[derive(Clone, Copy)]
-struct Store;
+pub(super) struct Store;
 
 impl Finish for Store {
     type Out = i32;
@@ -160,6 +164,11 @@ impl Product<'_> {
     /// As [`Product::store`] or [`Product::finish`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn run<F: Finish>(&self, finish: F, out: *mut F::Out, stride: usize) {
+        let first = match self.tiles {
+            // SAFETY: the caller's.
+            Some(tiles) => unsafe { amx::run(tiles, self, finish, out, stride) },
+            None => 0,
+        };
         let panels = self.columns.div_ceil(PANEL);
         let mut panel = 0;
         while panel < panels {
@@ -168,7 +177,7 @@ impl Product<'_> {
                 3 => 3,
                 _ => 2,
             };
-            let mut row = 0;
+            let mut row = first;
             macro_rules! rows {
                 ($v:literal: $($r:literal),+) => {$(
                     while self.lhs.rows.len() - row >= $r {

@@ -71,7 +71,7 @@ impl<O: Code> Epilogue for DoubleRounding<O> {
     type Out = O;
     fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
         check(&tile, &out, self.multiplier.len());
-        match simd.isa() {
+        match simd.vectors() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the `Simd` proves the features, `check` the extents.
             Isa::Avx512Vnni => unsafe { super::avx512::double_rounding(self, tile, out) },
@@ -239,7 +239,7 @@ impl<O: Code> Epilogue for MulShift<O> {
             let clip = self.clip().expect("the range is checked when this is made");
             return narrow_shift(simd, parameters, self.rounding, clip, tile, out);
         }
-        match simd.isa() {
+        match simd.vectors() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the `Simd` proves the features, `check` the extents.
             Isa::Avx512Vnni => unsafe { super::avx512::mul_shift(self, tile, out) },

@@ -143,7 +143,7 @@ impl<O: Code> Epilogue for FloatScale<O> {
     type Out = O;
     fn apply(&self, simd: Simd, tile: AccTile<'_>, out: OutTile<'_, O>) {
         check(&tile, &out, self.scale.len());
-        match simd.isa() {
+        match simd.vectors() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the `Simd` proves the features, `check` the extents.
             Isa::Avx512Vnni => unsafe { avx512::float_scale(self, tile, out) },

@@ -140,7 +140,7 @@ fn multiply(simd: Simd, a: &[f32], stride: usize, rows: usize, lines: &[Line], k
     }
     let panels = lines.len() / k;
     assert!(lines.len() == panels * k && (1..=2).contains(&panels));
-    match simd.isa() {
+    match simd.vectors() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the `Simd` proves the features; the assertions above are the lengths that the kernel reads and writes.
         Isa::Avx512Vnni => unsafe { super::avx512::multiply(a, stride, rows, lines, k, sums) },

@@ -6,7 +6,18 @@ use crate::graph::{Attribute, Node, PARAMETER_PREFIX};
 use crate::ops::{Fact, Facts};
 use crate::program::{Env, Value};
 
-/// Adds `name.scale .zp .qmin .qmax .bits .signed .per_channel` of an encoding. A per-channel scale becomes a channel value.
+/// What [`add_encoding`] adds.
+const FIELDS: [&str; 8] = ["scale", "zp", "qmin", "qmax", "bits", "signed", "symmetric", "per_channel"];
+
+/// Adds the encoding that `name` has under another name, too.
+pub fn repeat_encoding(env: &mut Env, name: &str, other: &str) {
+    for field in FIELDS {
+        env.repeat(&[name, ".", field].concat(), [other, ".", field].concat());
+    }
+}
+
+/// Adds `name.scale .zp .qmin .qmax .bits .signed .symmetric .per_channel` of an encoding. A per-channel scale becomes a channel
+/// value.
 pub fn add_encoding(env: &mut Env, name: &str, encoding: &Encoding) {
     let key = |field: &str| [name, ".", field].concat();
     if encoding.granularity == Granularity::PerTensor {

@@ -4,7 +4,6 @@ use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
 use super::{Argument, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
-use crate::num::FloatType;
 use crate::ops::explanation::result;
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
 use crate::ops::{Explained, Explanation, Facts, Kernel, Place, RunContext, registry};
@@ -179,11 +178,7 @@ fn pad_code(facts: &Facts<'_>, spec: &Spec) -> Result<i64> {
     if value.is_nan() {
         return Err(facts.invalid("a padding of NaN has no code"));
     }
-    let rule = spec.constant_rule();
-    let mut env = Env::new();
-    env.input_float("x", FloatType::F32);
-    add_output(&mut env, from, None);
-    let code = quantizers::compile(spec, rule, &env)?.eval(0, &[Value::F32(value)])?;
+    let code = quantizers::compile_quantize(spec, spec.constant_rule(), from)?.eval(0, &[Value::F32(value)])?;
     let code = if from.same_grid(to) {
         code
     } else {

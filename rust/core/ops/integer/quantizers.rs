@@ -54,11 +54,16 @@ struct Requantize {
     table: Option<ByteTable>,
 }
 
-fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Quantize> {
+/// Compiles the rule `quantize` or a variant of it.
+pub fn compile_quantize(spec: &Spec, rule: &str, encoding: &Encoding) -> Result<Compiled> {
     let mut env = Env::new();
     env.input_float("x", FloatType::F32);
     add_output(&mut env, encoding, None);
-    let compiled = compile(spec, rule, &env).map_err(|e| e.at_tensor(name))?;
+    compile(spec, rule, &env)
+}
+
+fn prepare_quantize(spec: &Spec, rule: &str, name: &str, encoding: &Encoding, shape: &[usize]) -> Result<Quantize> {
+    let compiled = compile_quantize(spec, rule, encoding).map_err(|e| e.at_tensor(name))?;
     Ok(Quantize {
         tile: compiled.tile(),
         vectors: vector_form(&compiled),
@@ -97,6 +102,23 @@ pub fn quantize_kernel(
     shape: &[usize],
 ) -> Result<Box<dyn Kernel>> {
     Ok(Box::new(prepare_quantize(spec, rule, name, encoding, shape)?))
+}
+
+/// The codes of the bounds of an activation by the rule `quantize`; `None` for infinite ones.
+pub fn quantize_bounds(spec: &Spec, name: &str, encoding: &Encoding, bounds: [f32; 2]) -> Result<[Option<i64>; 2]> {
+    let compiled = compile_quantize(spec, names::QUANTIZE, encoding).map_err(|e| e.at_tensor(name))?;
+    let code = |bound: f32| -> Result<Option<i64>> {
+        if bound.is_infinite() {
+            return Ok(None);
+        }
+        let fault = || Error::invalid("activation_bound", format!("the bound {bound} has no code")).at_tensor(name);
+        if bound.is_nan() {
+            return Err(fault());
+        }
+        let code = compiled.eval(0, &[Value::F32(bound)]).map_err(|e| e.at_tensor(name))?;
+        code.as_int().and_then(|v| i64::try_from(v).ok()).ok_or_else(fault).map(Some)
+    };
+    Ok([code(bounds[0])?, code(bounds[1])?])
 }
 
 /// A kernel from codes to float32.

@@ -98,7 +98,7 @@ fn embedded_alias(alias: &str) -> Option<&'static str> {
             aliases.as_array().is_some_and(|list| list.iter().any(|a| a.as_str() == Some(alias)))
         })
     };
-    EMBEDDED.iter().find(|(name, text)| name.starts_with("base/") && has(text)).map(|(name, _)| *name)
+    EMBEDDED.iter().find(|e| e.file.starts_with("base/") && has(e.toml)).map(|e| e.file)
 }
 
 /// The file that is read, for errors.

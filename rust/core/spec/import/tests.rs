@@ -134,8 +134,8 @@ fn imported(config: &Value) -> Placement {
 
 fn shipped(name: &str) -> Placement {
     let file = format!("base/{name}.toml");
-    let (_, text) = EMBEDDED.iter().find(|(n, _)| *n == file).unwrap_or_else(|| panic!("{file}"));
-    Spec::parse(text, &file).unwrap().placement
+    let embedded = EMBEDDED.iter().find(|e| e.file == file).unwrap_or_else(|| panic!("{file}"));
+    Spec::parse(embedded.toml, &file).unwrap().placement
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub(super) fn parent(target: &str) -> Result<String> {
         return Ok(target.into());
     }
     let origin = Spec::load(target)?.origin;
-    match EMBEDDED.iter().any(|(name, _)| *name == origin) {
+    match EMBEDDED.iter().any(|shipped| shipped.file == origin) {
         true => Ok(origin),
         false => Ok(target.into()),
     }

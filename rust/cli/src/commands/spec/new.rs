@@ -47,7 +47,7 @@ pub fn execute(args: Args) -> Result<Outcome> {
         args.extends.as_deref().map(|target| Ok::<_, Error>((parent(target)?, Spec::load(target)?))).transpose()?;
     let folder = output.parent().unwrap_or(Path::new(""));
     if let Some((file, _)) = &base
-        && !EMBEDDED.iter().any(|(shipped, _)| shipped == file)
+        && !EMBEDDED.iter().any(|shipped| shipped.file == file)
         && !folder.join(file).is_file()
     {
         return Err(Error::invalid("spec_new_parent", format!("'{file}' is not beside {place}"))

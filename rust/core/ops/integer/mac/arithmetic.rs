@@ -1,6 +1,6 @@
 //! What all multiply-accumulate operators share: the program's view, the bias, and the trace of one element.
 
-use super::super::environment::{add_attributes, add_encoding, add_output, encoding_of};
+use super::super::environment::{add_attributes, add_encoding, add_output, encoding_of, repeat_encoding};
 use super::super::{Context, quantizers};
 use super::weights;
 use crate::encoding::{Encoding, Granularity};
@@ -87,9 +87,12 @@ impl<'a> Mac<'a> {
     /// The weights in the encoding in which the target multiplies them, where that is not the file's.
     pub fn reencoded(&self, facts: &Facts<'_>, spec: &Spec) -> Result<Option<Fact>> {
         let (x, _, y) = self.encodings(facts)?;
-        let mut env = Env::new();
-        add_encoding(&mut env, "out", y);
-        MacWindow::add(self.window, self.depth, &mut env);
+        let env = || {
+            let mut env = Env::new();
+            add_encoding(&mut env, "out", y);
+            MacWindow::add(self.window, self.depth, &mut env);
+            env
+        };
         let (axis, channels) = (self.channel_axis, self.channels);
         weights::reencode(spec, x, self.w, axis, channels, env).map_err(|e| e.at_tensor(&self.w.name))
     }
@@ -126,7 +129,10 @@ impl<'a> Mac<'a> {
         let mut env = Env::new();
         add_encoding(&mut env, "x", x);
         add_encoding(&mut env, "w", w);
-        add_encoding(&mut env, "file", encoding_of(facts, self.file.unwrap_or(self.w))?);
+        match self.file {
+            Some(file) => add_encoding(&mut env, "file", encoding_of(facts, file)?),
+            None => repeat_encoding(&mut env, "w", "file"),
+        }
         MacWindow::add(self.window, self.depth, &mut env);
         add_output(&mut env, y, clamp);
         add_attributes(&mut env, facts.node, &[]);

@@ -17,9 +17,17 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Those of the rules; `weights_scale` where the new scale is not a positive number.
-pub fn reencode(spec: &Spec, x: &Encoding, w: &Fact, axis: usize, channels: usize, env: Env) -> Result<Option<Fact>> {
+pub fn reencode(
+    spec: &Spec,
+    x: &Encoding,
+    w: &Fact,
+    axis: usize,
+    channels: usize,
+    env: impl FnOnce() -> Env,
+) -> Result<Option<Fact>> {
     let (Some(codes), Some(from)) = (&w.codes, w.encoding.as_deref()) else { return Ok(None) };
     let Some(rule) = spec.rule(names::WEIGHTS) else { return Ok(None) };
+    let env = env();
     if ["w.max", "w.reach"].iter().all(|name| !rule.asks_for(name))
         && let Action::Move = &rule.resolve(&environment(env.clone(), x, from, &vec![0; channels]))?.action
     {
@@ -194,7 +202,7 @@ evidence = { status = "assumed", source = "test" }
         let spec = Spec::parse(SPEC, "test").unwrap();
         let x = Encoding::per_tensor(0.5, 0, x_bits, false).unwrap();
         let channels = w.shape[1];
-        let out = reencode(&spec, &x, w, 1, channels, Env::new()).unwrap()?;
+        let out = reencode(&spec, &x, w, 1, channels, Env::new).unwrap()?;
         let encoding = out.encoding.unwrap();
         assert_eq!((encoding.signed, encoding.bitwidth), (true, 8));
         assert!(encoding.zero_point.iter().all(|&z| z == 0));
@@ -231,13 +239,13 @@ evidence = { status = "assumed", source = "test" }
         let w = fact(vec![10, 30, 210, 110], vec![0.25], vec![10]);
         let mut env = Env::new();
         env.constant("taps", Value::Int(9));
-        let out = reencode(&spec, &x, &w, 1, 2, env.clone()).unwrap().unwrap();
+        let out = reencode(&spec, &x, &w, 1, 2, || env.clone()).unwrap().unwrap();
         let encoding = out.encoding.unwrap();
         assert_eq!(out.codes.unwrap().to_i64().unwrap(), [0, 25, 127, 127]);
         assert_eq!(encoding.scale, [0.25 * 200.0 / 127.0, 0.25 * 100.0 / 127.0]);
         assert_eq!(encoding.granularity, Granularity::PerChannel { axis: 1 });
         let even = fact(vec![0, 0, 20, 20], vec![0.25], vec![10]);
-        let out = reencode(&spec, &x, &even, 1, 2, env).unwrap().unwrap();
+        let out = reencode(&spec, &x, &even, 1, 2, || env).unwrap().unwrap();
         assert_eq!(out.encoding.unwrap().granularity, Granularity::PerTensor);
     }
 
