@@ -4,6 +4,7 @@
 //! usage, input or I/O, 3 for what the target or nputwin does not support or nobody has specified. With `--json` stdout
 //! carries one JSON document and errors are JSON objects on stderr.
 
+pub mod allocator;
 mod args;
 mod captured;
 mod commands;
@@ -61,6 +62,7 @@ enum Command {
 
 /// Runs the command line, program name first, and gives the exit code. Never panics on what users can write.
 pub fn run(args: Vec<String>) -> u8 {
+    allocator::configure();
     let json = args.iter().any(|a| a == "--json");
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,

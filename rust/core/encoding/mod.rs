@@ -123,12 +123,19 @@ impl Encoding {
         if self.granularity == Granularity::PerTensor && self.scale.len() != 1 {
             return Err(Error::invalid("encoding_length", format!("{} scales for one tensor", self.scale.len())));
         }
-        if let Some(i) = self.scale.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(Error::invalid("encoding_scale", format!("scale {} is not a positive number", self.scale[i]))
+        // Every number is looked at, so that vectors can be; then the first one that is wrong is looked for.
+        let is_scale = |s: f64| (s > 0.0) & (s < f64::INFINITY);
+        if !self.scale.iter().fold(true, |fine, &s| fine & is_scale(s))
+            && let Some(s) = self.scale.iter().find(|s| !is_scale(**s))
+        {
+            return Err(Error::invalid("encoding_scale", format!("scale {s} is not a positive number"))
                 .help("a scale must be finite and above zero"));
         }
         let (lo, hi) = (self.qmin(), self.qmax());
-        if let Some(&z) = self.zero_point.iter().find(|z| !(lo..=hi).contains(*z)) {
+        let is_code = |z: i64| (lo <= z) & (z <= hi);
+        if !self.zero_point.iter().fold(true, |fine, &z| fine & is_code(z))
+            && let Some(z) = self.zero_point.iter().find(|z| !is_code(**z))
+        {
             return Err(Error::invalid("encoding_zero_point", format!("zero point {z} is outside {lo}..={hi}")));
         }
         if let Some(lpbq) = &self.lpbq {

@@ -173,7 +173,9 @@ fn vectors<X: Code8, E: Epilogue + ?Sized>(
     let form = ByteForm::new(engine.simd(), X::SIGNED);
     let init = &kernel_init(weights, init, form)[..];
     let (rows, blocks, row) = (shape.batch * height, channels.div_ceil(64), width * channels);
-    assert!(engine.simd().vectors() == Isa::Avx512Vnni && shape.in_channels == channels && x.len() == shape.input_len());
+    assert!(
+        engine.simd().vectors() == Isa::Avx512Vnni && shape.in_channels == channels && x.len() == shape.input_len()
+    );
     assert!(lines.len() == blocks * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
     assert!(init.len() == channels && out.len() == rows * row);
     let (bytes, pad, output) = (X::bytes(x), X::bytes(&[pad])[0], [height, width]);

@@ -142,7 +142,7 @@ fn extents(lhs: &Lhs<'_>, weights: &PackedWeights, panels: &std::ops::Range<usiz
 
 /// The form in which an epilogue is applied to these products in registers, where there is one.
 fn in_registers<'e, E: Epilogue + ?Sized>(simd: Simd, weights: &PackedWeights, epilogue: &'e E) -> Option<Fused<'e>> {
-    let possible = simd.vectors() == Isa::Avx512Vnni && weights.row_sum_factors().is_none();
+    let possible = simd.fuses_epilogues() && weights.row_sum_factors().is_none();
     let fused = if possible { epilogue.fused() } else { None };
     assert!(fused.is_none() || size_of::<E::Out>() == 1, "fused epilogues write bytes");
     fused
@@ -207,7 +207,11 @@ fn multiply(
     acc: &mut [i32],
 ) {
     let (lines, groups, panels) = (weights.lines_from(panels.start), weights.groups(), panels.len());
-    assert!(lines.len() >= panels * groups + TILE_LINES && init.len() >= panels * PANEL && groups == lhs.runs.len() * per_run);
+    assert!(
+        lines.len() >= panels * groups + TILE_LINES
+            && init.len() >= panels * PANEL
+            && groups == lhs.runs.len() * per_run
+    );
     assert!(acc.len() >= lhs.rows.len() * BLOCK_COLUMNS && panels * PANEL <= BLOCK_COLUMNS);
     match simd.isa() {
         #[cfg(target_arch = "x86_64")]
@@ -528,6 +532,42 @@ mod tests {
                     let twin =
                         |a, c: usize| reference::mul_shift(a, 23, offset[c], right[c] as u32, rounding, 5, -128, 127);
                     check_epilogue(&narrow, &init, weight, twin);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn float_forms_of_fixed_point_epilogues_equal_their_twins_on_ties() {
+        const N: usize = 53;
+        const REACH: u32 = 1 << 26;
+        let mut random = Random::new(22);
+        let right: Vec<i32> = (0..N as i32).map(|c| c % 12).collect();
+        let shift: Vec<u32> = right.iter().map(|&r| r as u32 + 31).collect();
+        let mut multiplier = random.ints(N, 1 << 30, i32::MAX);
+        multiplier.iter_mut().step_by(2).for_each(|m| *m = 1 << 30);
+        let simd = Simd::best();
+        for base in [-1, 0, 1, 3, -5, 77] {
+            let init: Vec<i32> = right.iter().map(|&r| (base << r) - 128).collect();
+            for (weight, (zero_point, qmin, qmax)) in [1, -1, 127]
+                .into_iter()
+                .flat_map(|w| [(-3, -128, 127), (-128, -128, 90), (127, -100, 127)].map(|q| (w, q)))
+            {
+                let (m, r) = (multiplier.clone(), right.clone());
+                let twice = DoubleRounding::new(vec![0; N], m, r, zero_point, qmin, qmax).unwrap();
+                let twice = twice.in_steps(simd, REACH);
+                assert!(matches!(twice.fused(), Some(Fused::Steps { split: true, .. })));
+                check_epilogue(&twice, &init, weight, |a, c: usize| {
+                    reference::double_rounding(a, 0, multiplier[c], right[c] as u32, zero_point, qmin, qmax)
+                });
+                for (rounding, by_sign) in [(ShiftRounding::HalfUp, false), (ShiftRounding::HalfAway, true)] {
+                    let (m, s) = (multiplier.clone(), shift.clone());
+                    let once = MulShift::new(m, vec![0; N], s, rounding, zero_point, qmin, qmax).unwrap();
+                    let once = once.in_steps(simd, REACH);
+                    assert!(matches!(once.fused(), Some(Fused::Steps { split, .. }) if split == by_sign));
+                    check_epilogue(&once, &init, weight, |a, c: usize| {
+                        reference::mul_shift(a, multiplier[c], 0, shift[c], rounding, zero_point, qmin, qmax)
+                    });
                 }
             }
         }

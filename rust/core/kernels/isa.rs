@@ -33,16 +33,8 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, those of an architecture from the plainest to the richest.
-    pub const ALL: [Isa; 8] = [
-        Isa::Scalar,
-        Isa::Avx2,
-        Isa::AvxVnni,
-        Isa::Avx512Vnni,
-        Isa::AmxInt8,
-        Isa::Neon,
-        Isa::NeonDot,
-        Isa::NeonI8mm,
-    ];
+    pub const ALL: [Isa; 8] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::AmxInt8, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
 
     /// Name as in `NPUTWIN_ISA`.
     pub fn name(self) -> &'static str {
@@ -161,6 +153,11 @@ impl Simd {
     /// Which set.
     pub fn isa(self) -> Isa {
         self.0
+    }
+
+    /// Whether products apply epilogues in registers.
+    pub fn fuses_epilogues(self) -> bool {
+        self.vectors() == Isa::Avx512Vnni
     }
 
     /// The set for everything that is no matrix product.

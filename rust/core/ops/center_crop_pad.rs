@@ -3,9 +3,8 @@
 use super::closure::{kernel, shaped};
 use super::element::Element;
 use super::grid::{Sources, pick};
-use super::{Facts, Inferred, Kernel, Op, axis, signature};
+use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::Result;
-use crate::kernels::Engine;
 use crate::map_data;
 use crate::tensor::{Tensor, element_count};
 
@@ -43,8 +42,8 @@ impl Op for CenterCropPad {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn typed<T: Element>(engine: Engine<'_>, shape: &[usize], sources: &Sources, x: &[T]) -> Vec<T> {
-            pick(engine, shape, sources, x, T::default())
+        fn typed<T: Element>(context: &RunContext<'_>, shape: &[usize], sources: &Sources, x: &[T]) -> Vec<T> {
+            pick(context, shape, sources, x, T::default())
         }
         let (shape, out) = (facts.input(0)?.shape.clone(), plan(facts)?);
         let sources: Sources = match out.contains(&0) {
@@ -53,7 +52,7 @@ impl Op for CenterCropPad {
         };
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &shape)?;
-            let data = map_data!(x.data(), v => typed(context.engine(), &shape, &sources, v));
+            let data = map_data!(x.data(), v => typed(context, &shape, &sources, v));
             Ok(vec![Tensor::new(out.clone(), data)?])
         })
     }

@@ -3,12 +3,13 @@
 //! A real operation is evaluated in f64 and rounded once to the tensor's type. For `+ - * /` and square root on
 //! float32 this equals the native operation (f64 has more than twice the bits plus two), so the compiler may use it.
 
+use super::memory::Kept;
 use crate::num::narrow::to_f32_odd;
 use crate::tensor::{DType, Data};
 use half::{bf16, f16};
 
 /// A type that tensors hold.
-pub trait Element: Copy + Default + PartialEq + PartialOrd + Send + Sync + 'static {
+pub trait Element: Kept + PartialEq + PartialOrd + Send + Sync + 'static {
     /// Its tag.
     const DTYPE: DType;
     /// The elements of `data`, where they are of this type.

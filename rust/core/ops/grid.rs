@@ -1,8 +1,8 @@
 //! Picking elements by one index per dimension: padding and nearest-neighbour resizing.
 
+use super::RunContext;
 use super::element::Element;
 use super::parallel::{fill, whole_rows};
-use crate::kernels::Engine;
 use crate::tensor::strides;
 
 /// For each dimension and each index of the output, the index in the input; `None` holds the fill value.
@@ -24,7 +24,7 @@ fn runs(sources: &[Option<usize>]) -> Vec<Run> {
 }
 
 /// The tensor of shape `shape` whose elements `sources` picks; `value` where a dimension has none.
-pub fn pick<T: Element>(engine: Engine<'_>, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
+pub fn pick<T: Element>(context: &RunContext<'_>, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
     // Last axes that stay as they are make up elements of a larger size.
     let stays = |a: usize| sources[a].iter().copied().eq((0..shape[a]).map(Some));
     let moved = (0..shape.len()).rev().find(|&a| !stays(a)).map_or(0, |a| a + 1);
@@ -33,13 +33,13 @@ pub fn pick<T: Element>(engine: Engine<'_>, shape: &[usize], sources: &Sources, 
         return x.to_vec();
     };
     let row = columns.len() * size;
-    let mut y = vec![value; sources.iter().map(Vec::len).product()];
+    let mut y = context.buffer(sources.iter().map(Vec::len).product());
     if y.is_empty() {
         return y;
     }
     let steps = strides(shape);
     let runs = runs(columns);
-    fill(engine, &mut y, whole_rows(row), |start, part| {
+    fill(context.engine(), &mut y, whole_rows(row), |start, part| {
         for (r, line) in part.chunks_exact_mut(row).enumerate() {
             let mut rest = start / row + r;
             let mut base = Some(0);
@@ -47,11 +47,16 @@ pub fn pick<T: Element>(engine: Engine<'_>, shape: &[usize], sources: &Sources, 
                 base = base.zip(source[rest % source.len()]).map(|(b, s)| b + s * step);
                 rest /= source.len();
             }
-            let Some(base) = base else { continue };
-            for run in &runs {
-                let [to, from, count] = run.map(|v| v * size);
-                line[to..][..count].copy_from_slice(&x[base + from..][..count]);
+            let mut filled = 0;
+            if let Some(base) = base {
+                for run in &runs {
+                    let [to, from, count] = run.map(|v| v * size);
+                    line[filled..to].fill(value);
+                    line[to..][..count].copy_from_slice(&x[base + from..][..count]);
+                    filled = to + count;
+                }
             }
+            line[filled..].fill(value);
         }
     });
     y

@@ -3,9 +3,8 @@
 use super::closure::{kernel, optional, shaped};
 use super::element::{Element, Integer, Real, by_class};
 use super::grid::{Sources, pick};
-use super::{Facts, Inferred, Kernel, Op, axis, signature};
+use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::{Error, Result};
-use crate::kernels::Engine;
 use crate::tensor::{Data, MAX_ELEMENTS, Tensor, element_count};
 
 /// Pad.
@@ -140,22 +139,22 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue, order: AxisOrder) -> Resul
         }
     }
     fn reals<T: Real>(
-        engine: Engine<'_>,
+        context: &RunContext<'_>,
         plan: &(Plan, Sources),
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(engine, &plan.0.shape, &plan.1, x, real(value, given)?)))
+        Ok(T::wrap(pick(context, &plan.0.shape, &plan.1, x, real(value, given)?)))
     }
     fn integers<T: Integer>(
-        engine: Engine<'_>,
+        context: &RunContext<'_>,
         plan: &(Plan, Sources),
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(engine, &plan.0.shape, &plan.1, x, integer(value, given)?)))
+        Ok(T::wrap(pick(context, &plan.0.shape, &plan.1, x, integer(value, given)?)))
     }
     let plan = plan(facts)?.in_order(order);
     let sources = sources(facts, &plan)?;
@@ -164,9 +163,9 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue, order: AxisOrder) -> Resul
         let x = shaped(inputs, 0, &plan.0.shape)?;
         let given = optional(inputs, 2);
         let data = by_class!(x.data(), v =>
-            real reals(context.engine(), &plan, v, value, given)?,
-            integer integers(context.engine(), &plan, v, value, given)?,
-            boolean Data::Bool(pick(context.engine(), &plan.0.shape, &plan.1, v, scalar(given)?)),
+            real reals(context, &plan, v, value, given)?,
+            integer integers(context, &plan, v, value, given)?,
+            boolean Data::Bool(pick(context, &plan.0.shape, &plan.1, v, scalar(given)?)),
         );
         Ok(vec![Tensor::new(plan.0.out.clone(), data)?])
     })

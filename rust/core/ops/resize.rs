@@ -276,7 +276,7 @@ fn nearest_kernel(shape: Vec<usize>, plan: ResizePlan, taps: &[Option<Taps>]) ->
         }
         let x = shaped(inputs, 0, &shape)?;
         let data = map_data!(x.data(), v =>
-            pick(context.engine(), &shape, &sources, v, fill_value(v, plan.extrapolation)));
+            pick(context, &shape, &sources, v, fill_value(v, plan.extrapolation)));
         Ok(vec![Tensor::new(plan.output.clone(), data)?])
     })
 }

@@ -12,10 +12,6 @@ mod spec;
 
 use pyo3::prelude::*;
 
-/// Puts weights and values in huge pages: with small ones, page faults take as long as all else that prepares a model.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Runs the command line with these arguments, the first of which names the program, and gives its exit code.
 #[pyfunction]
 fn run_cli(py: Python<'_>, arguments: Vec<String>) -> u8 {
@@ -46,6 +42,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        nputwin_cli::allocator::configure();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

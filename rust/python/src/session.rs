@@ -86,7 +86,12 @@ pub fn read_encodings(encodings: &Bound<'_, PyAny>) -> PyResult<EncodingsFile> {
 
 /// A target by name or path, with rules swapped.
 pub fn read_spec(py: Python<'_>, target: &str, assume: Option<Vec<(String, String)>>) -> PyResult<Spec> {
-    let mut spec = Spec::load(target).or_raise(py)?;
+    assuming(py, Spec::load(target), assume)
+}
+
+/// A target with rules swapped.
+fn assuming(py: Python<'_>, spec: nputwin::Result<Spec>, assume: Option<Vec<(String, String)>>) -> PyResult<Spec> {
+    let mut spec = spec.or_raise(py)?;
     for (rule, alternative) in assume.unwrap_or_default() {
         spec.assume(&rule, &alternative).or_raise(py)?;
     }
@@ -198,8 +203,12 @@ impl PySession {
         assume: Option<Vec<(String, String)>>,
         allow_unmatched: bool,
     ) -> PyResult<Self> {
-        let mut graph = read_model(model)?;
-        let spec = read_spec(py, target, assume)?;
+        let (graph, spec) = std::thread::scope(|scope| {
+            // The files have nothing to do with each other.
+            let spec = scope.spawn(|| Spec::load(target));
+            (read_model(model), spec.join().expect("reading a spec does not panic"))
+        });
+        let (mut graph, spec) = (graph?, assuming(py, spec, assume)?);
         let notes = match encodings {
             None => Vec::new(),
             Some(encodings) => {

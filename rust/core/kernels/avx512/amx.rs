@@ -480,8 +480,7 @@ mod tests {
             let width = packed.panels() * PANEL;
             let (mut sums, mut codes) = (vec![i32::MIN; rows * width], vec![77u8; rows * n]);
             let (lines, groups) = (packed.lines_from(0), packed.groups());
-            let product =
-                |columns| Product { lhs: &lhs, per_run, lines, groups, init: init.as_ptr(), columns, tiles };
+            let product = |columns| Product { lhs: &lhs, per_run, lines, groups, init: init.as_ptr(), columns, tiles };
             // SAFETY: the machine has the set and the tiles; the operands are made for each other.
             unsafe {
                 product(width).store(sums.as_mut_ptr(), width);

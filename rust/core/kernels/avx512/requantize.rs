@@ -6,6 +6,9 @@ use std::arch::x86_64::*;
 /// Rounding of a conversion, whatever the mode of the thread is.
 pub(super) const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
+/// Rounding towards minus infinity.
+const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+
 /// An epilogue on vectors of sixteen accumulators.
 pub(in super::super) trait Requantize: Copy {
     /// Its parameters for sixteen channels.
@@ -54,6 +57,10 @@ macro_rules! with_requantize {
                 with!(forms::MulShift32 { multiplier, offset, shift })
             }
             Fused::MulShift { multiplier, offset, shift, .. } => with!(forms::MulShift { multiplier, offset, shift }),
+            Fused::Steps { high, low, offset, split: true, .. } => {
+                with!(forms::Steps::<true> { high, low, offset: *offset })
+            }
+            Fused::Steps { high, low, offset, .. } => with!(forms::Steps::<false> { high, low, offset: *offset }),
             Fused::NarrowShift { multiplier, offset, shift, .. } => {
                 with!(forms::NarrowShift { multiplier, offset, shift })
             }
@@ -97,6 +104,57 @@ impl<const BOUNDED: bool> Requantize for FloatScale<'_, BOUNDED> {
         }
         // What is too large converts to the least integer, so the product is bounded above; what is too small may.
         _mm512_cvt_roundps_epi32::<NEAREST_EVEN>(_mm512_min_ps(product, _mm512_set1_ps(65_536.0)))
+    }
+}
+
+/// See [`crate::kernels::Fused::Steps`].
+#[derive(Clone, Copy)]
+pub(in super::super) struct Steps<'a, const SPLIT: bool> {
+    pub high: &'a [f32],
+    pub low: &'a [f32],
+    pub offset: [&'a [f32]; 2],
+}
+
+impl<const SPLIT: bool> Steps<'_, SPLIT> {
+    fn vectors(&self) -> [&[f32]; 4] {
+        let [above, below] = self.offset;
+        [self.high, self.low, above, if SPLIT { below } else { above }]
+    }
+}
+
+impl<const SPLIT: bool> Requantize for Steps<'_, SPLIT> {
+    /// Both factors and both offsets.
+    type Parameters = [__m512; 4];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(&self, channel: usize, lanes: __mmask16) -> [__m512; 4] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe { self.vectors().map(|v| _mm512_maskz_loadu_ps(lanes, v.as_ptr().wrapping_add(channel))) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(&self, channel: usize, index: __m512i, lanes: __mmask16) -> [__m512; 4] {
+        // SAFETY: by the contract; lanes that are not selected are not read.
+        unsafe {
+            self.vectors().map(|v| {
+                let from = v.as_ptr().wrapping_add(channel);
+                _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), lanes, index, from.cast())
+            })
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn value(acc: __m512i, [high, low, above, below]: [__m512; 4]) -> __m512i {
+        let x = _mm512_cvt_roundepi32_ps::<NEAREST_EVEN>(acc);
+        let offset = match SPLIT {
+            true => _mm512_mask_blend_ps(_mm512_movepi32_mask(acc), above, below),
+            false => above,
+        };
+        let inner = _mm512_fmadd_round_ps::<NEAREST_EVEN>(x, low, offset);
+        _mm512_cvt_roundps_epi32::<DOWN>(_mm512_fmadd_round_ps::<DOWN>(x, high, inner))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::code::Code;
 use super::super::isa::{Isa, Simd, multiversion};
+use super::steps::{Staircase, Steps};
 use super::{AccTile, Clip, Epilogue, Fused, OutTile, check};
 use std::marker::PhantomData;
 
@@ -15,6 +16,7 @@ pub struct DoubleRounding<O> {
     pub(super) clip: Clip,
     /// Whether nothing is shifted to the left, and adding half of the last place to the product stays within 32 bits.
     pub(super) plain: bool,
+    pub(super) steps: Option<Steps>,
     out: PhantomData<O>,
 }
 
@@ -33,7 +35,10 @@ impl<O: Code> DoubleRounding<O> {
         let shifts = left.iter().chain(&right).all(|s| (0..=31).contains(s));
         let clip = Clip::new::<O>(qmin, qmax, zero_point)?;
         let fits = lengths && shifts && !multiplier.contains(&i32::MIN);
-        fits.then_some(DoubleRounding { left, multiplier, right, clip, plain: false, out: PhantomData }.within(1 << 31))
+        fits.then_some(
+            DoubleRounding { left, multiplier, right, clip, plain: false, steps: None, out: PhantomData }
+                .within(1 << 31),
+        )
     }
 
     /// Promises that no accumulator exceeds `reach` in magnitude.
@@ -41,7 +46,25 @@ impl<O: Code> DoubleRounding<O> {
     pub fn within(self, reach: u32) -> Self {
         let fits = |r: &i32| i64::from(reach) + (1i64 << r) / 2 < 1 << 31;
         let plain = self.left.iter().all(|&l| l == 0) && self.right.iter().all(fits);
-        DoubleRounding { plain, ..self }
+        DoubleRounding { plain, steps: None, ..self }
+    }
+
+    /// Looks for the float form of bytes, for accumulators that do not exceed `reach` in magnitude. Worth its time where a channel
+    /// has hundreds of outputs.
+    #[must_use]
+    pub fn in_steps(self, simd: Simd, reach: u32) -> Self {
+        let new = self.within(reach);
+        if !new.plain || size_of::<O>() != 1 {
+            return new;
+        }
+        let staircase = |(&multiplier, &right): (&i32, &i32)| {
+            let half = if right == 0 { 0 } else { 1i64 << (right + 30) };
+            let away = if right == 0 { 0 } else { 1i64 << 31 };
+            let constant = half + (1 << 30);
+            Staircase { multiplier, constants: [constant, constant - away], exponent: 31 + right as u32 }
+        };
+        let channels: Vec<Staircase> = new.multiplier.iter().zip(&new.right).map(staircase).collect();
+        DoubleRounding { steps: Steps::find(simd, &channels, new.clip.lo..=new.clip.hi, reach), ..new }
     }
 
     /// Columns `from..` of the tile, one at a time.
@@ -132,6 +155,7 @@ pub struct MulShift<O> {
     pub(super) width: Width,
     /// Multiplier, offset with the constant part of the rounding, and shift, where 32 bits hold all steps.
     pub(super) narrow: Option<[Vec<i32>; 3]>,
+    pub(super) steps: Option<Steps>,
     out: PhantomData<O>,
 }
 
@@ -174,6 +198,7 @@ impl<O: Code> MulShift<O> {
             qmax,
             width: Width::All64,
             narrow: None,
+            steps: None,
             out: PhantomData,
         };
         Some(new.within(1 << 31))
@@ -187,7 +212,28 @@ impl<O: Code> MulShift<O> {
             let offset = self.offset.iter().zip(&self.constant).map(|(o, c)| (o + c) as i32);
             [self.multiplier.clone(), offset.collect(), self.shift.iter().map(|&s| s as i32).collect()]
         });
-        MulShift { width, narrow, ..self }
+        MulShift { width, narrow, steps: None, ..self }
+    }
+
+    /// Looks for the float form of bytes, for accumulators that do not exceed `reach` in magnitude. Worth its time where a channel
+    /// has hundreds of outputs.
+    #[must_use]
+    pub fn in_steps(self, simd: Simd, reach: u32) -> Self {
+        let new = self.within(reach);
+        let (Some(clip), true) = (new.clip(), size_of::<O>() == 1) else { return new };
+        // Half away from zero has the sign of the accumulator where there is no offset.
+        let by_sign = new.rounding == ShiftRounding::HalfAway && new.offset.iter().all(|&o| o == 0);
+        if new.rounding == ShiftRounding::HalfEven || new.rounding == ShiftRounding::HalfAway && !by_sign {
+            return new;
+        }
+        let staircase = |c: usize| {
+            let constant = new.offset[c] + new.constant[c];
+            let away = i64::from(by_sign && new.shift[c] > 0);
+            let constants = [constant, constant - away];
+            Staircase { multiplier: new.multiplier[c], constants, exponent: new.shift[c] as u32 }
+        };
+        let channels: Vec<Staircase> = (0..new.multiplier.len()).map(staircase).collect();
+        MulShift { steps: Steps::find(simd, &channels, clip.lo..=clip.hi, reach), ..new }
     }
 
     /// Bounds before the zero point is added.

@@ -1,6 +1,7 @@
 //! What a micro-kernel needs to turn its accumulators into bytes without leaving the registers.
 
 use super::fixed::{DoubleRounding, MulShift, Width};
+use super::steps::Steps;
 use super::{Clip, Code, FloatScale};
 
 /// The last step of every fused form: `sat8(v + zero_point)` of a 32-bit value, as bytes.
@@ -76,6 +77,19 @@ pub enum Fused<'a> {
         /// What becomes of the shifted value.
         bytes: Bytes,
     },
+    /// The float form of [`DoubleRounding`] or [`MulShift`]: `floor(down(acc·high + near(acc·low + offset)))`.
+    Steps {
+        /// Factors per channel, whose sum is the scale.
+        high: &'a [f32],
+        /// The smaller ones.
+        low: &'a [f32],
+        /// For accumulators that are not negative, and for those that are, per channel.
+        offset: [&'a [f32]; 2],
+        /// Whether the two differ.
+        split: bool,
+        /// What becomes of the value.
+        bytes: Bytes,
+    },
     /// [`MulShift`] where 32 bits hold every step.
     NarrowShift {
         /// Multipliers per channel.
@@ -97,6 +111,7 @@ impl Fused<'_> {
             Fused::FloatScale { bytes, .. }
             | Fused::DoubleRounding { bytes, .. }
             | Fused::MulShift { bytes, .. }
+            | Fused::Steps { bytes, .. }
             | Fused::NarrowShift { bytes, .. } => *bytes,
         }
     }
@@ -105,6 +120,9 @@ impl Fused<'_> {
     pub(crate) fn channels(&self) -> usize {
         match self {
             Fused::FloatScale { scale, .. } => scale.len(),
+            Fused::Steps { high, low, offset, .. } => {
+                [high.len(), low.len(), offset[0].len(), offset[1].len()].into_iter().min().unwrap_or(0)
+            }
             Fused::DoubleRounding { multiplier, left, right, .. } => multiplier.len().min(left.len()).min(right.len()),
             Fused::MulShift { multiplier, offset, shift, .. } => multiplier.len().min(offset.len()).min(shift.len()),
             Fused::NarrowShift { multiplier, offset, shift, .. } => multiplier.len().min(offset.len()).min(shift.len()),
@@ -120,9 +138,19 @@ impl<O: Code> FloatScale<O> {
     }
 }
 
+impl Steps {
+    fn fused_form(&self, bytes: Bytes) -> Fused<'_> {
+        let Steps { high, low, offset, split } = self;
+        Fused::Steps { high, low, offset: offset.each_ref().map(Vec::as_slice), split: *split, bytes }
+    }
+}
+
 impl<O: Code> DoubleRounding<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let bytes = Bytes::new::<O>(self.clip, i32::MIN, i32::MAX)?;
+        if let Some(steps) = &self.steps {
+            return Some(steps.fused_form(bytes));
+        }
         let (left, multiplier, right) = (&self.left, &self.multiplier, &self.right);
         Some(Fused::DoubleRounding { left, multiplier, right, plain: self.plain, bytes })
     }
@@ -130,8 +158,11 @@ impl<O: Code> DoubleRounding<O> {
 
 impl<O: Code> MulShift<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
-        let summed = self.summed.as_deref()?;
         let bytes = Bytes::new::<O>(self.clip()?, i32::MIN, i32::MAX)?;
+        if let (Some(steps), None) = (&self.steps, &self.narrow) {
+            return Some(steps.fused_form(bytes));
+        }
+        let summed = self.summed.as_deref()?;
         if let Some([multiplier, offset, shift]) = &self.narrow {
             return Some(Fused::NarrowShift { multiplier, offset, shift, bytes });
         }

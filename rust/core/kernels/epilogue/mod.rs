@@ -12,6 +12,7 @@ mod fixed;
 mod fused;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod steps;
 
 pub use fixed::{DoubleRounding, MulShift, ShiftRounding};
 pub use fused::{Bytes, Fused};

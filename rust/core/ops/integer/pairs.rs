@@ -111,7 +111,7 @@ fn vector_form(facts: &Facts<'_>, compiled: &Compiled, bytes: bool, dtype: DType
         return Ok(Some(Form::Sum(s.outer, sum)));
     }
     let Some(split) = compiled.split() else { return Ok(None) };
-    let Some(epilogue) = epilogue::vectors(&split.after, MEET_CHANNELS, dtype) else { return Ok(None) };
+    let Some(epilogue) = epilogue::vectors(&split.after, MEET_CHANNELS, dtype, 0) else { return Ok(None) };
     let [first, second] = [0, 1].map(|i| part(&split.parts[i], encoding(facts, i)?));
     Ok(first?.zip(second?).map(|(first, second)| Form::Meet(split.meeting, [first, second], epilogue)))
 }

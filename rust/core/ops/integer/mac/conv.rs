@@ -75,7 +75,8 @@ impl IntegerOp for Conv {
         let pairs = arithmetic.accumulator.overflow == Overflow::PairSat16;
         // Where the file holds the input channels last, so do packed weights.
         let stored = codes.codes_in_order(&CHANNELS_LAST).filter(|_| is_narrow && !pairs);
-        let pack = |weights| Form::narrow(weights, &arithmetic, x_zero, facts, dtype);
+        let outputs = shape.output_pixels();
+        let pack = |weights| Form::narrow(weights, &arithmetic, x_zero, facts, (dtype, outputs));
         let form = match stored {
             Some(Codes::I8(v)) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
             Some(Codes::U8(v)) => pack(ConvWeights::from_channels_last(&shape, v, &w_zero))?,
@@ -84,7 +85,7 @@ impl IntegerOp for Conv {
                     require_pairs(facts, x, w)?;
                     let init = arithmetic.bias_i32(facts)?;
                     let init = ConvWeights::new(&shape, v, &[]).centred_init(&init, x_zero as i32);
-                    let epilogue = narrow(&arithmetic.compiled, shape.out_channels, dtype);
+                    let epilogue = narrow(&arithmetic.compiled, shape.out_channels, dtype, 0);
                     Form::Pairs { weights: v.clone(), init, epilogue }
                 }
                 _ if pairs => return Err(facts.unsupported("pair_sat16 of other than uint8 by int8")),
@@ -126,10 +127,10 @@ impl Form {
         arithmetic: &Arithmetic,
         x_zero: i64,
         facts: &Facts<'_>,
-        dtype: DType,
+        (dtype, outputs): (DType, usize),
     ) -> Result<Form> {
         let init = weights.centred_init(&arithmetic.bias_i32(facts)?, x_zero as i32);
-        let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype);
+        let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype, outputs);
         Ok(Form::Narrow { weights, init, epilogue })
     }
 
@@ -138,7 +139,7 @@ impl Form {
         if arithmetic.accumulator.width == 64 {
             return Form::Wide64 { weights, init, epilogue: tiles(&arithmetic.compiled, dtype) };
         }
-        let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype);
+        let epilogue = narrow(&arithmetic.compiled, weights.column_sums().len(), dtype, 0);
         Form::Wide32 { weights, init: init.into_iter().map(|v| v as i32).collect(), epilogue }
     }
 }

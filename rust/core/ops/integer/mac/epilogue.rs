@@ -47,15 +47,17 @@ macro_rules! with_epilogue {
 }
 pub(in crate::ops::integer) use with_epilogue;
 
-/// The epilogue of 32-bit accumulators.
-pub fn narrow(compiled: &Compiled, channels: usize, dtype: DType) -> AnyEpilogue<i32> {
-    vectors(compiled, channels, dtype).unwrap_or_else(|| tiles(compiled, dtype))
+/// The epilogue of 32-bit accumulators, with `outputs` per channel in a run of a kernel that fuses it.
+pub fn narrow(compiled: &Compiled, channels: usize, dtype: DType, outputs: usize) -> AnyEpilogue<i32> {
+    vectors(compiled, channels, dtype, outputs).unwrap_or_else(|| tiles(compiled, dtype))
 }
 
-/// The epilogue of 32-bit accumulators in vector code, where the program has a form that there is some for.
-pub fn vectors(compiled: &Compiled, channels: usize, dtype: DType) -> Option<AnyEpilogue<i32>> {
+/// As [`narrow`], in vector code, where the program has a form that there is some for.
+pub fn vectors(compiled: &Compiled, channels: usize, dtype: DType, outputs: usize) -> Option<AnyEpilogue<i32>> {
     let form = compiled.normal_form()?;
     let reach = compiled.input_reach(0).and_then(|reach| u32::try_from(reach).ok()).unwrap_or(1 << 31);
+    let simd = Some(Simd::best()).filter(|simd| outputs >= MANY && simd.fuses_epilogues());
+    let reach = Reach { reach, steps: simd };
     Some(match dtype {
         DType::U8 => AnyEpilogue::U8(vector_form(form, channels, reach)?),
         DType::I8 => AnyEpilogue::I8(vector_form(form, channels, reach)?),
@@ -81,15 +83,26 @@ pub fn tiles<A: TileInput>(compiled: &Compiled, dtype: DType) -> AnyEpilogue<A> 
     }
 }
 
+/// Outputs of a channel from which on a fixed-point epilogue is given its float form: finding that takes as long as it saves in a few
+/// hundred.
+const MANY: usize = 196;
+
+/// What is known of accumulators, and the set with which to look for the float form of a fixed-point epilogue.
+#[derive(Clone, Copy)]
+struct Reach {
+    reach: u32,
+    steps: Option<Simd>,
+}
+
 fn spread<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
     if values.len() == 1 { vec![values[0]; channels] } else { values.to_vec() }
 }
 
-/// The vector code of a normal form, where it is exact for these constants. No accumulator exceeds `reach` in magnitude.
+/// The vector code of a normal form, where it is exact for these constants.
 fn vector_form<O: Code>(
     form: NormalForm,
     channels: usize,
-    reach: u32,
+    Reach { reach, steps }: Reach,
 ) -> Option<Box<dyn Epilogue<i32, Out = O> + Send>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     Some(match form {
@@ -115,17 +128,13 @@ fn vector_form<O: Code>(
                 return None;
             }
             let shifts = |s: &[u32]| spread(s, channels).iter().map(|&s| i32::try_from(s).ok()).collect::<Option<_>>();
-            Box::new(
-                DoubleRounding::<O>::new(
-                    shifts(&left)?,
-                    spread(&mantissa, channels),
-                    shifts(&right)?,
-                    narrow(zero_point)?,
-                    narrow(qmin)?,
-                    narrow(qmax)?,
-                )?
-                .within(reach),
-            )
+            let (left, mantissa, right) = (shifts(&left)?, spread(&mantissa, channels), shifts(&right)?);
+            let (zero_point, qmin, qmax) = (narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?);
+            let epilogue = DoubleRounding::<O>::new(left, mantissa, right, zero_point, qmin, qmax)?;
+            Box::new(match steps {
+                Some(simd) => epilogue.in_steps(simd, reach),
+                None => epilogue.within(reach),
+            })
         }
         NormalForm::MulShift { drop, mantissa, shift, rounding, offset, zero_point, qmin, qmax } => {
             if drop.0 != 0 {
@@ -139,18 +148,13 @@ fn vector_form<O: Code>(
                 Rounding::HalfAway => ShiftRounding::HalfAway,
                 _ => return None,
             };
-            Box::new(
-                MulShift::<O>::new(
-                    mantissa?,
-                    spread(&offset, channels),
-                    spread(&shift, channels),
-                    rounding,
-                    narrow(zero_point)?,
-                    narrow(qmin)?,
-                    narrow(qmax)?,
-                )?
-                .within(reach),
-            )
+            let (offset, shift) = (spread(&offset, channels), spread(&shift, channels));
+            let (zero_point, qmin, qmax) = (narrow(zero_point)?, narrow(qmin)?, narrow(qmax)?);
+            let epilogue = MulShift::<O>::new(mantissa?, offset, shift, rounding, zero_point, qmin, qmax)?;
+            Box::new(match steps {
+                Some(simd) => epilogue.in_steps(simd, reach),
+                None => epilogue.within(reach),
+            })
         }
     })
 }

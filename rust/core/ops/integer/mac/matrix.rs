@@ -117,10 +117,11 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
         require_pairs(facts, x, w)?;
     }
     let bias = if is_narrow { arithmetic.bias_i32(facts)? } else { Vec::new() };
+    let outputs = mac.y.shape.iter().product::<usize>() / mac.channels.max(1);
     let epilogue = match (is_narrow, arithmetic.accumulator.width) {
-        (true, _) if pairs => Epilogues::Pairs(narrow(&arithmetic.compiled, mac.channels, dtype)),
-        (true, _) => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype)),
-        (false, 32) => Epilogues::Wide32(narrow(&arithmetic.compiled, mac.channels, dtype)),
+        (true, _) if pairs => Epilogues::Pairs(narrow(&arithmetic.compiled, mac.channels, dtype, 0)),
+        (true, _) => Epilogues::Narrow(narrow(&arithmetic.compiled, mac.channels, dtype, outputs)),
+        (false, 32) => Epilogues::Wide32(narrow(&arithmetic.compiled, mac.channels, dtype, 0)),
         (false, _) => Epilogues::Wide64(tiles(&arithmetic.compiled, dtype)),
     };
     let mut kernel = MatrixKernel {
