@@ -15,6 +15,7 @@ mod conv;
 mod depthwise;
 mod epilogue;
 pub mod float;
+mod float_pairs;
 mod gather;
 mod gemm;
 pub mod isa;
@@ -43,6 +44,7 @@ pub use epilogue::{
     AccTile, Accumulators, Bytes, DoubleRounding, Epilogue, FloatAffine, FloatScale, Fused, MulShift, OutTile,
     ShiftRounding,
 };
+pub use float_pairs::PairResults;
 pub use gemm::{Then, gemm};
 pub use isa::{Engine, Isa, Simd};
 pub use layout::{to_channels_first, to_channels_last, transpose};

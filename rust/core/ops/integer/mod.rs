@@ -3,6 +3,7 @@
 pub mod channels_last;
 mod elementwise;
 pub mod environment;
+mod float_pairs;
 pub mod intrinsics;
 pub mod lanes;
 mod mac;

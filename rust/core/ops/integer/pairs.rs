@@ -1,11 +1,14 @@
 //! Elementwise operators of two operands: vector code where the program has a form for it, or a table of all pairs of bytes.
 
 use super::elementwise::{code_at, explain_codes};
+use super::float_pairs::factors;
 use super::mac::epilogue::{self, AnyEpilogue};
 use super::{Argument, Context, Layout, Prepared};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::kernels::{Code8, Codes, Engine, FloatSum, MEET_CHANNELS, Part, Simd, float_sum, lookup_pairs, meet};
+use crate::kernels::{
+    Code8, Codes, Engine, FloatSum, MEET_CHANNELS, PairResults, Part, Simd, float_sum, lookup_pairs, meet,
+};
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Facts, InPlace, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Evaluator, Lanes, Meeting, Scratch};
@@ -13,6 +16,9 @@ use crate::tensor::{DType, Data, Tensor};
 
 /// Elements from which on a table of all pairs is worth making.
 const TABLE_ELEMENTS: usize = 1 << 13;
+
+/// Elements from which on a float sum with the same results is looked for, which takes as long as it then saves in one run.
+const FLOAT_ELEMENTS: usize = 1 << 17;
 
 /// How an operand meets the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +88,9 @@ pub fn prepare(
         return Ok(Err(compiled));
     }
     let bytes = operands.iter().all(|t| t.size() == 1);
-    let form = match vector_form(facts, &compiled, bytes, dtype)? {
-        Some(form) => form,
-        None if bytes && len >= TABLE_ELEMENTS => Form::Table(table(facts, &compiled, dtype)?),
+    let (form, factors) = match vector_form(facts, &compiled, bytes, dtype)? {
+        Some(found) => found,
+        None if bytes && len >= TABLE_ELEMENTS => (Form::Table(table(facts, &compiled, dtype)?), None),
         None => return Ok(Err(compiled)),
     };
     let layout = match shapes {
@@ -97,23 +103,31 @@ pub fn prepare(
             Argument { input, layout }
         })
         .collect();
-    let kernel = Pairs { compiled, form, names, shapes, output, layout, operands, dtype };
+    let mut kernel = Pairs { compiled, form, names, shapes, output, layout, operands, dtype };
+    if let (Some(factors), true, 1, true) = (factors, bytes, dtype.size(), len >= FLOAT_ELEMENTS) {
+        kernel.in_floats([encoding(facts, 0)?, encoding(facts, 1)?], factors);
+    }
     Ok(Ok(Prepared { kernel: Box::new(kernel), arguments, layout }))
 }
 
+/// A form, and what it is about a sum of, where that is known.
+type Found = (Form, Option<[f64; 2]>);
+
 /// The program as vector code, where it has a form for it. `bytes` says whether both operands are of one byte.
-fn vector_form(facts: &Facts<'_>, compiled: &Compiled, bytes: bool, dtype: DType) -> Result<Option<Form>> {
+fn vector_form(facts: &Facts<'_>, compiled: &Compiled, bytes: bool, dtype: DType) -> Result<Option<Found>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     if let Some(s) = compiled.float_sum().filter(|_| bytes && dtype.size() == 1)
         && let (Some(zero_point), Some(qmin), Some(qmax)) = (narrow(s.zero_point), narrow(s.qmin), narrow(s.qmax))
         && let Some(sum) = FloatSum::new([s.outer_factor, s.inner_factor], s.constant, zero_point, qmin, qmax)
     {
-        return Ok(Some(Form::Sum(s.outer, sum)));
+        return Ok(Some((Form::Sum(s.outer, sum), None)));
     }
     let Some(split) = compiled.split() else { return Ok(None) };
     let Some(epilogue) = epilogue::vectors(&split.after, MEET_CHANNELS, dtype, 0) else { return Ok(None) };
     let [first, second] = [0, 1].map(|i| part(&split.parts[i], encoding(facts, i)?));
-    Ok(first?.zip(second?).map(|(first, second)| Form::Meet(split.meeting, [first, second], epilogue)))
+    let factors = factors(&split, [encoding(facts, 0)?, encoding(facts, 1)?]);
+    let meet = |(first, second)| (Form::Meet(split.meeting, [first, second], epilogue), factors);
+    Ok(first?.zip(second?).map(meet))
 }
 
 fn encoding<'f>(facts: &'f Facts<'_>, i: usize) -> Result<&'f Encoding> {
@@ -268,6 +282,61 @@ fn sum_up<O: Code8>(engine: Engine<'_>, sum: &FloatSum, codes: [Codes<'_>; 2], o
     }
 }
 
+impl Pairs {
+    /// Results of one byte from operands of one byte, as bytes.
+    fn combine_bytes(&self, engine: Engine<'_>, codes: [Codes<'_>; 2], out: &mut [u8]) {
+        match self.dtype {
+            DType::U8 => combine!(self, engine, codes, out, U8, sum_up),
+            _ => combine!(self, engine, codes, i8::of_bytes_mut(out), I8, sum_up),
+        }
+    }
+
+    /// Takes a float sum that gives the same for all pairs of codes of the encodings, where one is found; `factors` are about
+    /// those of the sum.
+    fn in_floats(&mut self, encodings: [&Encoding; 2], factors: [f64; 2]) {
+        fn find<A: Code8, B: Code8, O: Code8>(
+            pairs: &Pairs,
+            first: Vec<A>,
+            second: Vec<B>,
+            of: fn(&[A]) -> Codes<'_>,
+            of_second: fn(&[B]) -> Codes<'_>,
+            factors: [f64; 2],
+        ) -> Option<(usize, FloatSum)> {
+            let simd = Simd::best();
+            let engine = Engine::single().with(simd);
+            let (mut repeated, mut results) = (vec![A::default(); second.len()], vec![0; first.len() * second.len()]);
+            for (&a, results) in first.iter().zip(results.chunks_exact_mut(second.len())) {
+                repeated.fill(a);
+                pairs.combine_bytes(engine, [of(&repeated), of_second(&second)], results);
+            }
+            PairResults { first: &first, second: &second, results: O::of_bytes(&results) }.float_sum(simd, factors)
+        }
+        let [first, second] = encodings.map(|e| e.qmin()..=e.qmax());
+        macro_rules! find {
+            ($a:ty, $of:ident, $b:ty, $of_second:ident) => {{
+                let codes = (first.map(|c| c as $a).collect(), second.map(|c| c as $b).collect());
+                match self.dtype {
+                    DType::U8 => {
+                        find::<$a, $b, u8>(self, codes.0, codes.1, |v| Codes::$of(v), |v| Codes::$of_second(v), factors)
+                    }
+                    _ => {
+                        find::<$a, $b, i8>(self, codes.0, codes.1, |v| Codes::$of(v), |v| Codes::$of_second(v), factors)
+                    }
+                }
+            }};
+        }
+        let found = match self.operands {
+            [DType::U8, DType::U8] => find!(u8, U8, u8, U8),
+            [DType::U8, _] => find!(u8, U8, i8, I8),
+            [_, DType::U8] => find!(i8, I8, u8, U8),
+            _ => find!(i8, I8, i8, I8),
+        };
+        if let Some((outer, sum)) = found {
+            self.form = Form::Sum(outer, sum);
+        }
+    }
+}
+
 /// Codes that [`InPlace::replace`] sets aside at a time.
 const ASIDE: usize = 4096;
 
@@ -302,14 +371,9 @@ impl InPlace for Pairs {
                 Data::I8(v) => Codes::I8(&v[range]),
                 _ => panic!("codes of one byte"),
             };
-            macro_rules! replace {
-                ($t:ty, $variant:ident) => {{
-                    let own_codes = Codes::$variant(<$t>::of_bytes(aside));
-                    let codes = if own == 0 { [own_codes, other] } else { [other, own_codes] };
-                    combine!(self, engine, codes, <$t>::of_bytes_mut(part), $variant, sum_up);
-                }};
-            }
-            if self.dtype == DType::U8 { replace!(u8, U8) } else { replace!(i8, I8) }
+            let aside = &*aside;
+            let own_codes = if self.dtype == DType::U8 { Codes::U8(aside) } else { Codes::I8(i8::of_bytes(aside)) };
+            self.combine_bytes(engine, if own == 0 { [own_codes, other] } else { [other, own_codes] }, part);
         }
     }
 }
