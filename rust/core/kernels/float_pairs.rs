@@ -154,7 +154,7 @@ mod tests {
             let sums = Isa::available().into_iter().map(|isa| pairs.float_sum(Simd::new(isa).unwrap(), factors));
             let sums: Vec<_> = sums.collect();
             assert!(sums.iter().all(|s| format!("{s:?}") == format!("{:?}", sums[0])), "the set does not show");
-            let Some((last, sum)) = sums[0].clone() else { continue };
+            let Some((last, sum)) = sums[0] else { continue };
             found += 1;
             for isa in Isa::available() {
                 assert!(pairs.are_of(Simd::new(isa).unwrap(), last, &sum));

@@ -88,7 +88,8 @@ pub fn prepare(
         return Ok(Err(compiled));
     }
     let bytes = operands.iter().all(|t| t.size() == 1);
-    let (form, factors) = match vector_form(facts, &compiled, bytes, dtype)? {
+    let large = len >= FLOAT_ELEMENTS && bytes && dtype.size() == 1;
+    let (form, factors) = match vector_form(facts, &compiled, (bytes, large), dtype)? {
         Some(found) => found,
         None if bytes && len >= TABLE_ELEMENTS => (Form::Table(table(facts, &compiled, dtype)?), None),
         None => return Ok(Err(compiled)),
@@ -104,17 +105,23 @@ pub fn prepare(
         })
         .collect();
     let mut kernel = Pairs { compiled, form, names, shapes, output, layout, operands, dtype };
-    if let (Some(factors), true, 1, true) = (factors, bytes, dtype.size(), len >= FLOAT_ELEMENTS) {
+    if let Some(factors) = factors {
         kernel.in_floats([encoding(facts, 0)?, encoding(facts, 1)?], factors);
     }
     Ok(Ok(Prepared { kernel: Box::new(kernel), arguments, layout }))
 }
 
-/// A form, and what it is about a sum of, where that is known.
+/// A form, and the factors of the sum that it is about, where a float sum is to be looked for.
 type Found = (Form, Option<[f64; 2]>);
 
-/// The program as vector code, where it has a form for it. `bytes` says whether both operands are of one byte.
-fn vector_form(facts: &Facts<'_>, compiled: &Compiled, bytes: bool, dtype: DType) -> Result<Option<Found>> {
+/// The program as vector code, where it has a form for it. `bytes` says whether both operands are of one byte, `large` whether a float
+/// sum is worth looking for.
+fn vector_form(
+    facts: &Facts<'_>,
+    compiled: &Compiled,
+    (bytes, large): (bool, bool),
+    dtype: DType,
+) -> Result<Option<Found>> {
     let narrow = |v: i64| i32::try_from(v).ok();
     if let Some(s) = compiled.float_sum().filter(|_| bytes && dtype.size() == 1)
         && let (Some(zero_point), Some(qmin), Some(qmax)) = (narrow(s.zero_point), narrow(s.qmin), narrow(s.qmax))
@@ -124,8 +131,9 @@ fn vector_form(facts: &Facts<'_>, compiled: &Compiled, bytes: bool, dtype: DType
     }
     let Some(split) = compiled.split() else { return Ok(None) };
     let Some(epilogue) = epilogue::vectors(&split.after, MEET_CHANNELS, dtype, 0) else { return Ok(None) };
-    let [first, second] = [0, 1].map(|i| part(&split.parts[i], encoding(facts, i)?));
-    let factors = factors(&split, [encoding(facts, 0)?, encoding(facts, 1)?]);
+    let encodings = [encoding(facts, 0)?, encoding(facts, 1)?];
+    let [first, second] = [0, 1].map(|i| part(&split.parts[i], encodings[i]));
+    let factors = if large { factors(&split, encodings) } else { None };
     let meet = |(first, second)| (Form::Meet(split.meeting, [first, second], epilogue), factors);
     Ok(first?.zip(second?).map(meet))
 }
