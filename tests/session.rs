@@ -4,9 +4,10 @@ mod support;
 
 use nputwin::exec::{Captured, Options, Session};
 use nputwin::graph::Graph;
+use nputwin::program::Evaluator;
 use nputwin::spec::{EMBEDDED, Execution, Spec, embedded_names};
 use nputwin::tensor::{Data, Tensor};
-use support::{Builder, network, network_input, per_tensor};
+use support::{Builder, ints, network, network_input, per_tensor};
 
 fn session(graph: &Graph, target: &str, threads: usize) -> Session {
     Session::new(graph.clone(), Spec::load(target).unwrap(), Options { threads, ..Options::default() }).unwrap()
@@ -270,6 +271,41 @@ fn what_follows_a_convolution_runs_in_its_step_where_nothing_else_reads_between(
                 assert_eq!(apart.run(&[(&name, &input)]).unwrap().outputs[0].1.to_f64(), alone.outputs[0].1.to_f64());
                 assert!(apart.profile(&[(&name, &input)]).unwrap().iter().all(|p| !p.label.contains(" + ")));
             }
+        }
+    }
+}
+
+/// Large enough for the forms of epilogues and sums that are only looked for where there are many outputs.
+#[test]
+fn large_convolutions_and_sums_equal_the_reference() {
+    let mut b = Builder::new(31);
+    let signed = |scale: f64, zero_point: i64| Some(per_tensor(f64::from(scale as f32), zero_point, 8, true));
+    let x = b.input(&[1, 4, 48, 48], signed(0.05, -7));
+    let scales: Vec<f64> = (0..64).map(|c| f64::from(0.002f32 * (1.0 + 0.03 * c as f32))).collect();
+    let pads = [("pads", ints(&[1, 1, 1, 1]))];
+    let mut branch = |scale: f64, zero_point: i64| {
+        let weights = b.weights(&[64, 4, 3, 3], &scales, 8, 0);
+        b.node("Conv", &[x, weights], &pads, signed(scale, zero_point))
+    };
+    let (first, second, third) = (branch(0.11, 3), branch(0.0625, -128), branch(0.07, -20));
+    let sum = b.node("Add", &[first, second], &[], signed(0.143, -5));
+    let again = b.node("Add", &[sum, third], &[], signed(0.1, 11));
+    b.output(again);
+    let values = (0..4 * 48 * 48).map(|_| b.numbers.real() * 7.0).collect();
+    let input = Tensor::f32(&[1, 4, 48, 48], values);
+    let targets =
+        ["tflite_micro", "tflite_micro_single", "cmsis_nn", "litert_xnnpack_x86", "htp_v75", "hexagon_nn_v66"];
+    for target in targets {
+        let run = |evaluator: Evaluator| {
+            let options = Options { threads: 2, evaluator, ..Options::default() };
+            let session =
+                Session::new(b.graph.clone(), Spec::load(target).unwrap(), options).map_err(|e| e.to_string())?;
+            let plain = session.run(&[("x1", &input)]).map_err(|e| e.to_string())?.outputs;
+            Ok::<_, String>((bits(&capture(&session, &input)), plain))
+        };
+        match (run(Evaluator::Fast), run(Evaluator::Reference)) {
+            (Ok(fast), Ok(reference)) => assert!(fast == reference, "{target}"),
+            (fast, reference) => panic!("{target}: {:?} {:?}", fast.err(), reference.err()),
         }
     }
 }

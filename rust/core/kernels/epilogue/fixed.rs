@@ -220,7 +220,7 @@ impl<O: Code> MulShift<O> {
     #[must_use]
     pub fn in_steps(self, simd: Simd, reach: u32) -> Self {
         let new = self.within(reach);
-        let (Some(clip), true) = (new.clip(), size_of::<O>() == 1) else { return new };
+        let (Some(clip), None, true) = (new.clip(), &new.narrow, size_of::<O>() == 1) else { return new };
         // Half away from zero has the sign of the accumulator where there is no offset.
         let by_sign = new.rounding == ShiftRounding::HalfAway && new.offset.iter().all(|&o| o == 0);
         if new.rounding == ShiftRounding::HalfEven || new.rounding == ShiftRounding::HalfAway && !by_sign {

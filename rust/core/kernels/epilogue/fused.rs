@@ -159,7 +159,7 @@ impl<O: Code> DoubleRounding<O> {
 impl<O: Code> MulShift<O> {
     pub(super) fn fused_form(&self) -> Option<Fused<'_>> {
         let bytes = Bytes::new::<O>(self.clip()?, i32::MIN, i32::MAX)?;
-        if let (Some(steps), None) = (&self.steps, &self.narrow) {
+        if let Some(steps) = &self.steps {
             return Some(steps.fused_form(bytes));
         }
         let summed = self.summed.as_deref()?;
