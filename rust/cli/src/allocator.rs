@@ -1,6 +1,6 @@
 //! The allocator of the binary and of the Python module.
 //!
-//! It takes memory from the system in huge pages. With small ones, page faults take as long as all else that prepares a model, and
+//! It asks the system for huge pages, which Linux gives where they are not switched off. With small ones, page faults take as long as all else that prepares a model, and
 //! the products of a network some percent longer.
 
 use libmimalloc_sys::{mi_option_set_default, mi_option_t};

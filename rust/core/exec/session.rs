@@ -308,6 +308,7 @@ impl Session {
             outputs.push((port.name.clone(), value));
         }
         slots.into_iter().for_each(|slot| give_back(&memory, slot));
+        memory.settle();
         self.memories.lock().expect("no panic while locked").push(memory);
         Ok(RunResult { outputs, captured })
     }
@@ -322,6 +323,7 @@ impl Session {
             out.push(Profile { label: label.to_string(), time });
         })?;
         slots.into_iter().for_each(|slot| give_back(&memory, slot));
+        memory.settle();
         self.memories.lock().expect("no panic while locked").push(memory);
         Ok(out)
     }

@@ -13,10 +13,6 @@ use super::pack::{Line, PANEL, PackedWeights, Pairing, TILE_LINES};
 
 /// Columns of one block of accumulators.
 const BLOCK_COLUMNS: usize = 16 * PANEL;
-/// Rows of one block of accumulators: whole micro-kernels.
-fn block_rows(simd: Simd) -> usize {
-    (MOST_ROWS / grain(simd)) * grain(simd)
-}
 /// Bytes that a tile of the left operand may take.
 const TILE_BYTES: usize = 96 << 10;
 /// Most rows of a micro-kernel.
@@ -29,6 +25,11 @@ pub(crate) fn grain(simd: Simd) -> usize {
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => 12,
         Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => 14,
     }
+}
+
+/// Rows of one block of accumulators: whole micro-kernels.
+fn block_rows(simd: Simd) -> usize {
+    (MOST_ROWS / grain(simd)) * grain(simd)
 }
 
 /// Rows per tile where each brings `bytes` new bytes into the cache.
@@ -151,8 +152,8 @@ fn in_registers<'e, E: Epilogue + ?Sized>(simd: Simd, weights: &PackedWeights, e
 /// As [`tile`], with an epilogue of [`in_registers`]; `channel` is that of the weights' first column.
 ///
 /// # Safety
-/// `fused` is of [`in_registers`] for these weights and this set. `out` points to the first column of these panels of as many rows, `out_stride`
-/// apart, as the left operand has, and nothing else uses these elements meanwhile.
+/// `fused` is of [`in_registers`] for these weights and this set. `out` points to the first column of these panels of as many
+/// rows, `out_stride` apart, as the left operand has, and nothing else uses these elements meanwhile.
 #[allow(clippy::too_many_arguments)]
 unsafe fn fused_tile<O>(
     simd: Simd,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Default)]
 pub struct Shelf<T> {
     free: Vec<Vec<T>>,
-    /// Vectors that were taken and have not come back, and the most that there were.
+    /// Vectors that were taken in this run and have not come back, and the most that there were in any run.
     lent: usize,
     most_lent: usize,
 }
@@ -49,6 +49,12 @@ macro_rules! kept {
         )+
 
         impl Memory {
+            /// Ends a run: what has not come back has left for good.
+            pub fn settle(&self) {
+                let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+                $(shelves.$t.lent = 0;)+
+            }
+
             /// Takes back the elements of a tensor that nothing reads any more.
             pub fn give(&self, data: Data) {
                 match data {
@@ -78,14 +84,15 @@ impl Memory {
             drop(shelves);
             return vec![T::default(); len];
         };
-        let mut out = shelf.free.swap_remove(best);
+        let mut out = shelf.free.remove(best);
         shelves.bytes -= out.capacity() * size_of::<T>();
         drop(shelves);
         out.resize(len, T::default());
         out
     }
 
-    /// Takes a vector back, also one that was not taken here. As many are kept as were ever lent at one time; the oldest goes.
+    /// Takes a vector back, also one that was not taken here. As many are kept as were ever lent at one time in a run; the oldest
+    /// goes.
     fn put<T: Kept>(&self, v: Vec<T>) {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = |v: &Vec<T>| v.capacity() * size_of::<T>();
@@ -98,8 +105,10 @@ impl Memory {
         let kept = bytes(&v);
         shelf.free.push(v);
         let too_many = shelf.free.len() + shelf.lent > shelf.most_lent;
-        let oldest = if too_many { bytes(&shelf.free.remove(0)) } else { 0 };
-        shelves.bytes = shelves.bytes + kept - oldest;
+        let oldest = too_many.then(|| shelf.free.remove(0));
+        shelves.bytes = shelves.bytes + kept - oldest.as_ref().map_or(0, bytes);
+        drop(shelves);
+        drop(oldest);
     }
 }
 
@@ -134,5 +143,12 @@ mod tests {
         assert_eq!(free(), [48, 49]);
         lent.into_iter().for_each(|v| memory.give(Data::I32(v)));
         assert_eq!((free(), memory.shelves.lock().unwrap().bytes), (vec![100, 200], 1200));
+        for _ in 0..10 {
+            let (output, value) = (memory.take::<i32>(100), memory.take::<i32>(200));
+            memory.give(Data::I32(value));
+            drop(output);
+            memory.settle();
+        }
+        assert_eq!((free(), memory.shelves.lock().unwrap().i32.most_lent), (vec![200], 2));
     }
 }

@@ -205,8 +205,12 @@ impl PySession {
     ) -> PyResult<Self> {
         let (graph, spec) = std::thread::scope(|scope| {
             // The files have nothing to do with each other.
-            let spec = scope.spawn(|| Spec::load(target));
-            (read_model(model), spec.join().expect("reading a spec does not panic"))
+            let spec = std::thread::Builder::new().spawn_scoped(scope, || Spec::load(target));
+            let graph = read_model(model);
+            match spec {
+                Ok(spec) => (graph, spec.join().expect("reading a spec does not panic")),
+                Err(_) => (graph, Spec::load(target)),
+            }
         });
         let (mut graph, spec) = (graph?, assuming(py, spec, assume)?);
         let notes = match encodings {

@@ -21,8 +21,8 @@ pub(in super::super) struct Product<'a> {
     pub init: *const i32,
     /// Columns.
     pub columns: usize,
-    /// What multiplies blocks of many rows, where the machine has it. There are then [`TILE_LINES`] more lines than those of the
-    /// panels.
+    /// What multiplies blocks of many rows, where the machine has it. There are then more lines than those of the panels,
+    /// by as many as a tile has.
     pub tiles: Option<Tiles>,
 }
 

@@ -16,7 +16,7 @@
 //!
 //! with two fused multiply-adds, which round down and to nearest. An integer below a number is also below the number rounded down to a
 //! float, so the outer rounding does no harm: all that `g` errs by is the inner rounding and that of `o`. Both are of numbers
-//! between 0 and 1, at most 2^-25 each, and `g` reaches every `k` where `f` does if
+//! below one in magnitude, at most 2^-25 each, and `g` reaches every `k` where `f` does if
 //!
 //! ```text
 //! n(k)·S + o - k ≥ 2^-24        (n(k) - 1)·S + o - k < -2^-24        for every k

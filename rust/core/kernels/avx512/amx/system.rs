@@ -1,7 +1,7 @@
 //! Tile registers as processor and system provide them.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
 /// The operand of `ldtilecfg`: palette, row to start at, bytes of a row and rows of each register.
@@ -50,9 +50,11 @@ pub(in super::super::super) fn is_available() -> bool {
 
 /// Bits 24 (AMX-TILE) and 25 (AMX-INT8) of EDX of leaf 7, and in XCR0 bits 17 and 18, the state of tiles.
 fn has_tiles() -> bool {
-    let (basic, features) = (__cpuid(0), __cpuid(1));
-    let saves_states = features.ecx >> 27 & 1 == 1;
-    if basic.eax < 7 || !saves_states || __cpuid_count(7, 0).edx >> 24 & 3 != 3 {
+    // Newer compilers know that the instruction is safe: every processor of this architecture has it.
+    #[allow(unused_unsafe)]
+    let leaf = |leaf: u32| unsafe { __cpuid_count(leaf, 0) };
+    let saves_states = leaf(1).ecx >> 27 & 1 == 1;
+    if leaf(0).eax < 7 || !saves_states || leaf(7).edx >> 24 & 3 != 3 {
         return false;
     }
     let (low, _high): (u32, u32);
