@@ -33,6 +33,9 @@ pub(in super::super) use system::is_available;
 /// Rows below which vectors are as fast as a tile that is mostly empty.
 const FEWEST_ROWS: usize = 8;
 
+/// Groups of four `k` below which copying the rows and storing the sums takes as many instructions as vectors take in all.
+const FEWEST_GROUPS: usize = 8;
+
 thread_local! {
     /// The copy of the rows of the last block on this thread, for its memory.
     static COPY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -51,7 +54,7 @@ pub(super) unsafe fn run<F: Finish>(
 ) -> usize {
     let rows = product.lhs.rows.len();
     let blocks = rows / ROWS + usize::from(rows % ROWS >= FEWEST_ROWS);
-    if blocks == 0 || product.groups == 0 {
+    if blocks == 0 || product.groups < FEWEST_GROUPS {
         return 0;
     }
     let mut copy = COPY.take();
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn blocks_of_any_extent_equal_vectors() {
-        for (runs, run) in [(1, 64), (1, 3), (1, 16), (2, 64), (3, 192), (9, 20), (3, 70), (1, 1000)] {
+        for (runs, run) in [(1, 64), (1, 28), (1, 29), (2, 64), (3, 192), (9, 20), (3, 70), (1, 1000)] {
             for rows in [7, 8, 15, 16, 17, 31, 32, 39, 40, 48, 64, 70] {
                 for n in [1, 15, 16, 17, 32, 40, 48, 90] {
                     check(runs, run, rows, n, |row| row * run);
@@ -259,19 +262,19 @@ mod tests {
     #[test]
     fn a_few_rows_are_left_to_vectors() {
         let Some(simd) = Simd::new(Isa::Avx512Vnni) else { return };
-        let packed = PackedWeights::from_nk(8, 1, &[], &[1i8; 8]);
-        let bytes = [1u8; 8 * 100];
+        let packed = PackedWeights::from_nk(32, 1, &[], &[1i8; 32]);
+        let bytes = [1u8; 32 * 100];
         for rows in 0..100 {
-            let starts: Vec<usize> = (0..rows).map(|r| 8 * r).collect();
+            let starts: Vec<usize> = (0..rows).map(|r| 32 * r).collect();
             let lhs = Lhs { bytes: &bytes, rows: &starts, runs: &[0], form: ByteForm::new(simd, false) };
             let (lines, groups, init) = (packed.lines_from(0), packed.groups(), packed.kernel_init(&[], 0));
             let tiles = Some(Tiles::Twin);
-            let product = Product { lhs: &lhs, per_run: 2, lines, groups, init: init.as_ptr(), columns: 16, tiles };
+            let product = Product { lhs: &lhs, per_run: 8, lines, groups, init: init.as_ptr(), columns: 16, tiles };
             let mut sums = vec![0; rows * 16];
             // SAFETY: as above.
             let done = unsafe { run(Tiles::Twin, &product, super::super::product::Store, sums.as_mut_ptr(), 16) };
             assert_eq!(done, if rows % 32 < FEWEST_ROWS { rows / 32 * 32 } else { rows });
-            assert!(sums.iter().enumerate().all(|(i, &s)| s == if i % 16 == 0 && i / 16 < done { 8 } else { 0 }));
+            assert!(sums.iter().enumerate().all(|(i, &s)| s == if i % 16 == 0 && i / 16 < done { 32 } else { 0 }));
         }
     }
 }
