@@ -57,6 +57,17 @@ pub enum Codes<'a> {
     I16(&'a [i16]),
 }
 
+macro_rules! codes_from {
+    ($($t:ty => $variant:ident),+) => {$(
+        impl<'a> From<&'a [$t]> for Codes<'a> {
+            fn from(codes: &'a [$t]) -> Self {
+                Codes::$variant(codes)
+            }
+        }
+    )+};
+}
+codes_from!(u8 => U8, i8 => I8);
+
 impl Codes<'_> {
     /// Number of codes.
     pub fn len(&self) -> usize {

@@ -38,6 +38,18 @@ pub(super) struct Staircase {
     pub exponent: u32,
 }
 
+impl Staircase {
+    /// `2^E`
+    fn one(&self) -> i64 {
+        1 << self.exponent
+    }
+
+    /// `S`
+    fn scale(&self) -> f64 {
+        f64::from(self.multiplier) / self.one() as f64
+    }
+}
+
 /// The parameters of `g` for each channel.
 #[derive(Debug, Clone)]
 pub(super) struct Steps {
@@ -55,8 +67,8 @@ const LANES: usize = 16;
 /// Greatest exponent: constants and `k·2^E` fit 64 bits.
 const MOST_EXPONENT: u32 = 50;
 
-/// Least `log2(S)`.
-const LEAST_SCALE: f64 = -14.0;
+/// Least `S`.
+const LEAST_SCALE: f64 = 1.0 / (1 << 14) as f64;
 
 /// Room for `o` between its bounds: more than twice what the two roundings err by.
 const ROOM: f64 = 1.0 / (1 << 22) as f64;
@@ -95,14 +107,11 @@ impl Steps {
             return None;
         }
         let fits = |c: &Staircase| {
-            let within = |constant: &i64| (0..1i64 << c.exponent).contains(constant);
-            let value = f64::from(reach) * f64::from(c.multiplier);
-            let scale = f64::from(c.multiplier).log2() - f64::from(c.exponent);
             c.multiplier > 0
                 && c.exponent <= MOST_EXPONENT
-                && c.constants.iter().all(within)
-                && scale >= LEAST_SCALE
-                && value / ((1i64 << c.exponent) as f64) < f64::from(1 << 30)
+                && c.constants.iter().all(|constant| (0..c.one()).contains(constant))
+                && c.scale() >= LEAST_SCALE
+                && f64::from(reach) * c.scale() < f64::from(1 << 30)
         };
         if !channels.iter().all(fits) {
             return None;
@@ -123,11 +132,11 @@ impl Steps {
                     ends: [[u32::MAX; LANES], [0; LANES]],
                 };
                 for (i, c) in group.iter().enumerate() {
-                    let (modulus, one) = (i64::from(c.multiplier), 1i64 << c.exponent);
-                    let below = (c.constants[side] - values.start() * one).rem_euclid(modulus);
+                    let modulus = i64::from(c.multiplier);
+                    let below = (c.constants[side] - values.start() * c.one()).rem_euclid(modulus);
                     remainders.first[i] = below as u32;
                     remainders.modulus[i] = c.multiplier as u32;
-                    remainders.fall[i] = (one % modulus) as u32;
+                    remainders.fall[i] = (c.one() % modulus) as u32;
                 }
                 walk(simd, &mut remainders, (values.end() + 1 - values.start()).max(0) as usize);
                 ends[side] = remainders.ends;
@@ -138,11 +147,9 @@ impl Steps {
                     true => [[side(0)[0].min(side(1)[0]), side(0)[1].max(side(1)[1])]; 2],
                     false => [side(0), side(1)],
                 };
-                let one = (1i64 << c.exponent) as f64;
-                let scale = f64::from(c.multiplier) / one;
-                let high = scale as f32;
+                let high = c.scale() as f32;
                 out.high.push(high);
-                out.low.push((scale - f64::from(high)) as f32);
+                out.low.push((c.scale() - f64::from(high)) as f32);
                 out.offset[0].push(offset(c, c.constants[0], above)?);
                 out.offset[1].push(offset(c, c.constants[1], below)?);
             }
@@ -154,7 +161,7 @@ impl Steps {
 /// `o` for remainders between two ends; the first is greater where there are none.
 fn offset(c: &Staircase, constant: i64, [least, most]: [u32; 2]) -> Option<f32> {
     let (down, up) = (i64::from(least), i64::from(c.multiplier) - i64::from(most));
-    let one = (1i64 << c.exponent) as f64;
+    let one = c.one() as f64;
     if least > most {
         return Some((constant as f64 / one) as f32);
     }

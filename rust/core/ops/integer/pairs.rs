@@ -304,40 +304,36 @@ impl Pairs {
     fn in_floats(&mut self, encodings: [&Encoding; 2], factors: [f64; 2]) {
         fn find<A: Code8, B: Code8, O: Code8>(
             pairs: &Pairs,
-            first: Vec<A>,
-            second: Vec<B>,
-            of: fn(&[A]) -> Codes<'_>,
-            of_second: fn(&[B]) -> Codes<'_>,
+            [first, second]: [&Encoding; 2],
             factors: [f64; 2],
-        ) -> Option<(usize, FloatSum)> {
+        ) -> Option<(usize, FloatSum)>
+        where
+            for<'c> Codes<'c>: From<&'c [A]> + From<&'c [B]>,
+        {
             let simd = Simd::best();
             let engine = Engine::single().with(simd);
+            let first: Vec<A> = (first.qmin()..=first.qmax()).map(A::wrap).collect();
+            let second: Vec<B> = (second.qmin()..=second.qmax()).map(B::wrap).collect();
             let (mut repeated, mut results) = (vec![A::default(); second.len()], vec![0; first.len() * second.len()]);
             for (&a, results) in first.iter().zip(results.chunks_exact_mut(second.len())) {
                 repeated.fill(a);
-                pairs.combine_bytes(engine, [of(&repeated), of_second(&second)], results);
+                pairs.combine_bytes(engine, [Codes::from(&repeated[..]), Codes::from(&second[..])], results);
             }
             PairResults { first: &first, second: &second, results: O::of_bytes(&results) }.float_sum(simd, factors)
         }
-        let [first, second] = encodings.map(|e| e.qmin()..=e.qmax());
         macro_rules! find {
-            ($a:ty, $of:ident, $b:ty, $of_second:ident) => {{
-                let codes = (first.map(|c| c as $a).collect(), second.map(|c| c as $b).collect());
+            ($a:ty, $b:ty) => {
                 match self.dtype {
-                    DType::U8 => {
-                        find::<$a, $b, u8>(self, codes.0, codes.1, |v| Codes::$of(v), |v| Codes::$of_second(v), factors)
-                    }
-                    _ => {
-                        find::<$a, $b, i8>(self, codes.0, codes.1, |v| Codes::$of(v), |v| Codes::$of_second(v), factors)
-                    }
+                    DType::U8 => find::<$a, $b, u8>(self, encodings, factors),
+                    _ => find::<$a, $b, i8>(self, encodings, factors),
                 }
-            }};
+            };
         }
         let found = match self.operands {
-            [DType::U8, DType::U8] => find!(u8, U8, u8, U8),
-            [DType::U8, _] => find!(u8, U8, i8, I8),
-            [_, DType::U8] => find!(i8, I8, u8, U8),
-            _ => find!(i8, I8, i8, I8),
+            [DType::U8, DType::U8] => find!(u8, u8),
+            [DType::U8, _] => find!(u8, i8),
+            [_, DType::U8] => find!(i8, u8),
+            _ => find!(i8, i8),
         };
         if let Some((outer, sum)) = found {
             self.form = Form::Sum(outer, sum);
