@@ -55,6 +55,7 @@ pub use pack::PackedWeights;
 pub use pair_saturating::{conv2d_pair_saturating, gemm_pair_saturating, pair, saturated};
 pub use pairs::{FloatSum, float_sum, lookup_pairs};
 pub use pool::{max_pool, window_counts, window_sum};
+pub use processors::spawn_beside;
 pub use quantize::{FloatQuantize, Nearest, any_nan, quantize};
 pub use shape::{ConvShape, PoolShape, TransposeShape};
 pub use team::Team;

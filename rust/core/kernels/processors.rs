@@ -25,15 +25,10 @@ mod system {
     /// Keeps `threads` off the processor of the calling thread, for as long as they do not [`Processors::allow`] themselves more.
     /// Gives the processors on which the calling thread may run; none where they are too few.
     pub fn part_from(threads: &[Thread]) -> Option<Processors> {
-        let allowed = sched_getaffinity(None).ok().filter(|set| set.count() > 1)?;
-        let (mut others, own) = (allowed, sched_getcpu());
-        if own >= CpuSet::MAX_CPU {
-            return None;
-        }
-        others.unset(own);
+        let (allowed, others) = (sched_getaffinity(None).ok()?, Processors::others()?);
         for thread in threads {
             // A thread that stays where it is is slower, not wrong.
-            let _ = sched_setaffinity(Some(thread.0), &others);
+            let _ = sched_setaffinity(Some(thread.0), &others.0);
         }
         Some(Processors(allowed))
     }
@@ -42,6 +37,16 @@ mod system {
         /// Lets the calling thread run on these.
         pub fn allow(self) {
             let _ = sched_setaffinity(None, &self.0);
+        }
+
+        /// Those on which the calling thread may run but is not; none where there are no others.
+        pub fn others() -> Option<Processors> {
+            let (mut others, own) = (sched_getaffinity(None).ok().filter(|set| set.count() > 1)?, sched_getcpu());
+            if own >= CpuSet::MAX_CPU {
+                return None;
+            }
+            others.unset(own);
+            Some(Processors(others))
         }
     }
 }
@@ -71,10 +76,35 @@ mod system {
     impl Processors {
         /// Does nothing on this system.
         pub fn allow(self) {}
+
+        /// None that this system tells.
+        pub fn others() -> Option<Processors> {
+            None
+        }
     }
 }
 
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 pub use system::{Processors, Thread, part_from};
+
+/// Starts a thread for work of a few milliseconds, on another processor than the caller's where there is one.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub fn spawn_beside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<ScopedJoinHandle<'scope, T>> {
+    let others = Processors::others();
+    let thread = Builder::new().name(name.into()).spawn_scoped(scope, move || {
+        others.into_iter().for_each(Processors::allow);
+        work()
+    });
+    // It may stand in the queue of this processor: it begins now, and leaves.
+    std::thread::yield_now();
+    thread
+}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -101,5 +131,16 @@ mod tests {
         assert!(same(&after, &all));
         assert_eq!(between.count(), if all.count() > 1 { all.count() - 1 } else { 1 });
         assert_eq!(allowed.is_some(), all.count() > 1);
+    }
+
+    #[test]
+    fn a_thread_beside_leaves_the_processor_of_its_caller() {
+        let all = sched_getaffinity(None).unwrap();
+        let beside = std::thread::scope(|scope| {
+            spawn_beside(scope, "beside", || sched_getaffinity(None).unwrap()).unwrap().join().unwrap()
+        });
+        assert_eq!(beside.count(), (all.count() - 1).max(1));
+        assert!((0..CpuSet::MAX_CPU).all(|cpu| all.is_set(cpu) || !beside.is_set(cpu)));
+        assert_eq!(sched_getaffinity(None).unwrap().count(), all.count());
     }
 }

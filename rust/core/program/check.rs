@@ -13,6 +13,8 @@ use crate::num::FloatType;
 
 /// Most operations that inlining may produce.
 const MAX_STEPS: usize = 1 << 16;
+/// Operations of most programs of shipped targets.
+const USUAL_STEPS: usize = 128;
 /// Deepest nesting of expressions after inlining.
 const MAX_DEPTH: usize = 256;
 /// Most evaluations of operations inside loops, per program.
@@ -40,7 +42,7 @@ impl<'a> Lower<'a> {
         Ok(Lower {
             env,
             functions,
-            graph: Graph::default(),
+            graph: Graph { nodes: Vec::with_capacity(USUAL_STEPS) },
             channels: env.channels()?,
             scope: Vec::new(),
             sharing: Sharing::default(),

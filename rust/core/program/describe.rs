@@ -1,8 +1,8 @@
 //! The program in mathematical notation, for the datasheet.
 
-use super::column::Column;
+use super::graph::Node;
 use super::syntax::{Binary, Expr, ExprKind, Loop};
-use super::types::{Datum, Interval};
+use super::types::{Datum, Interval, Rate};
 use super::{Compiled, Source};
 use crate::num::Rounding;
 use std::collections::BTreeSet;
@@ -38,15 +38,16 @@ impl Compiled {
 
     /// `   (= value)` for a let that is known before the run.
     fn frozen_note(&self, name: &str) -> String {
-        let Some(node) = self.graph.nodes.iter().find(|n| n.name.as_deref() == Some(name) && n.frozen.is_some()) else {
+        let named = |n: &Node| n.name.as_deref() == Some(name) && n.frozen.is_some();
+        let Some(id) = self.graph.nodes.iter().position(named) else {
             return String::new();
         };
-        let channels = node.frozen.as_ref().map_or(0, Column::len);
-        match node.cell(0).as_deref() {
-            Some(Ok(Datum::Value(value))) if channels == 1 => format!("   (= {value})"),
-            Some(Ok(Datum::Value(first))) => format!("   (= {first}, … for {channels} channels)"),
-            Some(Ok(Datum::Table(table))) => format!("   ({} entries)", table.len()),
-            _ => String::new(),
+        let alike = self.graph.nodes[id].rate == Rate::Const;
+        match self.first_of(id) {
+            Ok(Datum::Value(value)) if alike => format!("   (= {value})"),
+            Ok(Datum::Value(first)) => format!("   (= {first}, … for {} channels)", self.channels),
+            Ok(Datum::Table(table)) => format!("   ({} entries)", table.len()),
+            Err(_) => String::new(),
         }
     }
 }

@@ -157,18 +157,19 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Drops values per channel that only a trace shows, which computes them again: those without a name that neither the
-    /// run-time nodes `order` nor `result` read.
+    /// Drops values per channel that only traces and datasheets show, which compute them again: those that neither the run-time nodes
+    /// `order` nor `result` read. Also gives back what memory the nodes do not need.
     pub fn forget(&mut self, order: &[NodeId], result: NodeId) {
         let mut read = vec![false; self.nodes.len()];
         read[result] = true;
         order.iter().flat_map(|&id| &self.nodes[id].args).for_each(|&arg| read[arg] = true);
         for (node, read) in self.nodes.iter_mut().zip(read) {
             let per_channel = node.frozen.as_ref().is_some_and(|column| column.len() > 1);
-            if per_channel && !read && !node.args.is_empty() && node.name.is_none() {
+            if per_channel && !read && !node.args.is_empty() {
                 node.frozen = Some(Column::Forgotten);
             }
         }
+        self.nodes.shrink_to_fit();
     }
 
     /// Nodes that `result` needs, in order; frozen nodes only where `with_frozen`.

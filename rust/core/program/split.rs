@@ -1,7 +1,7 @@
 //! Programs of two operands that meet in one operation.
 
 use super::env::{Input, InputKind};
-use super::graph::{Node, NodeId, Op};
+use super::graph::{Graph, Node, NodeId, Op};
 use super::simplify::aliases;
 use super::types::{Rate, Type};
 use super::{Compiled, Evaluator};
@@ -90,31 +90,42 @@ impl Compiled {
 
     /// The program up to `result`, which depends on input `input` only.
     fn part(&self, result: NodeId, input: usize) -> Compiled {
-        let mut part = self.clone();
-        for node in &mut part.graph.nodes {
-            if node.op == Op::Input(input) {
-                node.op = Op::Input(0);
-            }
-        }
-        part.inputs = vec![self.inputs[input].clone()];
-        part.end_at(result)
+        let at = (0..=result).find(|&id| self.graph.nodes[id].op == Op::Input(input));
+        self.cut(result, at.unwrap_or(result), self.inputs[input].clone())
     }
 
     /// The program from node `at` on, whose value becomes the input.
     fn after(&self, at: NodeId) -> Compiled {
-        let mut after = self.clone();
-        let Node { range, .. } = self.graph.nodes[at];
-        let node = &mut after.graph.nodes[at];
-        (node.op, node.args) = (Op::Input(0), Vec::new());
-        let (lo, hi) = range.int();
-        after.inputs = vec![Input { name: "meeting".into(), kind: InputKind::Int(lo, hi), rate: Rate::Elem }];
-        after.end_at(self.result)
+        let (lo, hi) = self.graph.nodes[at].range.int();
+        self.cut(self.result, at, Input { name: "meeting".into(), kind: InputKind::Int(lo, hi), rate: Rate::Elem })
     }
 
-    fn end_at(mut self, result: NodeId) -> Compiled {
-        self.order = self.graph.reachable(result, false);
-        self.result = result;
-        self
+    /// The nodes that `result` needs, where node `at` is the one input.
+    fn cut(&self, result: NodeId, at: NodeId, input: Input) -> Compiled {
+        let nodes = &self.graph.nodes;
+        let is_leaf = |id: NodeId| id == at || nodes[id].frozen.is_some();
+        let mut place: Vec<Option<NodeId>> = vec![None; result + 1];
+        place[result] = Some(0);
+        for id in (0..=result).rev() {
+            if place[id].is_some() && !is_leaf(id) {
+                nodes[id].args.iter().for_each(|&arg| place[arg] = Some(0));
+            }
+        }
+        let mut graph = Graph::default();
+        for id in (0..=result).filter(|&id| place[id].is_some()).collect::<Vec<_>>() {
+            place[id] = Some(graph.nodes.len());
+            let args = if is_leaf(id) { &[][..] } else { &nodes[id].args };
+            let args = args.iter().filter_map(|&arg| place[arg]).collect();
+            let op = match id {
+                _ if id == at => Op::Input(0),
+                _ if is_leaf(id) => Op::Frozen,
+                _ => nodes[id].op,
+            };
+            graph.nodes.push(Node { op, args, ..nodes[id].clone() });
+        }
+        let result = graph.nodes.len() - 1;
+        let order = graph.reachable(result, false);
+        Compiled { graph, result, order, inputs: vec![input], source: self.source.clone(), ..*self }
     }
 }
 

@@ -95,18 +95,7 @@ impl Compiled {
         let mut cells = self.fresh(channel)?;
         self.fill(&mut cells, channel, inputs)?;
         let wanted = self.graph.reachable(self.result, true);
-        for &id in &wanted {
-            let node = &self.graph.nodes[id];
-            let cell = match node.cell(channel) {
-                Some(cell) => cell.into_owned(),
-                None if node.frozen.is_some() => {
-                    let args: Vec<&Cell> = node.args.iter().map(|&arg| &cells[arg]).collect();
-                    eval::apply(node, &args)
-                }
-                None => continue,
-            };
-            cells[id] = cell;
-        }
+        self.recall(&wanted, channel, &mut cells);
         let value = |id: NodeId| match &cells[id] {
             Ok(Datum::Value(value)) => Some(*value),
             _ => None,
@@ -142,6 +131,31 @@ impl Compiled {
             None => self.eval(channel, inputs)?.to_string(),
         };
         Ok(Trace { channel, steps, result })
+    }
+}
+
+impl Compiled {
+    /// The constants among the nodes `wanted`, which are in order, also those that are no longer kept.
+    fn recall(&self, wanted: &[NodeId], channel: usize, cells: &mut [Cell]) {
+        for &id in wanted {
+            let node = &self.graph.nodes[id];
+            let cell = match node.cell(channel) {
+                Some(cell) => cell.into_owned(),
+                None if node.frozen.is_some() => {
+                    let args: Vec<&Cell> = node.args.iter().map(|&arg| &cells[arg]).collect();
+                    eval::apply(node, &args)
+                }
+                None => continue,
+            };
+            cells[id] = cell;
+        }
+    }
+
+    /// The value of a constant in the first channel.
+    pub(super) fn first_of(&self, constant: NodeId) -> Result<Datum> {
+        let mut cells = self.fresh(0)?;
+        self.recall(&self.graph.reachable(constant, true), 0, &mut cells);
+        cells.swap_remove(constant)
     }
 }
 

@@ -175,7 +175,7 @@ impl<'s, 'f> Builder<'s, 'f> {
             name: tensor.name.clone(),
             dtype: Some(Self::real_type(tensor)),
             shape: Some(shape),
-            encoding: tensor.encoding.clone().map(Arc::new),
+            encoding: tensor.encoding.clone(),
             channels_last: self.front[t],
             ..TensorInfo::default()
         });
@@ -186,7 +186,7 @@ impl<'s, 'f> Builder<'s, 'f> {
     /// Gives the input `real` the encoding of the codes `t`, which are the same tensor from now on.
     pub fn quantize_input(&mut self, real: usize, t: usize) {
         let id = self.activation(real);
-        self.graph.tensors[id].encoding = self.file.tensors[t].encoding.clone().map(Arc::new);
+        self.graph.tensors[id].encoding = self.file.tensors[t].encoding.clone();
         if let Some(earlier) = self.ids[t] {
             self.graph.outputs.iter_mut().filter(|p| p.tensor == earlier).for_each(|p| p.tensor = id);
         }
@@ -226,9 +226,14 @@ impl<'s, 'f> Builder<'s, 'f> {
                 if order.is_empty() { values.into() } else { Constant::turned(values, order)? }
             }
         };
-        if let Some(Encoding { granularity: Granularity::PerChannel { axis }, .. }) = &mut encoding {
-            let moved = *axis + lead;
-            *axis = if order.is_empty() { moved } else { order.iter().position(|&a| a == moved).unwrap_or(moved) };
+        if let Some(encoding) = &mut encoding
+            && let Granularity::PerChannel { axis } = encoding.granularity
+        {
+            let moved = axis + lead;
+            let now = if order.is_empty() { moved } else { order.iter().position(|&a| a == moved).unwrap_or(moved) };
+            if now != axis {
+                Arc::make_mut(encoding).granularity = Granularity::PerChannel { axis: now };
+            }
         }
         let name = self.name_of(t);
         let id = self.add_constant(name, values, encoding)?;
@@ -247,9 +252,9 @@ impl<'s, 'f> Builder<'s, 'f> {
         &mut self,
         name: String,
         values: impl Into<Constant>,
-        encoding: Option<Encoding>,
+        encoding: Option<Arc<Encoding>>,
     ) -> Result<TensorId> {
-        let (encoding, values) = (encoding.map(Arc::new), values.into());
+        let values = values.into();
         let (constant, codes) = match &encoding {
             None => (values, None),
             Some(encoding) => {
@@ -323,7 +328,7 @@ impl<'s, 'f> Builder<'s, 'f> {
             name,
             dtype: Some(Self::real_type(tensor)),
             shape: Some(shape.into_iter().map(|_| Dim::Symbol(String::new())).collect()),
-            encoding: tensor.encoding.clone().map(Arc::new),
+            encoding: tensor.encoding.clone(),
             ..TensorInfo::default()
         })
     }

@@ -7,6 +7,7 @@ use crate::graph::parameters::code_type;
 use crate::tensor::{DType, Data, Tensor as Values, element_count};
 use half::{bf16, f16};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// A graph as the file has it.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Tensor<'a> {
     /// Bytes of a constant.
     pub bytes: Option<&'a [u8]>,
     /// How the elements stand for reals, where they do.
-    pub encoding: Option<Encoding>,
+    pub encoding: Option<Arc<Encoding>>,
 }
 
 /// An operator as the file has it.
@@ -249,7 +250,7 @@ fn tensor<'a>(
             return Err(Error::invalid("tensor_bytes", message));
         }
     }
-    let encoding = table.quantization().map(|q| encoding(&q, dtype, &shape)).transpose()?.flatten();
+    let encoding = table.quantization().map(|q| encoding(&q, dtype, &shape)).transpose()?.flatten().map(Arc::new);
     Ok(Tensor { name, shape, open, dtype, bytes, encoding })
 }
 

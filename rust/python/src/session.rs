@@ -7,6 +7,7 @@ use nputwin::encoding::file::EncodingsFile;
 use nputwin::exec::{Captured, Options, PortInfo, Report, Session};
 use nputwin::graph::encodings::{ApplyOptions, apply};
 use nputwin::graph::{Dim, Graph};
+use nputwin::kernels::spawn_beside;
 use nputwin::spec::{Execution, Spec};
 use nputwin::tensor::Tensor;
 use nputwin::{Error, model as model_file};
@@ -205,7 +206,7 @@ impl PySession {
     ) -> PyResult<Self> {
         let (graph, spec) = std::thread::scope(|scope| {
             // The files have nothing to do with each other.
-            let spec = std::thread::Builder::new().spawn_scoped(scope, || Spec::load(target));
+            let spec = spawn_beside(scope, "nputwin-spec", || Spec::load(target));
             let graph = read_model(model);
             match spec {
                 Ok(spec) => (graph, spec.join().expect("reading a spec does not panic")),

@@ -1,23 +1,27 @@
 //! Freezing a graph for concrete input shapes: shapes, constants, kernels and the conversions between them.
 
+mod codes;
 mod constants;
 mod in_place;
+mod jobs;
+mod reals;
 mod scaled;
+mod values;
 
 use super::budget::Budget;
-use super::float_table::float_table;
 use super::layout::{self, LayoutKernel};
-use super::narrow::{self, NarrowKernel, narrowed};
+use super::narrow::NarrowKernel;
 use super::placement::{Note, Placed};
 use super::step::{Conversion, LAYOUT, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
-use crate::error::{Error, Kind, Location, Result};
-use crate::graph::{Clamp, Constant, Node, TensorId, qdq};
+use crate::error::{Error, Result};
+use crate::graph::{Node, TensorId};
 use crate::num::Narrow;
-use crate::ops::integer::{self, Context, IntegerOp, Layout, quantizers};
-use crate::ops::{Explained, Fact, Facts, Kernel, RunContext, registry};
-use crate::spec::{Action, Body, Evidence, Execution, MissingEncoding, Spec, names};
+use crate::ops::integer::{Layout, quantizers};
+use crate::ops::{Fact, Facts, Kernel, RunContext, registry};
+use crate::spec::{Body, Evidence, Execution, Spec, names};
 use crate::tensor::DType;
+use jobs::Jobs;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// In what form a tensor's value is held.
@@ -54,16 +58,8 @@ pub struct Plan {
     pub notes: Vec<Note>,
 }
 
-/// How a node runs on codes.
-struct IntegerForm {
-    op: &'static dyn IntegerOp,
-    /// What the rule says.
-    body: Body,
-    /// Bounds of a fused activation, in codes of the output.
-    clamp: Option<(i64, i64)>,
-}
-
 struct Planner<'a> {
+    jobs: &'a Jobs<'a>,
     placed: &'a Placed,
     spec: &'a Spec,
     context: RunContext<'a>,
@@ -97,12 +93,13 @@ pub fn plan(
     budget: Budget,
     context: RunContext<'_>,
 ) -> Result<Plan> {
-    let graph = &placed.graph;
+    let jobs = Jobs::default();
     let mut planner = Planner {
+        jobs: &jobs,
         placed,
         spec,
         context,
-        facts: vec![None; graph.tensors.len()],
+        facts: vec![None; placed.graph.tensors.len()],
         values: BTreeMap::new(),
         steps: Vec::new(),
         slots: Vec::new(),
@@ -114,24 +111,44 @@ pub fn plan(
         current: None,
         narrow: BTreeSet::new(),
     };
-    planner.add_constants()?;
-    let inputs = planner.add_inputs(shapes)?;
-    for n in 0..graph.nodes.len() {
-        let node = &graph.nodes[n];
-        planner.current = Some(n);
-        planner.add_node(n).map_err(|e| e.at_node(&node.name, &node.op_type))?;
+    let planned = std::thread::scope(|scope| {
+        if spec.execution == Execution::Integer {
+            jobs.serve(scope, placed.graph.nodes.len(), context.team.threads());
+        }
+        let planned = planner.add_all(shapes);
+        jobs.close();
+        planned
+    });
+    // The nodes of all jobs stand before the one at which planning ended.
+    for (step, kernel) in jobs.finish()? {
+        planner.steps[step].kernel = kernel;
     }
-    planner.current = None;
-    let mut outputs = Vec::new();
-    for port in &graph.outputs {
-        let form = if port.quantized { Form::Codes } else { Form::Real };
-        let layout = layout::of_file(&graph.tensors[port.tensor]);
-        outputs.push(planner.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
-    }
+    let (inputs, outputs) = planned?;
     planner.finish(inputs, outputs, keep, follow)
 }
 
+/// Slot and fact of each input, source of each output.
+type Ports = (Vec<(usize, Fact)>, Vec<Source>);
+
 impl<'a> Planner<'a> {
+    fn add_all(&mut self, shapes: &[Vec<usize>]) -> Result<Ports> {
+        let graph = &self.placed.graph;
+        self.add_constants()?;
+        let inputs = self.add_inputs(shapes)?;
+        for (n, node) in graph.nodes.iter().enumerate() {
+            self.current = Some(n);
+            self.add_node(n).map_err(|e| e.at_node(&node.name, &node.op_type))?;
+        }
+        self.current = None;
+        let mut outputs = Vec::new();
+        for port in &graph.outputs {
+            let form = if port.quantized { Form::Codes } else { Form::Real };
+            let layout = layout::of_file(&graph.tensors[port.tensor]);
+            outputs.push(self.value(port.tensor, form, layout).map_err(|e| e.at_tensor(&port.name))?);
+        }
+        Ok((inputs, outputs))
+    }
+
     fn add_constants(&mut self) -> Result<()> {
         for (t, info) in self.placed.graph.tensors.iter().enumerate() {
             let Some(constant) = &info.constant else { continue };
@@ -265,74 +282,6 @@ impl<'a> Planner<'a> {
         slot
     }
 
-    /// The value of a tensor in a form and layout, converting where it exists in another.
-    fn value(&mut self, t: TensorId, form: Form, layout: Layout) -> Result<Source> {
-        if let Some(source) = self.values.get(&(t, form, layout)) {
-            return Ok(source.clone());
-        }
-        let fact = self.facts[t].clone().ok_or_else(|| {
-            Error::invalid("tensor_undefined", "nothing computes this tensor")
-                .at_tensor(&self.placed.graph.tensors[t].name)
-        })?;
-        let source = if let Some(constant) = &fact.constant {
-            if fact.encoding.is_some() && fact.codes.is_none() && self.spec.execution != Execution::Float {
-                self.used(self.spec.constant_rule());
-            }
-            let held =
-                self.held_in(t).map(|n| narrowed(self.context.engine(), constant, n)).transpose()?.map(Constant::from);
-            self.constant_value(&fact, held.as_ref().unwrap_or(constant), form, layout)?
-        } else if let Some(source) = self.values.get(&(t, form, layout::other(layout))).cloned() {
-            let kernel = LayoutKernel::new(layout);
-            Source::Slot(self.step(LAYOUT, Box::new(kernel), source, (t, form)))
-        } else {
-            let codes = |planner: &mut Self| planner.value(t, Form::Codes, layout);
-            let encoding = fact
-                .encoding
-                .as_deref()
-                .ok_or_else(|| Error::invalid("tensor_encoding", "the tensor has no encoding").at_tensor(&fact.name))?;
-            match form {
-                Form::Real => {
-                    self.used(names::DEQUANTIZE);
-                    let from = codes(self)?;
-                    let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
-                    Source::Slot(self.step("dequantize", kernel, from, (t, form)))
-                }
-                Form::CodesAs(target) => {
-                    let rule = self.requantize_rule(target);
-                    self.used(rule);
-                    let from = codes(self)?;
-                    let to = self.facts[target].clone().and_then(|f| f.encoding).expect("targets have encodings");
-                    let count = fact.shape.iter().product();
-                    let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, encoding, &to, count)?;
-                    Source::Slot(self.step("requantize", kernel, from, (t, form)))
-                }
-                Form::Codes if self.values.contains_key(&(t, Form::Real, Layout::RowMajor)) => {
-                    let from = self.value(t, Form::Real, Layout::RowMajor)?;
-                    let kernel =
-                        quantizers::quantize_kernel(self.spec, names::QUANTIZE, &fact.name, encoding, &fact.shape)?;
-                    let slot = self.step("quantize", kernel, from, (t, form));
-                    self.values.insert((t, form, Layout::RowMajor), Source::Slot(slot));
-                    return self.value(t, form, layout);
-                }
-                Form::Codes => {
-                    return Err(Error::invalid("tensor_codes", "the tensor has no codes").at_tensor(&fact.name));
-                }
-            }
-        };
-        self.values.insert((t, form, layout), source.clone());
-        Ok(source)
-    }
-
-    /// The rule by which codes come into the encoding of a tensor: that of the operator that moves them there where it
-    /// has a program, else the one for changes of encoding.
-    fn requantize_rule(&self, target: TensorId) -> &'a str {
-        let producer = self.placed.graph.nodes.iter().find(|node| node.outputs.contains(&Some(target)));
-        match producer.and_then(|node| self.spec.rule(&node.op_type)) {
-            Some(rule) if rule.bodies.iter().any(|b| matches!(b.action, Action::Program { .. })) => &rule.name,
-            _ => names::REQUANTIZE,
-        }
-    }
-
     fn add_node(&mut self, n: usize) -> Result<()> {
         let node = &self.placed.graph.nodes[n];
         let op = registry::find(&node.domain, &node.op_type).ok_or_else(|| {
@@ -395,7 +344,7 @@ impl<'a> Planner<'a> {
         if self.spec.execution == Execution::Integer
             && let Some(form) = self.integer_form(n, &facts)?
         {
-            return self.add_integer(n, &facts, &form);
+            return self.add_integer(n, &facts, form);
         }
         self.add_float(n, &facts, op)
     }
@@ -412,243 +361,6 @@ impl<'a> Planner<'a> {
             rule,
             evidence: body.map(|(_, b)| b.evidence.clone()),
         });
-    }
-
-    /// The integer form of a node, or `None` where it runs in float.
-    fn integer_form(&mut self, n: usize, facts: &Facts<'_>) -> Result<Option<IntegerForm>> {
-        let node = facts.node;
-        let quantized = facts.inputs.iter().chain(facts.outputs).flatten().any(|f| f.encoding.is_some());
-        let encoded = |facts: &[Option<Fact>]| facts.iter().flatten().all(|f| f.encoding.is_some());
-        if !quantized || (qdq::only_quantizes(node) && encoded(facts.inputs) != encoded(facts.outputs)) {
-            return Ok(None);
-        }
-        let Some(rule) = self.spec.rule(&node.op_type).or_else(|| self.spec.rule(names::OTHER)) else {
-            return Err(self.spec.require(&node.op_type).expect_err("the rule is missing"));
-        };
-        let Some(integer) = integer::find(&node.domain, &node.op_type) else {
-            return match rule.bodies.iter().all(|b| matches!(b.action, Action::Float)) {
-                true => self.float_by_rule(facts, rule.name.clone(), &rule.bodies[0].clone()),
-                false => Err(facts.unsupported("no integer form of this operator exists")),
-            };
-        };
-        if let [Body { when: None, action: Action::Float, .. }] = &rule.bodies[..] {
-            let (name, body) = (rule.name.clone(), rule.bodies[0].clone());
-            return self.float_by_rule(facts, name, &body);
-        }
-        let lacking = integer
-            .data_inputs(facts)
-            .into_iter()
-            .filter_map(|i| facts.optional(i))
-            .chain(facts.outputs.iter().flatten())
-            .find(|f| f.dtype.is_float() && f.encoding.is_none());
-        if let Some(fact) = lacking {
-            if self.spec.placement.missing_encoding() == MissingEncoding::Error {
-                return Err(Error::new(Kind::Unspecified, "encoding_missing", "the integer kernel needs an encoding")
-                    .at_tensor(&fact.name)
-                    .help("calibrate the model so that this tensor has one"));
-            }
-            self.notes.push(Note {
-                place: node.name.clone(),
-                text: format!("runs in float: tensor '{}' has no encoding", fact.name),
-            });
-            return Ok(None);
-        }
-        let per_channel = if integer.takes_channels(facts) { Vec::new() } else { integer.data_inputs(facts) };
-        let activations = per_channel.into_iter().filter_map(|i| facts.optional(i));
-        let activations = activations.filter(|f| f.constant.is_none()).chain(facts.outputs.iter().flatten());
-        if let Some(fact) = activations.into_iter().find(|f| f.encoding.as_ref().is_some_and(|e| e.scale.len() > 1)) {
-            return Err(facts.unsupported(format!("the activation '{}' has a per-channel encoding", fact.name)));
-        }
-        let clamp = self.code_clamp(n, facts)?;
-        let env = integer.environment(facts, clamp)?;
-        let body = rule.resolve(&env)?.clone();
-        match &body.action {
-            Action::Float => self.float_by_rule(facts, rule.name.clone(), &body),
-            Action::Unsupported(reason) => Err(Error::new(Kind::UnsupportedByTarget, "op_unsupported", reason.clone())
-                .at(Location::Node { name: node.name.clone(), op_type: node.op_type.clone() })),
-            _ => Ok(Some(IntegerForm { op: integer, body, clamp })),
-        }
-    }
-
-    fn float_by_rule(&mut self, facts: &Facts<'_>, rule: String, body: &Body) -> Result<Option<IntegerForm>> {
-        self.notes.push(Note { place: facts.node.name.clone(), text: format!("runs in float by rule '{rule}'") });
-        self.report(facts.node, "float", Some((&rule, body)));
-        Ok(None)
-    }
-
-    /// The fused activation's bounds in codes of the output.
-    fn code_clamp(&self, n: usize, facts: &Facts<'_>) -> Result<Option<(i64, i64)>> {
-        let Some(Clamp { lo, hi }) = self.placed.clamps[n] else { return Ok(facts.node.code_clamp) };
-        let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
-        let encoding = y.encoding.as_deref().ok_or_else(|| facts.invalid("no encoding"))?;
-        let (qmin, qmax) = (encoding.qmin(), encoding.qmax());
-        let [lo, hi] = quantizers::quantize_bounds(self.spec, &y.name, encoding, [lo, hi])?;
-        let lo = lo.unwrap_or(qmin).clamp(qmin, qmax);
-        Ok(Some((lo, hi.unwrap_or(qmax).clamp(lo, qmax))))
-    }
-
-    fn add_integer(&mut self, n: usize, facts: &Facts<'_>, form: &IntegerForm) -> Result<()> {
-        let IntegerForm { op, body, clamp } = form;
-        let (node, clamp) = (facts.node, *clamp);
-        let data = op.data_inputs(facts);
-        let moves = integer::moves(&node.op_type, &body.action);
-        // One output: inputs come in its encoding. Several: each output is requantized from the input's.
-        let follows_output = moves && facts.outputs.len() == 1;
-        let form = |i: usize| -> Form {
-            let (Some(fact), Some(Some(y))) = (facts.optional(i), facts.outputs.first()) else { return Form::Real };
-            match (&fact.encoding, &y.encoding) {
-                _ if !data.contains(&i) || fact.encoding.is_none() => Form::Real,
-                (Some(from), Some(to)) if follows_output && !from.same_grid(to) => {
-                    Form::CodesAs(node.outputs[0].expect("output 0 has a fact"))
-                }
-                _ => Form::Codes,
-            }
-        };
-        let exists = |t: TensorId, i: usize, layout: Layout| {
-            let own = matches!(form(i), Form::CodesAs(_)) && self.values.contains_key(&(t, Form::Codes, layout));
-            own || self.values.contains_key(&(t, form(i), layout))
-        };
-        let layouts: Vec<Layout> = (0..node.inputs.len())
-            .map(|i| match node.inputs[i] {
-                Some(t) if exists(t, i, Layout::RowMajor) => Layout::RowMajor,
-                Some(t) if exists(t, i, Layout::ChannelsLast) => Layout::ChannelsLast,
-                _ => Layout::RowMajor,
-            })
-            .collect();
-        let mut known = facts.inputs.to_vec();
-        for &i in &data {
-            if let Some(fact) = known.get_mut(i).and_then(Option::as_mut)
-                && fact.constant.is_some()
-                && fact.encoding.is_some()
-                && fact.codes.is_none()
-            {
-                fact.codes = Some(quantizers::quantize_constant(self.spec, fact, &self.context)?);
-                self.used(self.spec.constant_rule());
-            }
-        }
-        let summed = matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm");
-        if summed && facts.optional(2).is_some_and(|bias| bias.codes.is_none()) {
-            self.used(names::BIAS);
-        }
-        let facts = &Facts { inputs: &known, ..*facts };
-        let context = Context { spec: self.spec, body, layouts: &layouts, clamp };
-        let prepared = match &body.action {
-            Action::Intrinsic(name) => integer::intrinsics::prepare(name, facts, &context)?,
-            _ => op.prepare(facts, &context)?,
-        };
-        let mut inputs = Vec::new();
-        for argument in &prepared.arguments {
-            let Some(t) = node.inputs[argument.input] else {
-                inputs.push(None);
-                continue;
-            };
-            let form = form(argument.input);
-            inputs.push(Some(self.value(t, form, argument.layout)?));
-        }
-        let mut outputs = Vec::new();
-        let mut requantized = Vec::new();
-        let encoding_of = |i: usize| facts.optional(i).and_then(|f| f.encoding.clone());
-        let y_encoding = |i: usize| facts.outputs[i].as_ref().and_then(|f| f.encoding.clone());
-        for (i, t) in node.outputs.iter().enumerate() {
-            let Some(t) = *t else {
-                outputs.push(None);
-                continue;
-            };
-            let quantized = facts.outputs[i].as_ref().is_some_and(|f| f.encoding.is_some());
-            let form = if quantized { Form::Codes } else { Form::Real };
-            let slot = self.slot(self.bytes(t, form));
-            outputs.push(Some(slot));
-            self.values.insert((t, form, prepared.layout), Source::Slot(slot));
-            if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
-                && !from.same_grid(&to)
-            {
-                let name = &self.placed.graph.tensors[t].name;
-                let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
-                let rule = names::REQUANTIZE;
-                let kernel = quantizers::requantize_kernel(self.spec, rule, name, &from, &to, count)?;
-                requantized.push((t, slot, kernel));
-            }
-        }
-        let rule = self.spec.rule(&node.op_type).map_or(names::OTHER, |r| r.name.as_str());
-        self.report(node, body.action.label(), Some((rule, body)));
-        self.steps.push(Step {
-            node: Some(n),
-            label: format!("{} {}", node.op_type, node.name),
-            conversion: None,
-            kernel: prepared.kernel,
-            inputs,
-            outputs,
-            frees: Vec::new(),
-        });
-        for (t, slot, kernel) in requantized {
-            let to = self.step("requantize", kernel, Source::Slot(slot), (t, Form::Codes));
-            self.values.insert((t, Form::Codes, prepared.layout), Source::Slot(to));
-        }
-        Ok(())
-    }
-
-    fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn crate::ops::Op) -> Result<()> {
-        let node = facts.node;
-        let table = float_table(self.spec, &self.context, self.placed.clamps[n].as_ref(), facts, op);
-        if let (Some(table), Some(x), Some(y)) = (table, node.inputs.first().copied().flatten(), node.outputs[0]) {
-            let channels_last = self.values.contains_key(&(x, Form::Codes, Layout::ChannelsLast));
-            let layout = if channels_last { Layout::ChannelsLast } else { Layout::RowMajor };
-            let source = self.value(x, Form::Codes, layout)?;
-            self.used(names::DEQUANTIZE);
-            self.used(names::QUANTIZE);
-            let number = self.steps.len();
-            let slot = self.step(&node.op_type, Box::new(table), source, (y, Form::Codes));
-            self.steps[number].conversion = None;
-            self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
-            if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
-                self.report(node, "float", None);
-            }
-            return Ok(());
-        }
-        let mut inputs = Vec::new();
-        // Kernels may pack constants while they are prepared: they must see what the codes stand for.
-        let mut known = facts.inputs.to_vec();
-        for (t, fact) in node.inputs.iter().zip(&mut known) {
-            let source = t.map(|t| self.value(t, Form::Real, Layout::RowMajor)).transpose()?;
-            if let (Some(Source::Constant(value)), Some(fact)) = (&source, fact) {
-                fact.constant = Some(value.clone().into());
-            }
-            inputs.push(source);
-        }
-        let facts = &Facts { inputs: &known, ..*facts };
-        let kernel = match &self.spec.float {
-            Some(arithmetic) => {
-                self.rules.insert("float".into(), arithmetic.evidence.clone().unwrap_or_default());
-                narrow::kernel(arithmetic, facts, op, &mut inputs, &self.narrow, self.context.engine())?
-            }
-            None => op.float(facts)?,
-        };
-        let slots: Vec<Option<usize>> =
-            node.outputs.iter().map(|t| t.map(|t| self.slot(self.bytes(t, Form::Real)))).collect();
-        self.steps.push(Step {
-            node: Some(n),
-            label: format!("{} {}", node.op_type, node.name),
-            conversion: None,
-            kernel: Box::new(Explained::new(kernel, facts)),
-            inputs,
-            outputs: slots.clone(),
-            frees: Vec::new(),
-        });
-        if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
-            self.report(node, "float", None);
-        }
-        for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
-            let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
-            if self.spec.float.is_some() {
-                self.narrow.insert(slot);
-            }
-            if let (0, Some(Clamp { lo, hi })) = (i, self.placed.clamps[n]) {
-                slot = self.step("clip", Box::new(layout::ClipKernel { lo, hi }), Source::Slot(slot), (t, Form::Real));
-            }
-            let encoding = facts.outputs[i].as_ref().and_then(|f| f.encoding.clone());
-            self.raw_real(t, slot, encoding.as_deref(), false)?;
-        }
-        Ok(())
     }
 
     fn finish(

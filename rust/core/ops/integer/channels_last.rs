@@ -1,6 +1,6 @@
 //! Movements of codes that keep the channels-last order of their operands.
 
-use super::{Argument, Context, Layout, Prepared};
+use super::{Argument, Arrangement, Context, Layout, Prepared};
 use crate::error::Result;
 use crate::graph::Attribute;
 use crate::kernels::{Engine, transpose};
@@ -35,7 +35,8 @@ pub fn prepare(
     };
     let argument = |input| Argument { input, layout: if input == 0 { Layout::ChannelsLast } else { Layout::RowMajor } };
     let arguments = (0..facts.inputs.len()).map(argument).collect();
-    Ok(kernel.map(|kernel| Prepared { kernel, arguments, layout: Layout::ChannelsLast }))
+    let arrangement = Arrangement { arguments, layout: Layout::ChannelsLast };
+    Ok(kernel.map(|kernel| Prepared { kernel, arrangement }))
 }
 
 /// Axes of channels of a tensor that has a channels-last form: one, or two where groups of channels have an axis of their own.
@@ -129,5 +130,5 @@ fn along_channels(facts: &Facts<'_>, op: &dyn Op, data: &[usize]) -> Result<Opti
     let kernel = op.float(&Facts { node: &node, opset: facts.opset, inputs: &inputs, outputs: &outputs })?;
     let layout = |input| if data.contains(&input) { Layout::ChannelsLast } else { Layout::RowMajor };
     let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: layout(input) }).collect();
-    Ok(Some(Prepared { kernel, arguments, layout: Layout::ChannelsLast }))
+    Ok(Some(Prepared { kernel, arrangement: Arrangement { arguments, layout: Layout::ChannelsLast } }))
 }

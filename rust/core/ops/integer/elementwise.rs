@@ -3,12 +3,12 @@
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
 use super::table::ByteTable;
-use super::{Argument, Context, IntegerOp, Layout, Prepared, pairs};
+use super::{Argument, Arrangement, Context, IntegerOp, Layout, Prepared, pairs};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::map_data;
 use crate::ops::broadcast::Broadcast;
-use crate::ops::{Explanation, Facts, InPlace, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Fact, Facts, InPlace, Kernel, Place, RunContext};
 use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
 use crate::spec::Action;
 use crate::tensor::{DType, Data, Tensor};
@@ -43,7 +43,20 @@ impl IntegerOp for Elementwise {
         environment(facts, clamp, false)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    /// Known where all operands have the shape of the output, and all tensors one scale.
+    fn arrangement(&self, facts: &Facts<'_>, layouts: &[Layout]) -> Option<Arrangement> {
+        let operands = self.data_inputs(facts).len();
+        let y = facts.outputs.first()?.as_ref()?;
+        let plain = |fact: &Fact| fact.shape == y.shape && fact.encoding.as_ref().is_some_and(|e| e.scale.len() == 1);
+        if facts.node.op_type == "PRelu" || !(0..operands).all(|i| facts.optional(i).is_some_and(plain)) || !plain(y) {
+            return None;
+        }
+        let layout = layouts[..operands].iter().copied().max()?;
+        let arguments = (0..operands).map(|input| Argument { input, layout }).collect();
+        Some(Arrangement { arguments, layout })
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
         let Action::Program { program, .. } = &context.body.action else {
             return Err(
                 facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label()))
@@ -53,8 +66,9 @@ impl IntegerOp for Elementwise {
             true => Some(Slope::new(facts)?),
             false => None,
         };
-        let mut env = environment(facts, context.clamp, slope.is_some())?;
+        let mut env = env;
         if let Some(slope) = &slope {
+            env = environment(facts, context.clamp, true)?;
             env.channel("slope", slope.values.iter().map(|&v| Value::F32(v)).collect());
         }
         let compiled = program.compile(&env)?;
@@ -64,11 +78,10 @@ impl IntegerOp for Elementwise {
         if operands == 1 {
             let x = encoding_of(facts, facts.input(0)?)?;
             let layout = context.layouts[0];
-            let argument = vec![Argument { input: 0, layout }];
             let fast = compiled.evaluator() == Evaluator::Fast;
             if fast && compiled.channels() == 1 && x.qmax() - x.qmin() < TABLE_CODES {
                 let table = Table::build(compiled, x.qmin() as i32, x.qmax() as i32, dtype)?;
-                return Ok(Prepared { kernel: Box::new(table), arguments: argument, layout });
+                return Ok(Prepared { kernel: Box::new(table), arrangement: Arrangement::first(layout) });
             }
         }
         let names = &arity(&facts.node.op_type).unwrap_or_default()[..operands];
@@ -105,7 +118,7 @@ impl IntegerOp for Elementwise {
             .collect();
         let kernel =
             ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
-        Ok(Prepared { kernel: Box::new(kernel), arguments, layout })
+        Ok(Prepared { kernel: Box::new(kernel), arrangement: Arrangement { arguments, layout } })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Maxima of codes over windows of channels-last images.
 
-use super::{Argument, Context, Layout, Prepared};
+use super::{Arrangement, Context, Layout, Prepared};
 use crate::error::{Error, Result};
 use crate::kernels::{PoolShape, max_pool};
 use crate::ops::closure::input;
@@ -45,11 +45,7 @@ pub fn prepare(facts: &Facts<'_>, context: &Context<'_>) -> Result<Option<Prepar
     }
     let Some(shape) = planar(facts, Pool { average: false, global })? else { return Ok(None) };
     let kernel = Maxima { shape, rank: facts.input(0)?.shape.len(), clamp: context.clamp };
-    Ok(Some(Prepared {
-        kernel: Box::new(kernel),
-        arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
-        layout: Layout::ChannelsLast,
-    }))
+    Ok(Some(Prepared { kernel: Box::new(kernel), arrangement: Arrangement::first(Layout::ChannelsLast) }))
 }
 
 struct Maxima {

@@ -17,6 +17,7 @@ pub mod window;
 
 use super::{Facts, Kernel};
 use crate::error::Result;
+use crate::program::Env;
 use crate::spec::{Action, Body, Spec};
 pub use elementwise::code_at;
 
@@ -79,14 +80,28 @@ pub struct Argument {
     pub layout: Layout,
 }
 
-/// A kernel on codes, the arguments it reads and the layout it writes.
-pub struct Prepared {
-    /// Reads codes of the arguments, writes codes of the outputs.
-    pub kernel: Box<dyn Kernel>,
+/// What a kernel on codes reads and writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrangement {
     /// In the order in which the kernel takes them.
     pub arguments: Vec<Argument>,
     /// Layout of all outputs.
     pub layout: Layout,
+}
+
+impl Arrangement {
+    /// One argument, the node's first input, in the layout of the outputs.
+    pub fn first(layout: Layout) -> Self {
+        Arrangement { arguments: vec![Argument { input: 0, layout }], layout }
+    }
+}
+
+/// A kernel on codes.
+pub struct Prepared {
+    /// Reads codes of the arguments, writes codes of the outputs.
+    pub kernel: Box<dyn Kernel>,
+    /// Arguments, and layouts.
+    pub arrangement: Arrangement,
 }
 
 /// An operator that can run on codes.
@@ -99,11 +114,17 @@ pub trait IntegerOp: Send + Sync {
         false
     }
 
-    /// The constants on which conditions of the rule may depend.
-    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<crate::program::Env>;
+    /// What conditions of the rule, and its program, may read besides what only [`IntegerOp::prepare`] knows.
+    fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env>;
 
-    /// Freezes the rule's arithmetic for these encodings and shapes.
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared>;
+    /// The arrangement of the kernel that [`IntegerOp::prepare`] will give, where it follows from the shapes, encodings and layouts of the
+    /// inputs: the kernel may then be prepared while the nodes behind it are planned. Codes of constants may still be missing.
+    fn arrangement(&self, _facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
+        None
+    }
+
+    /// Freezes the rule's arithmetic for these encodings and shapes. `env` is what [`IntegerOp::environment`] gave for them.
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared>;
 }
 
 /// Whether an operator computes each element from the one element of its first input, and from constants.

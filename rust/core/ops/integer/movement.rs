@@ -1,7 +1,7 @@
 //! Operators that move codes without computing: the ONNX kernel itself, run on codes.
 
 use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
-use super::{Argument, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
+use super::{Argument, Arrangement, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
 use crate::ops::explanation::result;
@@ -91,7 +91,7 @@ impl IntegerOp for Movement {
         Ok(env)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, _env: Env) -> Result<Prepared> {
         if let Some(prepared) = super::max_pool::prepare(facts, context)? {
             return Ok(prepared);
         }
@@ -119,7 +119,7 @@ impl IntegerOp for Movement {
             kernel = Box::new(Clamped { kernel, lo, hi });
         }
         let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
-        Ok(Prepared { kernel, arguments, layout: Layout::RowMajor })
+        Ok(Prepared { kernel, arrangement: Arrangement { arguments, layout: Layout::RowMajor } })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::elementwise::{code_at, explain_codes};
 use super::float_pairs::factors;
 use super::mac::epilogue::{self, AnyEpilogue};
-use super::{Argument, Context, Layout, Prepared};
+use super::{Argument, Arrangement, Context, Layout, Prepared};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::kernels::{
@@ -108,7 +108,7 @@ pub fn prepare(
     if let Some(factors) = factors {
         kernel.in_floats([encoding(facts, 0)?, encoding(facts, 1)?], factors);
     }
-    Ok(Ok(Prepared { kernel: Box::new(kernel), arguments, layout }))
+    Ok(Ok(Prepared { kernel: Box::new(kernel), arrangement: Arrangement { arguments, layout } }))
 }
 
 /// A form, and the factors of the sum that it is about, where a float sum is to be looked for.

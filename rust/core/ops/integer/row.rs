@@ -26,7 +26,7 @@ impl IntegerOp for Row {
         Ok(env)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, _env: Env) -> Result<Prepared> {
         Err(facts
             .unsupported(format!("action '{}' of an operator over rows", context.body.action.label()))
             .help("use intrinsic = \"…\" or float = true"))

@@ -2,13 +2,13 @@
 
 use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, compute_codes};
-use super::{Argument, Context, IntegerOp, Layout, Prepared, max_pool};
+use super::{Arrangement, Context, IntegerOp, Layout, Prepared, max_pool};
 use crate::error::Result;
 use crate::kernels::{Engine, PoolShape, transpose, window_counts, window_sum};
 use crate::ops::closure::input;
 use crate::ops::pool::Pool;
 use crate::ops::window::Window as WindowShape;
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext, axis};
+use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext, axis};
 use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
 use crate::spec::{Action, Terms};
 use crate::tensor::{DType, Data, Tensor, strides};
@@ -154,6 +154,14 @@ impl PoolGeometry {
     }
 }
 
+/// `planar` says whether the planes of images are reduced.
+fn arrangement(planar: bool, y: &Fact) -> Arrangement {
+    let layout = if planar { Layout::ChannelsLast } else { Layout::RowMajor };
+    // The channels of one pixel lie in the same order in both layouts.
+    let pixel = y.shape.len() < 3 || y.shape[2..].iter().all(|&d| d == 1);
+    Arrangement { layout: if pixel { Layout::RowMajor } else { layout }, ..Arrangement::first(layout) }
+}
+
 /// Pools and reductions on codes.
 pub struct Window;
 
@@ -166,12 +174,17 @@ impl IntegerOp for Window {
         self.env(facts, clamp, Terms::Centred)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    fn arrangement(&self, facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
+        let y = facts.outputs.first()?.as_ref()?;
+        Some(arrangement(planar(facts).ok()?.is_some(), y))
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
         let Action::Program { program, .. } = &context.body.action else {
             return Err(facts.unsupported(format!("action '{}' of a pool", context.body.action.label())));
         };
         let terms = context.body.accumulator.terms;
-        let mut env = self.env(facts, context.clamp, terms)?;
+        let mut env = if terms == Terms::Centred { env } else { self.env(facts, context.clamp, terms)? };
         let geometry = geometry(facts)?;
         if let Some(channels) = geometry.image_channels(&facts.input(0)?.shape)
             && program.reads("channel")
@@ -182,10 +195,7 @@ impl IntegerOp for Window {
         let x = encoding_of(facts, facts.input(0)?)?;
         let y = facts.outputs[0].as_ref().ok_or_else(|| facts.invalid("no output"))?;
         let planar = planar(facts)?;
-        let layout = if planar.is_some() { Layout::ChannelsLast } else { Layout::RowMajor };
-        // The channels of one pixel lie in the same order in both layouts.
-        let pixel = y.shape.len() < 3 || y.shape[2..].iter().all(|&d| d == 1);
-        let output = if pixel { Layout::RowMajor } else { layout };
+        let arrangement = arrangement(planar.is_some(), y);
         let kernel = WindowKernel {
             geometry,
             planar,
@@ -194,7 +204,7 @@ impl IntegerOp for Window {
             zero_point: if terms == Terms::Centred { x.zero_point[0] } else { 0 },
             dtype: encoding_of(facts, y)?.storage_dtype(),
         };
-        Ok(Prepared { kernel: Box::new(kernel), arguments: vec![Argument { input: 0, layout }], layout: output })
+        Ok(Prepared { kernel: Box::new(kernel), arrangement })
     }
 }
 

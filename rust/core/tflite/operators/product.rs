@@ -6,6 +6,7 @@ use super::{fused, image_shape, positive, uniform};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::graph::{Clamp, Node, TensorId};
+use std::sync::Arc;
 
 /// The window of a convolution or pool: pairs are vertical first.
 #[derive(Debug, Clone, Copy)]
@@ -85,11 +86,11 @@ impl Operands {
                 let granularity =
                     if scale.len() == 1 { Granularity::PerTensor } else { Granularity::PerChannel { axis: 0 } };
                 let zero_point = vec![0; scale.len()];
-                let grid = Encoding { scale, zero_point, bitwidth: 32, signed: true, granularity, ..w.clone() };
+                let grid = Encoding { scale, zero_point, bitwidth: 32, signed: true, granularity, ..(**w).clone() };
                 // Read by convolutions of other scales, the integers stand for other reals.
                 let values = tensor.values()?;
                 let name = b.name_of(bias);
-                b.add_constant(name, values, Some(grid)).map(Some)
+                b.add_constant(name, values, Some(Arc::new(grid))).map(Some)
             }
             _ => b.constant(bias, 0, &[]).map(Some),
         }

@@ -18,7 +18,7 @@ mod softmax_power2_q15;
 mod softmax_q5_26;
 mod softmax_table_513;
 
-use super::{Argument, Context, Layout, Prepared};
+use super::{Arrangement, Context, Layout, Prepared};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
@@ -66,8 +66,7 @@ pub fn prepare(name: &str, facts: &Facts<'_>, context: &Context<'_>) -> Result<P
     let encodings = unary_encodings(facts).map(|(x, y)| [("x", x.clone()), ("y", y.clone())]).ok();
     Ok(Prepared {
         kernel: Box::new(Named { name: name.to_string(), encodings, kernel: prepare(facts, context)? }),
-        arguments: vec![Argument { input: 0, layout: Layout::RowMajor }],
-        layout: Layout::RowMajor,
+        arrangement: Arrangement::first(Layout::RowMajor),
     })
 }
 

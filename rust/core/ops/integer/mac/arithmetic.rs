@@ -193,8 +193,8 @@ impl<'a> Mac<'a> {
         }
     }
 
-    /// Freezes the rule for this node.
-    pub fn arithmetic(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Arithmetic> {
+    /// Freezes the rule for this node. `env` is the environment of the node with the file's weights.
+    pub fn arithmetic(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Arithmetic> {
         let Action::Program { program, .. } = &context.body.action else {
             return Err(facts.unsupported(format!("action '{}' of a multiply-accumulate", context.body.action.label())));
         };
@@ -203,7 +203,7 @@ impl<'a> Mac<'a> {
             return Err(facts.unsupported("terms = \"raw\" of a multiply-accumulate"));
         }
         let (x, w, _) = self.encodings(facts)?;
-        let mut env = self.environment(facts, context.clamp)?;
+        let mut env = if self.file.is_some() { self.environment(facts, context.clamp)? } else { env };
         let (bias, verbatim) = self.bias_codes(facts, context)?;
         self.add_sums(program, &mut env)?;
         let reach = |e: &Encoding| e.zero_point.iter().map(|&z| (e.qmax() - z).max(z - e.qmin())).max().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
 
-use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::super::{Arrangement, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac, MacWindow};
 use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
 use super::reference;
@@ -59,10 +59,14 @@ impl IntegerOp for Conv {
         mac(facts)?.environment(facts, clamp)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    fn arrangement(&self, _facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
+        Some(Arrangement::first(Layout::ChannelsLast))
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
         let weights = mac(facts)?.reencoded(facts, context.spec)?;
         let mac = mac(facts)?.with_weights(weights.as_ref());
-        let arithmetic = mac.arithmetic(facts, context)?;
+        let arithmetic = mac.arithmetic(facts, context, env)?;
         let (x, w, y) = mac.encodings(facts)?;
         let Some(codes) = mac.w.codes.clone() else {
             return Err(facts.unsupported("weights that are not constant"));
@@ -99,11 +103,7 @@ impl IntegerOp for Conv {
         };
         let rank = mac.x.shape.len() - 2;
         let kernel = ConvKernel { shape, form, x_zero, w_zero, codes, arithmetic, rank, dtype };
-        Ok(Prepared {
-            kernel: Box::new(kernel),
-            arguments: vec![Argument { input: 0, layout: Layout::ChannelsLast }],
-            layout: Layout::ChannelsLast,
-        })
+        Ok(Prepared { kernel: Box::new(kernel), arrangement: Arrangement::first(Layout::ChannelsLast) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! ConvTranspose on codes: each input element adds its products to a window of the output. Sums are 64 bits wide and exact.
 
-use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::super::{Arrangement, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use crate::error::Result;
 use crate::ops::closure::input;
@@ -40,7 +40,11 @@ impl IntegerOp for ConvTranspose {
         mac(facts)?.environment(facts, clamp)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    fn arrangement(&self, _facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
+        Some(Arrangement::first(Layout::RowMajor))
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
         let weights = mac(facts)?.reencoded(facts, context.spec)?;
         let mac = mac(facts)?.with_weights(weights.as_ref());
         let (x, w, y) = mac.encodings(facts)?;
@@ -54,7 +58,7 @@ impl IntegerOp for ConvTranspose {
         else {
             return Err(facts.unsupported("more than three spatial axes"));
         };
-        let arithmetic = mac.arithmetic(facts, context)?;
+        let arithmetic = mac.arithmetic(facts, context, env)?;
         let kernel = ConvTransposeKernel {
             tile: arithmetic.compiled.tile(),
             weights: codes.to_i64()?,
@@ -67,8 +71,7 @@ impl IntegerOp for ConvTranspose {
             output,
             arithmetic,
         };
-        let arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
-        Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })
+        Ok(Prepared { kernel: Box::new(kernel), arrangement: Arrangement::first(Layout::RowMajor) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Gemm and MatMul on codes. A product of wide codes is a 1×1 convolution over its rows.
 
-use super::super::{Argument, Context, IntegerOp, Layout, Prepared};
+use super::super::{Argument, Arrangement, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
@@ -85,9 +85,13 @@ impl IntegerOp for Gemm {
         gemm_mac(facts)?.0.environment(facts, clamp)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
+    fn arrangement(&self, facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
+        arrangement(facts)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
         let (mac, transposed) = gemm_mac(facts)?;
-        prepare(facts, context, mac, transposed)
+        prepare(facts, context, env, mac, transposed)
     }
 }
 
@@ -100,15 +104,28 @@ impl IntegerOp for MatMul {
         matmul_mac(facts)?.environment(facts, clamp)
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>) -> Result<Prepared> {
-        prepare(facts, context, matmul_mac(facts)?, false)
+    fn arrangement(&self, facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
+        arrangement(facts)
+    }
+
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
+        prepare(facts, context, env, matmul_mac(facts)?, false)
     }
 }
 
-fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: bool) -> Result<Prepared> {
+/// Both operands are arguments unless the second one is constant.
+fn arrangement(facts: &Facts<'_>) -> Option<Arrangement> {
+    let w = facts.optional(1)?;
+    let constant = w.codes.is_some() || w.constant.is_some();
+    let arguments =
+        (0..if constant { 1 } else { 2 }).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
+    Some(Arrangement { arguments, layout: Layout::RowMajor })
+}
+
+fn prepare(facts: &Facts<'_>, context: &Context<'_>, env: Env, mac: Mac<'_>, transposed: bool) -> Result<Prepared> {
     let weights = mac.reencoded(facts, context.spec)?;
     let mac = mac.with_weights(weights.as_ref());
-    let arithmetic = mac.arithmetic(facts, context)?;
+    let arithmetic = mac.arithmetic(facts, context, env)?;
     let (x, w, y) = mac.encodings(facts)?;
     let dtype = y.storage_dtype();
     let is_narrow = x.bitwidth <= 8 && w.bitwidth <= 8 && arithmetic.accumulator.width == 32;
@@ -140,15 +157,15 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, mac: Mac<'_>, transposed: b
         arithmetic,
         dtype,
     };
-    let mut arguments = vec![Argument { input: 0, layout: Layout::RowMajor }];
     match &mac.w.codes {
         Some(codes) if mac.w.shape.len() == 2 => {
             kernel.constant = Some((codes.clone(), kernel.right(facts, codes)?));
         }
         Some(codes) => kernel.batched = Some(codes.clone()),
-        None => arguments.push(Argument { input: 1, layout: Layout::RowMajor }),
+        None => {}
     }
-    Ok(Prepared { kernel: Box::new(kernel), arguments, layout: Layout::RowMajor })
+    let arrangement = arrangement(facts).ok_or_else(|| facts.invalid("an operand is missing"))?;
+    Ok(Prepared { kernel: Box::new(kernel), arrangement })
 }
 
 enum Epilogues {
