@@ -1,6 +1,6 @@
 //! Model files of any format that is read.
 
-use crate::arrays::read_whole;
+use crate::arrays::Contents;
 use crate::error::{Error, Location, Result};
 use crate::graph::Graph;
 use crate::{onnx, tflite};
@@ -30,7 +30,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Graph> {
         let message = format!("{} bytes: a flatbuffer has at most {LARGEST}", metadata.len());
         return Err(Error::invalid("model_size", message).at(Location::File(origin)));
     }
-    let contents = read_whole(path).map_err(|e| Error::io(&origin, &e))?;
+    let contents = Contents::copy_of(path).map_err(|e| Error::io(&origin, &e))?;
     tflite::decode_shared(&Arc::new(contents), &origin)
 }
 

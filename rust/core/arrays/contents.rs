@@ -1,9 +1,9 @@
 //! Whole files as bytes.
 
-use memmap2::MmapOptions;
+use memmap2::{MmapMut, MmapOptions};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Result};
-use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +11,17 @@ use std::sync::Arc;
 /// Bytes from which on a file is mapped instead of read.
 const MAPPED: u64 = 1 << 18;
 
+/// Bytes of a large page on most systems.
+const LARGE_PAGE: usize = 1 << 21;
+
 /// What a file holds.
 pub enum Contents {
     /// Pages of the system's cache.
     Mapped(memmap2::Mmap),
     /// A copy.
     Read(Vec<u8>),
+    /// A copy of so many bytes in pages of its own.
+    Copied(MmapMut, usize),
 }
 
 impl Contents {
@@ -36,55 +41,48 @@ impl Contents {
         }
         read(file).map(Contents::Read)
     }
-}
 
-/// The bytes of a file, in large pages where the system has them: touching a page for the first time costs more than reading it.
-///
-/// # Errors
-/// Those of opening and reading.
-pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    read(File::open(path)?)
+    /// A copy of the bytes of a file, which may change from then on. It lies in large pages where the system has them: touching a
+    /// page for the first time costs more than reading it.
+    ///
+    /// # Errors
+    /// Those of opening and reading, and `UnexpectedEof` where the file becomes shorter meanwhile.
+    pub fn copy_of(path: &Path) -> Result<Contents> {
+        let mut file = File::open(path)?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        if length < LARGE_PAGE {
+            return read(file).map(Contents::Read);
+        }
+        // Of whole large pages, because only then does Linux place it where such pages begin.
+        let mut memory = MmapMut::map_anon(length.checked_next_multiple_of(LARGE_PAGE).unwrap_or(length))?;
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut memory[..length])?;
+        Ok(Contents::Copied(memory, length))
+    }
 }
 
 fn read(mut file: File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))?;
-    large_pages(bytes.spare_capacity_mut());
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Asks for large pages where memory is long enough for them; who has pages of another size refuses.
-fn large_pages(memory: &mut [MaybeUninit<u8>]) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 1 << 12;
-        let (start, length) = (memory.as_mut_ptr().addr(), memory.len());
-        let inside = start.next_multiple_of(PAGE) - start;
-        if length > (1 << 22) {
-            let from = memory.as_mut_ptr().wrapping_add(inside).cast();
-            let length = (length - inside) / PAGE * PAGE;
-            // SAFETY: whole pages of memory that is borrowed; the advice changes no contents. Where it is not taken, nothing is lost.
-            let _ = unsafe { rustix::mm::madvise(from, length, rustix::mm::Advice::LinuxHugepage) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = memory;
 }
 
 /// A part of a file that is in memory.
 #[derive(Debug, Clone)]
 pub struct Part {
-    file: Arc<Vec<u8>>,
+    file: Arc<Contents>,
     range: Range<usize>,
 }
 
 impl Part {
     /// `bytes`, which must lie in the file; `None` where they do not.
-    pub fn of(file: &Arc<Vec<u8>>, bytes: &[u8]) -> Option<Part> {
-        let start = bytes.as_ptr().addr().checked_sub(file.as_ptr().addr())?;
+    pub fn of(file: &Arc<Contents>, bytes: &[u8]) -> Option<Part> {
+        let whole = (**file).as_ref();
+        let start = bytes.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
         let range = start..start.checked_add(bytes.len())?;
-        (range.end <= file.len()).then(|| Part { file: file.clone(), range })
+        (range.end <= whole.len()).then(|| Part { file: file.clone(), range })
     }
 }
 
@@ -92,7 +90,19 @@ impl Deref for Part {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.file[self.range.clone()]
+        &(*self.file).as_ref()[self.range.clone()]
+    }
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of a file", self.as_ref().len())
+    }
+}
+
+impl From<Vec<u8>> for Contents {
+    fn from(bytes: Vec<u8>) -> Contents {
+        Contents::Read(bytes)
     }
 }
 
@@ -101,6 +111,7 @@ impl AsRef<[u8]> for Contents {
         match self {
             Contents::Mapped(bytes) => bytes,
             Contents::Read(bytes) => bytes,
+            Contents::Copied(memory, length) => &memory[..*length],
         }
     }
 }
@@ -129,10 +140,14 @@ mod tests {
         let path = dir.path().join("file");
         let bytes: Vec<u8> = (0..5_000_003u32).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let file = Arc::new(read_whole(&path).unwrap());
-        assert!(*file == bytes);
-        assert_eq!(&*Part::of(&file, &file[7..20]).unwrap(), &bytes[7..20]);
+        let file = Arc::new(Contents::copy_of(&path).unwrap());
+        assert!(matches!(*file, Contents::Copied(..)) && (*file).as_ref() == bytes);
+        assert_eq!(&*Part::of(&file, &(*file).as_ref()[7..20]).unwrap(), &bytes[7..20]);
         assert!(Part::of(&file, &bytes[7..20]).is_none());
-        assert!(read_whole(&dir.path().join("missing")).is_err());
+        // What the file becomes later changes nothing.
+        std::fs::write(&path, b"short").unwrap();
+        assert!((*file).as_ref() == bytes);
+        assert_eq!(Contents::copy_of(&path).unwrap().as_ref(), b"short");
+        assert!(Contents::copy_of(&dir.path().join("missing")).is_err());
     }
 }

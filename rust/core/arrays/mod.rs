@@ -5,7 +5,7 @@ mod npy;
 mod npz;
 mod raw;
 
-pub use contents::{Contents, Part, read_whole};
+pub use contents::{Contents, Part};
 pub use npy::{decode as decode_npy, encode as encode_npy};
 pub use npz::{Npz, NpzWriter};
 pub use raw::{decode as decode_raw, element_from_le, encode as encode_raw};

@@ -252,6 +252,7 @@ impl fmt::Debug for Constant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrays::Contents;
     use crate::tensor::strides;
 
     fn codes(shape: &[usize], values: Vec<i8>) -> Constant {
@@ -306,8 +307,8 @@ mod tests {
                 let Data::U8(bytes) = tensor.data() else { unreachable!() };
                 assert!(matches!(turned.codes_in_order(&order), Some(Codes::U8(v)) if v == bytes));
                 assert!(turned.codes_in_order(&[0, 1]).is_none());
-                let file = Arc::new(bytes.clone());
-                let part = || Part::of(&file, &file).unwrap();
+                let file = Arc::new(Contents::from(bytes.clone()));
+                let part = || Part::of(&file, (*file).as_ref()).unwrap();
                 assert_eq!(Constant::stored(part(), DType::U8, &shape, &order).unwrap(), turned);
                 let signed = Constant::stored(part(), DType::I8, &shape, &order).unwrap();
                 assert_eq!((signed.dtype(), signed.len()), (DType::I8, len));

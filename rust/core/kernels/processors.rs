@@ -25,10 +25,10 @@ mod system {
     /// Keeps `threads` off the processor of the calling thread, for as long as they do not [`Processors::allow`] themselves more.
     /// Gives the processors on which the calling thread may run; none where they are too few.
     pub fn part_from(threads: &[Thread]) -> Option<Processors> {
-        let (allowed, others) = (sched_getaffinity(None).ok()?, Processors::others()?);
+        let (allowed, [_, others]) = (sched_getaffinity(None).ok()?, own_and_others()?);
         for thread in threads {
             // A thread that stays where it is is slower, not wrong.
-            let _ = sched_setaffinity(Some(thread.0), &others.0);
+            let _ = sched_setaffinity(Some(thread.0), &others);
         }
         Some(Processors(allowed))
     }
@@ -38,16 +38,31 @@ mod system {
         pub fn allow(self) {
             let _ = sched_setaffinity(None, &self.0);
         }
+    }
 
-        /// Those on which the calling thread may run but is not; none where there are no others.
-        pub fn others() -> Option<Processors> {
-            let (mut others, own) = (sched_getaffinity(None).ok().filter(|set| set.count() > 1)?, sched_getcpu());
-            if own >= CpuSet::MAX_CPU {
-                return None;
-            }
-            others.unset(own);
-            Some(Processors(others))
+    /// The processor of the calling thread, and those on which it may run besides; none where there are no others.
+    fn own_and_others() -> Option<[CpuSet; 2]> {
+        let (mut others, place) = (sched_getaffinity(None).ok().filter(|set| set.count() > 1)?, sched_getcpu());
+        if place >= CpuSet::MAX_CPU {
+            return None;
         }
+        let mut own = CpuSet::new();
+        own.set(place);
+        others.unset(place);
+        Some([own, others])
+    }
+
+    /// Does `body` on another processor than that on which the calling thread is, where there is one, and comes back. Threads that
+    /// begin in it may not run there.
+    pub fn away<T>(body: impl FnOnce() -> T) -> T {
+        let (Some([own, others]), Ok(allowed)) = (own_and_others(), sched_getaffinity(None)) else { return body() };
+        let _ = sched_setaffinity(None, &others);
+        let out = body();
+        // To the very same processor first: another thread is on this one now.
+        for set in [own, allowed] {
+            let _ = sched_setaffinity(None, &set);
+        }
+        out
     }
 }
 
@@ -76,18 +91,19 @@ mod system {
     impl Processors {
         /// Does nothing on this system.
         pub fn allow(self) {}
+    }
 
-        /// None that this system tells.
-        pub fn others() -> Option<Processors> {
-            None
-        }
+    /// Does `body`.
+    pub fn away<T>(body: impl FnOnce() -> T) -> T {
+        body()
     }
 }
 
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 pub use system::{Processors, Thread, part_from};
 
-/// Starts a thread for work of a few milliseconds, on another processor than the caller's where there is one.
+/// Starts a thread for work of a few milliseconds, on another processor than the caller's where there is one. It may run where the
+/// thread that starts it may, so that one is there for a moment: who only leaves the caller's processor later first waits for it.
 ///
 /// # Errors
 /// Where the system gives no thread.
@@ -96,14 +112,7 @@ pub fn spawn_beside<'scope, T: Send + 'scope>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> std::io::Result<ScopedJoinHandle<'scope, T>> {
-    let others = Processors::others();
-    let thread = Builder::new().name(name.into()).spawn_scoped(scope, move || {
-        others.into_iter().for_each(Processors::allow);
-        work()
-    });
-    // It may stand in the queue of this processor: it begins now, and leaves.
-    std::thread::yield_now();
-    thread
+    system::away(|| Builder::new().name(name.into()).spawn_scoped(scope, work))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -13,8 +13,6 @@ use crate::num::FloatType;
 
 /// Most operations that inlining may produce.
 const MAX_STEPS: usize = 1 << 16;
-/// Operations of most programs of shipped targets.
-const USUAL_STEPS: usize = 128;
 /// Deepest nesting of expressions after inlining.
 const MAX_DEPTH: usize = 256;
 /// Most evaluations of operations inside loops, per program.
@@ -38,14 +36,15 @@ pub(super) struct Lower<'a> {
 }
 
 impl<'a> Lower<'a> {
-    pub fn new(env: &'a Env, functions: &'a Functions) -> Result<Self> {
+    /// `steps` is about how many operations there will be.
+    pub fn new(env: &'a Env, functions: &'a Functions, steps: usize) -> Result<Self> {
         Ok(Lower {
             env,
             functions,
-            graph: Graph { nodes: Vec::with_capacity(USUAL_STEPS) },
+            graph: Graph { nodes: Vec::with_capacity(steps) },
             channels: env.channels()?,
             scope: Vec::new(),
-            sharing: Sharing::default(),
+            sharing: Sharing::with_capacity(steps),
             named: Map::default(),
             steps: 0,
             depth: 0,

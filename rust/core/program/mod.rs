@@ -68,6 +68,9 @@ use std::sync::{Arc, OnceLock};
 use syntax::{Body, Expr, ExprKind};
 use types::{Datum, Interval};
 
+/// Operations of most programs of shipped targets, after inlining.
+const USUAL_STEPS: usize = 128;
+
 /// A parsed program: lets, in order, and a body.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -125,7 +128,7 @@ impl Program {
     /// Checks names, types and ranges in `env`, and computes everything that is known before the run.
     pub fn compile(&self, env: &Env) -> Result<Compiled> {
         let Source { lets, body, functions, .. } = &*self.source;
-        let mut lower = Lower::new(env, functions)?;
+        let mut lower = Lower::new(env, functions, USUAL_STEPS)?;
         for (name, value) in lets {
             let id = lower.expr(value)?;
             if env.entries.contains_key(name) {
@@ -205,7 +208,7 @@ impl Guard {
 
     /// Whether the condition holds; an error where it depends on anything but constants.
     pub fn holds(&self, env: &Env) -> Result<bool> {
-        let mut lower = Lower::new(env, &self.functions)?;
+        let mut lower = Lower::new(env, &self.functions, self.condition.depth)?;
         let id = lower.expr(&self.condition)?;
         lower.expect_bool(id)?;
         lower.use_frozen(id)?;

@@ -12,7 +12,7 @@ pub(super) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
 type Key = (Op, Type, (NodeId, NodeId, NodeId), Option<Vec<NodeId>>);
 
 /// The nodes so far by what they compute.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sharing {
     operations: Map<Key, NodeId>,
     /// Leaves of one number by type and bits.
@@ -22,6 +22,15 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
+    /// For about so many nodes.
+    pub fn with_capacity(nodes: usize) -> Sharing {
+        Sharing {
+            operations: Map::with_capacity_and_hasher(nodes / 2, BuildHasherDefault::default()),
+            numbers: Map::with_capacity_and_hasher(nodes / 4, BuildHasherDefault::default()),
+            firsts: Vec::with_capacity(nodes),
+        }
+    }
+
     /// The first node of the same value.
     pub fn first(&self, id: NodeId) -> NodeId {
         self.firsts.get(id).copied().unwrap_or(id)

@@ -3,7 +3,7 @@
 use super::layout::{self, Demand};
 use super::operators;
 use super::reader::{File, Operator, Tensor as FileTensor};
-use crate::arrays::Part;
+use crate::arrays::{Contents, Part};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Clamp, Constant, Dim, Graph, Node, Port, TensorId, TensorInfo};
@@ -21,7 +21,7 @@ pub const TO_FRONT: [usize; 4] = [0, 3, 1, 2];
 const TO_BACK: [usize; 4] = [0, 2, 3, 1];
 
 /// The graph of a file, not yet checked.
-pub fn import(contents: &Arc<Vec<u8>>, file: &File<'_>) -> Result<Graph> {
+pub fn import(contents: &Arc<Contents>, file: &File<'_>) -> Result<Graph> {
     check_writers(file)?;
     let mut builder = Builder::new(contents, file);
     builder.ports()?;
@@ -68,7 +68,7 @@ pub struct Builder<'s, 'f> {
     /// The file.
     pub file: &'s File<'f>,
     /// Its bytes.
-    contents: &'s Arc<Vec<u8>>,
+    contents: &'s Arc<Contents>,
     graph: Graph,
     /// For each tensor, whether its channels are in front in the graph.
     front: Vec<bool>,
@@ -88,7 +88,7 @@ pub struct Builder<'s, 'f> {
 }
 
 impl<'s, 'f> Builder<'s, 'f> {
-    fn new(contents: &'s Arc<Vec<u8>>, file: &'s File<'f>) -> Self {
+    fn new(contents: &'s Arc<Contents>, file: &'s File<'f>) -> Self {
         let mut graph = Graph { name: file.name.clone(), ..Graph::default() };
         graph.opsets.insert(String::new(), OPSET);
         let mut readers = vec![0; file.tensors.len()];

@@ -12,6 +12,7 @@ mod operators;
 mod reader;
 mod schema;
 
+use crate::arrays::Contents;
 use crate::error::{Location, Result};
 use crate::graph::Graph;
 use std::sync::Arc;
@@ -27,16 +28,16 @@ pub fn is_model(bytes: &[u8]) -> bool {
 /// `model_*` for bytes that are no model, `subgraphs`, `op_*`, `variable_tensor` and others for what is not understood, at the
 /// tensor or operator; those of [`Graph::validate`].
 pub fn decode(bytes: &[u8], origin: &str) -> Result<Graph> {
-    decode_shared(&Arc::new(bytes.to_vec()), origin)
+    decode_shared(&Arc::new(bytes.to_vec().into()), origin)
 }
 
 /// As [`decode`], for bytes that the graph may keep for its weights.
-pub fn decode_shared(bytes: &Arc<Vec<u8>>, origin: &str) -> Result<Graph> {
+pub fn decode_shared(bytes: &Arc<Contents>, origin: &str) -> Result<Graph> {
     decode_unplaced(bytes).map_err(|e| e.at(Location::File(origin.to_string())))
 }
 
-fn decode_unplaced(bytes: &Arc<Vec<u8>>) -> Result<Graph> {
-    let file = reader::read(bytes)?;
+fn decode_unplaced(bytes: &Arc<Contents>) -> Result<Graph> {
+    let file = reader::read((**bytes).as_ref())?;
     let graph = import::import(bytes, &file)?;
     graph.validate()?;
     check::shapes(&graph)?;

@@ -162,3 +162,76 @@ impl<'a> Jobs<'a> {
         done.into_iter().map(|(step, kernel)| Ok((step, kernel?))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::encoding::Encoding;
+    use crate::exec::testing::Builder;
+    use crate::exec::{Options, Session};
+    use crate::graph::Graph;
+    use crate::program::Evaluator;
+    use crate::spec::Spec;
+    use crate::tensor::Tensor;
+    use std::sync::Arc;
+
+    const NODES: usize = 40;
+
+    /// `y0 = Conv(x, w)`, `y1 = y0 + y0`, `y2 = Conv(y1, w)` …, all of int8, on 1×4×3×3. The Convs of `open` have weights that are no
+    /// constant, which is found out when their kernels are prepared.
+    fn chain(open: &[usize]) -> Graph {
+        let mut builder = Builder::new();
+        let weights = (0..16).map(|i| (i % 7) as f32 * 0.25 - 0.5).collect();
+        builder.tensor("w", Some(Tensor::f32(&[4, 4, 1, 1], weights)));
+        builder.tensor("open", None);
+        for n in 0..NODES {
+            let x = if n == 0 { "x".to_string() } else { format!("y{}", n - 1) };
+            let weights = if open.contains(&n) { "open" } else { "w" };
+            let operands = if n % 2 == 0 { [x.as_str(), weights] } else { [x.as_str(); 2] };
+            builder.node(if n % 2 == 0 { "Conv" } else { "Add" }, &operands, &format!("y{n}"));
+        }
+        let mut graph = builder.graph(&["x", "open"], &[&format!("y{}", NODES - 1)]);
+        for (t, tensor) in graph.tensors.iter_mut().enumerate() {
+            let grid = Encoding::per_tensor(0.02 * (1 + t % 5) as f64, 3 * (t as i64 % 7 - 3), 8, true).unwrap();
+            let weights = Encoding::per_tensor(0.01, 0, 8, true).unwrap();
+            tensor.encoding = Some(Arc::new(if tensor.constant.is_some() { weights } else { grid }));
+        }
+        graph
+    }
+
+    fn session(graph: Graph, options: Options) -> Session {
+        Session::new(graph, Spec::load("tflite_micro").unwrap(), options).unwrap()
+    }
+
+    #[test]
+    fn kernels_prepared_side_by_side_are_those_of_their_nodes() {
+        let x = Tensor::f32(&[1, 4, 3, 3], (0..36).map(|i| (i * 37 % 41) as f32 * 0.1 - 2.0).collect());
+        let open = Tensor::f32(&[4, 4, 1, 1], vec![0.0; 16]);
+        let captured = |options: Options| {
+            let run = session(chain(&[]), options).run_with(&[("x", &x), ("open", &open)], true, &mut || Ok(()));
+            run.unwrap().captured.into_iter().map(|c| (c.name, c.codes.unwrap())).collect::<Vec<_>>()
+        };
+        let expected = captured(Options { evaluator: Evaluator::Reference, ..Options::default() });
+        assert!(expected.len() > NODES);
+        for threads in [1, 2, 7] {
+            assert_eq!(captured(Options { threads, ..Options::default() }), expected, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn the_first_node_with_an_error_is_named() {
+        let shapes = vec![vec![1, 4, 3, 3], vec![4, 4, 1, 1]];
+        for (open, lacking) in [(vec![8, 30], None), (vec![30], None), (vec![30], Some(32)), (vec![30], Some(22))] {
+            let mut graph = chain(&open);
+            // A node without an integer form fails when it is planned.
+            if let Some(n) = lacking {
+                graph.nodes[n].op_type = "Det".into();
+            }
+            for threads in [1, 2, 7] {
+                let session = session(graph.clone(), Options { threads, ..Options::default() });
+                let error = session.report(shapes.clone()).err().unwrap().to_string();
+                let first = open[0].min(lacking.unwrap_or(NODES));
+                assert!(error.contains(&format!("'y{first}'")), "{open:?} {lacking:?}, {threads} threads: {error}");
+            }
+        }
+    }
+}
