@@ -181,7 +181,7 @@ impl<'a> Planner<'a> {
         let rule = self.spec.rule(&node.op_type).map_or(names::OTHER, |r| r.name.as_str());
         self.report(node, body.action.label(), Some((rule, body)));
         let kernel = kernel.unwrap_or_else(|env| {
-            self.jobs.push(Job {
+            self.jobs.push(Box::new(Job {
                 step: self.steps.len(),
                 op,
                 node,
@@ -195,7 +195,7 @@ impl<'a> Planner<'a> {
                 env,
                 arrangement: Arrangement { arguments, layout },
                 context: self.context,
-            });
+            }));
             Box::new(Awaited)
         });
         self.steps.push(Step {

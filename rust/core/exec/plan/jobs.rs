@@ -88,7 +88,7 @@ impl Kernel for Awaited {
 
 #[derive(Default)]
 struct State<'a> {
-    waiting: VecDeque<Job<'a>>,
+    waiting: VecDeque<Box<Job<'a>>>,
     closed: bool,
     /// Kernels by step.
     done: Vec<(usize, Result<Box<dyn Kernel>>)>,
@@ -121,7 +121,7 @@ impl<'a> Jobs<'a> {
     }
 
     /// Adds a job.
-    pub fn push(&self, job: Job<'a>) {
+    pub fn push(&self, job: Box<Job<'a>>) {
         let mut state = self.state();
         state.waiting.push_back(job);
         if state.waiting.len().is_multiple_of(BATCH) {
