@@ -33,7 +33,7 @@ pub struct RunOptions {
     /// Refuse rules that are only assumed
     #[arg(long)]
     pub strict: bool,
-    /// Threads; 0 for as many as the machine has
+    /// Threads of a run; 0 for as many as the machine has
     #[arg(long, short = 'j', default_value_t = 0, value_name = "N")]
     pub threads: usize,
     /// Memory that the values of a run may take, such as 16GiB; without it, half of what the machine has available

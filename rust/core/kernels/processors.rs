@@ -22,15 +22,51 @@ mod system {
         }
     }
 
+    /// Where the calling thread may run.
+    struct Places {
+        allowed: CpuSet,
+        /// The processor on which it is.
+        own: CpuSet,
+        /// The others of those allowed; there are some.
+        others: CpuSet,
+    }
+
+    impl Places {
+        fn now() -> Option<Places> {
+            let allowed = sched_getaffinity(None).ok().filter(|set| set.count() > 1)?;
+            let place = sched_getcpu();
+            if place >= CpuSet::MAX_CPU {
+                return None;
+            }
+            let (mut own, mut others) = (CpuSet::new(), allowed);
+            own.set(place);
+            others.unset(place);
+            Some(Places { allowed, own, others })
+        }
+    }
+
     /// Keeps `threads` off the processor of the calling thread, for as long as they do not [`Processors::allow`] themselves more.
     /// Gives the processors on which the calling thread may run; none where they are too few.
     pub fn part_from(threads: &[Thread]) -> Option<Processors> {
-        let (allowed, [_, others]) = (sched_getaffinity(None).ok()?, own_and_others()?);
+        let places = Places::now()?;
         for thread in threads {
             // A thread that stays where it is is slower, not wrong.
-            let _ = sched_setaffinity(Some(thread.0), &others);
+            let _ = sched_setaffinity(Some(thread.0), &places.others);
         }
-        Some(Processors(allowed))
+        Some(Processors(places.allowed))
+    }
+
+    /// Does `body` on another processor than that on which the calling thread is, where there is one, and comes back. Threads that
+    /// `body` starts begin there, and may stay only there until they allow themselves the processors that it is given.
+    pub fn away<T>(body: impl FnOnce(Option<Processors>) -> T) -> T {
+        let Some(places) = Places::now() else { return body(None) };
+        let _ = sched_setaffinity(None, &places.others);
+        let out = body(Some(Processors(places.allowed)));
+        // To the very same processor first: another thread is on this one now.
+        for set in [places.own, places.allowed] {
+            let _ = sched_setaffinity(None, &set);
+        }
+        out
     }
 
     impl Processors {
@@ -38,31 +74,6 @@ mod system {
         pub fn allow(self) {
             let _ = sched_setaffinity(None, &self.0);
         }
-    }
-
-    /// The processor of the calling thread, and those on which it may run besides; none where there are no others.
-    fn own_and_others() -> Option<[CpuSet; 2]> {
-        let (mut others, place) = (sched_getaffinity(None).ok().filter(|set| set.count() > 1)?, sched_getcpu());
-        if place >= CpuSet::MAX_CPU {
-            return None;
-        }
-        let mut own = CpuSet::new();
-        own.set(place);
-        others.unset(place);
-        Some([own, others])
-    }
-
-    /// Does `body` on another processor than that on which the calling thread is, where there is one, and comes back. Threads that
-    /// begin in it may not run there.
-    pub fn away<T>(body: impl FnOnce() -> T) -> T {
-        let (Some([own, others]), Ok(allowed)) = (own_and_others(), sched_getaffinity(None)) else { return body() };
-        let _ = sched_setaffinity(None, &others);
-        let out = body();
-        // To the very same processor first: another thread is on this one now.
-        for set in [own, allowed] {
-            let _ = sched_setaffinity(None, &set);
-        }
-        out
     }
 }
 
@@ -94,16 +105,16 @@ mod system {
     }
 
     /// Does `body`.
-    pub fn away<T>(body: impl FnOnce() -> T) -> T {
-        body()
+    pub fn away<T>(body: impl FnOnce(Option<Processors>) -> T) -> T {
+        body(None)
     }
 }
 
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 pub use system::{Processors, Thread, part_from};
 
-/// Starts a thread for work of a few milliseconds, on another processor than the caller's where there is one. It may run where the
-/// thread that starts it may, so that one is there for a moment: who only leaves the caller's processor later first waits for it.
+/// Starts a thread for work of a few milliseconds, on another processor than the caller's where there is one. A new thread may run where
+/// the one that starts it may, so that one is elsewhere for a moment; who only leaves the caller's processor waits for it first.
 ///
 /// # Errors
 /// Where the system gives no thread.
@@ -112,7 +123,12 @@ pub fn spawn_beside<'scope, T: Send + 'scope>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> std::io::Result<ScopedJoinHandle<'scope, T>> {
-    system::away(|| Builder::new().name(name.into()).spawn_scoped(scope, work))
+    system::away(|allowed| {
+        Builder::new().name(name.into()).spawn_scoped(scope, move || {
+            allowed.into_iter().for_each(Processors::allow);
+            work()
+        })
+    })
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -143,13 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_beside_leaves_the_processor_of_its_caller() {
+    fn a_thread_beside_begins_elsewhere_and_is_free() {
+        let same = |a: &CpuSet, b: &CpuSet| (0..CpuSet::MAX_CPU).all(|cpu| a.is_set(cpu) == b.is_set(cpu));
         let all = sched_getaffinity(None).unwrap();
+        let begun = system::away(|_| sched_getaffinity(None).unwrap());
+        assert_eq!(begun.count(), (all.count() - 1).max(1));
         let beside = std::thread::scope(|scope| {
             spawn_beside(scope, "beside", || sched_getaffinity(None).unwrap()).unwrap().join().unwrap()
         });
-        assert_eq!(beside.count(), (all.count() - 1).max(1));
-        assert!((0..CpuSet::MAX_CPU).all(|cpu| all.is_set(cpu) || !beside.is_set(cpu)));
-        assert_eq!(sched_getaffinity(None).unwrap().count(), all.count());
+        assert!(same(&beside, &all) && same(&sched_getaffinity(None).unwrap(), &all));
     }
 }

@@ -208,7 +208,7 @@ impl Guard {
 
     /// Whether the condition holds; an error where it depends on anything but constants.
     pub fn holds(&self, env: &Env) -> Result<bool> {
-        let mut lower = Lower::new(env, &self.functions, self.condition.depth)?;
+        let mut lower = Lower::new(env, &self.functions, USUAL_STEPS / 16)?;
         let id = lower.expr(&self.condition)?;
         lower.expect_bool(id)?;
         lower.use_frozen(id)?;

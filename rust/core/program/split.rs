@@ -1,7 +1,7 @@
 //! Programs of two operands that meet in one operation.
 
 use super::env::{Input, InputKind};
-use super::graph::{Graph, Node, NodeId, Op};
+use super::graph::{Graph, NodeId, Op};
 use super::simplify::aliases;
 use super::types::{Rate, Type};
 use super::{Compiled, Evaluator};
@@ -90,8 +90,8 @@ impl Compiled {
 
     /// The program up to `result`, which depends on input `input` only.
     fn part(&self, result: NodeId, input: usize) -> Compiled {
-        let at = (0..=result).find(|&id| self.graph.nodes[id].op == Op::Input(input));
-        self.cut(result, at.unwrap_or(result), self.inputs[input].clone())
+        let at = self.graph.nodes.iter().position(|node| node.op == Op::Input(input));
+        self.cut(result, at.expect("a part depends on its input"), self.inputs[input].clone())
     }
 
     /// The program from node `at` on, whose value becomes the input.
@@ -104,24 +104,23 @@ impl Compiled {
     fn cut(&self, result: NodeId, at: NodeId, input: Input) -> Compiled {
         let nodes = &self.graph.nodes;
         let is_leaf = |id: NodeId| id == at || nodes[id].frozen.is_some();
-        let mut place: Vec<Option<NodeId>> = vec![None; result + 1];
-        place[result] = Some(0);
+        let mut wanted = vec![false; result + 1];
+        wanted[result] = true;
         for id in (0..=result).rev() {
-            if place[id].is_some() && !is_leaf(id) {
-                nodes[id].args.iter().for_each(|&arg| place[arg] = Some(0));
+            if wanted[id] && !is_leaf(id) {
+                nodes[id].args.iter().for_each(|&arg| wanted[arg] = true);
             }
         }
         let mut graph = Graph::default();
-        for id in (0..=result).filter(|&id| place[id].is_some()).collect::<Vec<_>>() {
-            place[id] = Some(graph.nodes.len());
-            let args = if is_leaf(id) { &[][..] } else { &nodes[id].args };
-            let args = args.iter().filter_map(|&arg| place[arg]).collect();
-            let op = match id {
-                _ if id == at => Op::Input(0),
-                _ if is_leaf(id) => Op::Frozen,
-                _ => nodes[id].op,
-            };
-            graph.nodes.push(Node { op, args, ..nodes[id].clone() });
+        let mut place = vec![0; result + 1];
+        for id in (0..=result).filter(|&id| wanted[id]) {
+            place[id] = graph.nodes.len();
+            let mut node = nodes[id].clone();
+            if is_leaf(id) {
+                (node.op, node.args) = (if id == at { Op::Input(0) } else { Op::Frozen }, Vec::new());
+            }
+            node.args.iter_mut().for_each(|arg| *arg = place[*arg]);
+            graph.nodes.push(node);
         }
         let result = graph.nodes.len() - 1;
         let order = graph.reachable(result, false);

@@ -132,9 +132,7 @@ impl Compiled {
         };
         Ok(Trace { channel, steps, result })
     }
-}
 
-impl Compiled {
     /// The constants among the nodes `wanted`, which are in order, also those that are no longer kept.
     fn recall(&self, wanted: &[NodeId], channel: usize, cells: &mut [Cell]) {
         for &id in wanted {

@@ -1,13 +1,13 @@
 //! Nodes that run on codes.
 
-use super::jobs::{Awaited, Job, lacks_codes, quantize_constants};
+use super::jobs::{Awaited, Job, lacks_codes};
 use super::{Form, Planner};
 use crate::error::{Error, Kind, Location, Result};
 use crate::exec::placement::Note;
 use crate::exec::step::{Source, Step};
 use crate::graph::{Clamp, TensorId, qdq};
-use crate::ops::integer::{self, Arrangement, Context, IntegerOp, Layout, quantizers};
-use crate::ops::{Fact, Facts};
+use crate::ops::integer::{self, IntegerOp, Layout, Prepared, quantizers};
+use crate::ops::{Fact, Facts, Kernel};
 use crate::program::Env;
 use crate::spec::{Action, Body, MissingEncoding, names};
 
@@ -130,23 +130,31 @@ impl<'a> Planner<'a> {
         if summed && facts.optional(2).is_some_and(|bias| bias.codes.is_none()) {
             self.used(names::BIAS);
         }
-        // The kernel, or the environment of the job that prepares it.
-        let (kernel, Arrangement { arguments, layout }) = match op.arrangement(facts, &layouts) {
-            Some(arrangement) if !matches!(body.action, Action::Intrinsic(_)) => (Err(env), arrangement),
-            _ => {
-                let mut inputs = facts.inputs.to_vec();
-                quantize_constants(self.spec, &data, &mut inputs, &self.context)?;
-                let facts = &Facts { inputs: &inputs, ..*facts };
-                let context = Context { spec: self.spec, body, layouts: &layouts, clamp };
-                let prepared = match &body.action {
-                    Action::Intrinsic(name) => integer::intrinsics::prepare(name, facts, &context)?,
-                    _ => op.prepare(facts, &context, env)?,
-                };
-                (Ok(prepared.kernel), prepared.arrangement)
+        let intrinsic = matches!(body.action, Action::Intrinsic(_));
+        let expected = if intrinsic { None } else { op.arrangement(facts, &layouts) };
+        let job = Box::new(Job {
+            op,
+            node,
+            opset: facts.opset,
+            inputs: facts.inputs.to_vec(),
+            outputs: facts.outputs.to_vec(),
+            spec: self.spec,
+            body,
+            layouts,
+            clamp,
+            env,
+            context: self.context,
+        });
+        let (kernel, job, arrangement): (Box<dyn Kernel>, _, _) = match expected {
+            Some(arrangement) => (Box::new(Awaited), Some(job), arrangement),
+            None => {
+                let Prepared { kernel, arrangement } = job.prepare()?;
+                (kernel, None, arrangement)
             }
         };
+        let layout = arrangement.layout;
         let mut inputs = Vec::new();
-        for argument in &arguments {
+        for argument in &arrangement.arguments {
             let Some(t) = node.inputs[argument.input] else {
                 inputs.push(None);
                 continue;
@@ -180,24 +188,9 @@ impl<'a> Planner<'a> {
         }
         let rule = self.spec.rule(&node.op_type).map_or(names::OTHER, |r| r.name.as_str());
         self.report(node, body.action.label(), Some((rule, body)));
-        let kernel = kernel.unwrap_or_else(|env| {
-            self.jobs.push(Box::new(Job {
-                step: self.steps.len(),
-                op,
-                node,
-                opset: facts.opset,
-                inputs: facts.inputs.to_vec(),
-                outputs: facts.outputs.to_vec(),
-                spec: self.spec,
-                body,
-                layouts,
-                clamp,
-                env,
-                arrangement: Arrangement { arguments, layout },
-                context: self.context,
-            }));
-            Box::new(Awaited)
-        });
+        if let Some(job) = job {
+            self.jobs.push(self.steps.len(), arrangement, job);
+        }
         self.steps.push(Step {
             node: Some(n),
             label: format!("{} {}", node.op_type, node.name),

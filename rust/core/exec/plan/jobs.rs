@@ -4,12 +4,14 @@
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::kernels::spawn_beside;
-use crate::ops::integer::{Arrangement, Context, IntegerOp, Layout, quantizers};
+use crate::ops::integer::{Arrangement, Context, IntegerOp, Layout, Prepared, intrinsics, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext};
 use crate::program::Env;
-use crate::spec::{Body, Spec};
+use crate::spec::{Action, Body, Spec};
 use crate::tensor::Tensor;
+use std::any::Any;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, available_parallelism};
 
@@ -21,8 +23,6 @@ const NODES_PER_THREAD: usize = 16;
 
 /// What preparing the kernel of a node takes.
 pub(super) struct Job<'a> {
-    /// The step that the kernel belongs to.
-    pub step: usize,
     pub op: &'static dyn IntegerOp,
     pub node: &'a Node,
     pub opset: i64,
@@ -33,43 +33,39 @@ pub(super) struct Job<'a> {
     pub layouts: Vec<Layout>,
     pub clamp: Option<(i64, i64)>,
     pub env: Env,
-    /// What the planner relies on.
-    pub arrangement: Arrangement,
     pub context: RunContext<'a>,
 }
 
 impl Job<'_> {
-    fn prepare(mut self) -> Result<Box<dyn Kernel>> {
-        let at_node = |e: Error| e.at_node(&self.node.name, &self.node.op_type);
-        let facts = Facts { node: self.node, opset: self.opset, inputs: &self.inputs, outputs: &self.outputs };
-        let data = self.op.data_inputs(&facts);
-        quantize_constants(self.spec, &data, &mut self.inputs, &self.context).map_err(at_node)?;
-        let facts = Facts { node: self.node, opset: self.opset, inputs: &self.inputs, outputs: &self.outputs };
-        let context = Context { spec: self.spec, body: self.body, layouts: &self.layouts, clamp: self.clamp };
-        let prepared = self.op.prepare(&facts, &context, self.env).map_err(at_node)?;
-        if prepared.arrangement != self.arrangement {
-            let message = format!("{:?} was planned, {:?} prepared", self.arrangement, prepared.arrangement);
-            return Err(at_node(Error::invalid("arrangement", format!("{message}; please report this"))));
+    /// Computes codes of constants that have none yet, and the kernel.
+    pub fn prepare(mut self) -> Result<Prepared> {
+        let Job { op, node, opset, spec, body, clamp, .. } = self;
+        let data = op.data_inputs(&Facts { node, opset, inputs: &self.inputs, outputs: &self.outputs });
+        for i in data {
+            if let Some(Some(fact)) = self.inputs.get_mut(i)
+                && lacks_codes(fact)
+            {
+                fact.codes = Some(quantizers::quantize_constant(spec, fact, &self.context)?);
+            }
+        }
+        let facts = Facts { node, opset, inputs: &self.inputs, outputs: &self.outputs };
+        let context = Context { spec, body, layouts: &self.layouts, clamp };
+        match &body.action {
+            Action::Intrinsic(name) => intrinsics::prepare(name, &facts, &context),
+            _ => op.prepare(&facts, &context, self.env),
+        }
+    }
+
+    /// The kernel, of which the planner expects this arrangement.
+    fn kernel(self: Box<Self>, expected: &Arrangement) -> Result<Box<dyn Kernel>> {
+        let node = self.node;
+        let prepared = self.prepare().map_err(|e| e.at_node(&node.name, &node.op_type))?;
+        if prepared.arrangement != *expected {
+            let message = format!("{expected:?} was planned, {:?} prepared; please report this", prepared.arrangement);
+            return Err(Error::invalid("arrangement", message).at_node(&node.name, &node.op_type));
         }
         Ok(prepared.kernel)
     }
-}
-
-/// Gives the inputs `data` that are constant and quantized their codes.
-pub(super) fn quantize_constants(
-    spec: &Spec,
-    data: &[usize],
-    inputs: &mut [Option<Fact>],
-    context: &RunContext<'_>,
-) -> Result<()> {
-    for &i in data {
-        if let Some(Some(fact)) = inputs.get_mut(i)
-            && lacks_codes(fact)
-        {
-            fact.codes = Some(quantizers::quantize_constant(spec, fact, context)?);
-        }
-    }
-    Ok(())
 }
 
 /// Whether the codes of a quantized constant are still to be computed from its reals.
@@ -86,12 +82,17 @@ impl Kernel for Awaited {
     }
 }
 
+/// A job, the step that its kernel belongs to, and what the planner expects of it.
+type Waiting<'a> = (usize, Arrangement, Box<Job<'a>>);
+
 #[derive(Default)]
 struct State<'a> {
-    waiting: VecDeque<Box<Job<'a>>>,
+    waiting: VecDeque<Waiting<'a>>,
     closed: bool,
+    failed: bool,
     /// Kernels by step.
     done: Vec<(usize, Result<Box<dyn Kernel>>)>,
+    panic: Option<Box<dyn Any + Send>>,
 }
 
 /// Jobs that are handed out in their order.
@@ -106,40 +107,69 @@ impl<'a> Jobs<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Threads besides the caller's that are worth having for a graph of `nodes` nodes: one where a run has one thread and the machine
-    /// two, else as many as a run has. Where the system gives none, the caller does all.
-    pub fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, nodes: usize, threads: usize)
+    /// Calls `plan`, which pushes the jobs of a graph of `nodes` nodes, and does the jobs: on threads of its own meanwhile, where there are
+    /// processors for them, and on the caller's afterwards. Besides the caller's there is one thread where a run has one, else
+    /// as many as a run has. Gives what `plan` gives.
+    pub fn serve<T>(&self, nodes: usize, threads: usize, plan: impl FnOnce() -> T) -> T {
+        let helpers = match nodes / NODES_PER_THREAD {
+            0 => 0,
+            most => most.min(available_parallelism().map_or(1, usize::from).min(threads.max(2)) - 1),
+        };
+        std::thread::scope(|scope| {
+            // Also where planning panics: the helpers wait for it.
+            let closing = Closing(self);
+            self.begin(scope, helpers);
+            let planned = plan();
+            drop(closing);
+            self.work(false);
+            planned
+        })
+    }
+
+    fn begin<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, helpers: usize)
     where
         'a: 'scope,
     {
-        let most = available_parallelism().map_or(1, usize::from).min(threads.max(2)) - 1;
-        for _ in 0..most.min(nodes / NODES_PER_THREAD) {
+        for _ in 0..helpers {
             if spawn_beside(scope, "nputwin-prepare", || self.work(true)).is_err() {
                 break;
             }
         }
     }
 
-    /// Adds a job.
-    pub fn push(&self, job: Box<Job<'a>>) {
+    /// Adds the job of a step.
+    pub fn push(&self, step: usize, expected: Arrangement, job: Box<Job<'a>>) {
         let mut state = self.state();
-        state.waiting.push_back(job);
+        state.waiting.push_back((step, expected, job));
         if state.waiting.len().is_multiple_of(BATCH) {
             drop(state);
             self.bell.notify_one();
         }
     }
 
+    /// Whether a job has ended with an error: those after it need not be added.
+    pub fn failed(&self) -> bool {
+        self.state().failed
+    }
+
     /// Does jobs until there are none; with `wait`, until there will be no more.
     fn work(&self, wait: bool) {
         let mut state = self.state();
         loop {
-            if let Some(job) = state.waiting.pop_front() {
+            if let Some((step, expected, job)) = state.waiting.pop_front() {
                 drop(state);
-                let step = job.step;
-                let kernel = job.prepare();
+                let kernel = catch_unwind(AssertUnwindSafe(|| job.kernel(&expected)));
                 state = self.state();
-                state.done.push((step, kernel));
+                match kernel {
+                    Ok(kernel) => {
+                        state.failed |= kernel.is_err();
+                        state.done.push((step, kernel));
+                    }
+                    Err(panic) => {
+                        state.failed = true;
+                        state.panic.get_or_insert(panic);
+                    }
+                }
             } else if wait && !state.closed {
                 state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else {
@@ -148,30 +178,36 @@ impl<'a> Jobs<'a> {
         }
     }
 
-    /// Says that there will be no more jobs, and helps with those that there are.
-    pub fn close(&self) {
-        self.state().closed = true;
-        self.bell.notify_all();
-        self.work(false);
-    }
-
-    /// Kernels by step, of all jobs once all threads have ended; the error of the first node that has one.
+    /// Kernels by step, of all jobs; the error of the first node that has one. Panics where a job did.
     pub fn finish(&self) -> Result<Vec<(usize, Box<dyn Kernel>)>> {
-        let mut done = std::mem::take(&mut self.state().done);
-        done.sort_by_key(|(step, _)| *step);
-        done.into_iter().map(|(step, kernel)| Ok((step, kernel?))).collect()
+        let mut state = std::mem::take(&mut *self.state());
+        if let Some(panic) = state.panic {
+            resume_unwind(panic);
+        }
+        state.done.sort_by_key(|(step, _)| *step);
+        state.done.into_iter().map(|(step, kernel)| Ok((step, kernel?))).collect()
+    }
+}
+
+/// Says in the end that there will be no more jobs.
+struct Closing<'j, 'a>(&'j Jobs<'a>);
+
+impl Drop for Closing<'_, '_> {
+    fn drop(&mut self) {
+        self.0.state().closed = true;
+        self.0.bell.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::encoding::Encoding;
     use crate::exec::testing::Builder;
     use crate::exec::{Options, Session};
     use crate::graph::Graph;
+    use crate::kernels::Team;
     use crate::program::Evaluator;
-    use crate::spec::Spec;
-    use crate::tensor::Tensor;
     use std::sync::Arc;
 
     const NODES: usize = 40;
@@ -232,6 +268,58 @@ mod tests {
                 let first = open[0].min(lacking.unwrap_or(NODES));
                 assert!(error.contains(&format!("'y{first}'")), "{open:?} {lacking:?}, {threads} threads: {error}");
             }
+        }
+    }
+
+    struct Panics;
+
+    impl IntegerOp for Panics {
+        fn data_inputs(&self, _: &Facts<'_>) -> Vec<usize> {
+            Vec::new()
+        }
+
+        fn environment(&self, _: &Facts<'_>, _: Option<(i64, i64)>) -> Result<Env> {
+            Ok(Env::new())
+        }
+
+        fn prepare(&self, _: &Facts<'_>, _: &Context<'_>, _: Env) -> Result<Prepared> {
+            panic!("while a kernel is prepared")
+        }
+    }
+
+    #[test]
+    fn panics_of_the_planner_and_of_jobs_reach_the_caller() {
+        let (spec, node, team) = (Spec::load("tflite_micro").unwrap(), Node::default(), Team::new(1));
+        let message = |work: &dyn Fn()| *catch_unwind(AssertUnwindSafe(work)).unwrap_err().downcast::<&str>().unwrap();
+        for threads in [1, 7] {
+            let planner = || Jobs::default().serve(200, threads, || panic!("while the graph is planned"));
+            assert_eq!(message(&planner), "while the graph is planned");
+            let job = || {
+                let jobs = Jobs::default();
+                jobs.serve(200, threads, || {
+                    let body = &spec.rule("Relu").unwrap().bodies[0];
+                    let (inputs, outputs, layouts) = (Vec::new(), Vec::new(), Vec::new());
+                    let (env, context) = (Env::new(), RunContext::new(&team));
+                    let (spec, node) = (&spec, &node);
+                    let job = Job {
+                        op: &Panics,
+                        node,
+                        opset: 1,
+                        inputs,
+                        outputs,
+                        spec,
+                        body,
+                        layouts,
+                        clamp: None,
+                        env,
+                        context,
+                    };
+                    jobs.push(0, Arrangement::first(Layout::RowMajor), Box::new(job));
+                });
+                assert!(jobs.failed());
+                let _ = jobs.finish();
+            };
+            assert_eq!(message(&job), "while a kernel is prepared");
         }
     }
 }

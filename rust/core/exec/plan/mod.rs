@@ -111,14 +111,9 @@ pub fn plan(
         current: None,
         narrow: BTreeSet::new(),
     };
-    let planned = std::thread::scope(|scope| {
-        if spec.execution == Execution::Integer {
-            jobs.serve(scope, placed.graph.nodes.len(), context.team.threads());
-        }
-        let planned = planner.add_all(shapes);
-        jobs.close();
-        planned
-    });
+    let coded = spec.execution == Execution::Integer && placed.graph.tensors.iter().any(|t| t.encoding.is_some());
+    let nodes = if coded { placed.graph.nodes.len() } else { 0 };
+    let planned = jobs.serve(nodes, context.team.threads(), || planner.add_all(shapes));
     // The nodes of all jobs stand before the one at which planning ended.
     for (step, kernel) in jobs.finish()? {
         planner.steps[step].kernel = kernel;
@@ -138,6 +133,9 @@ impl<'a> Planner<'a> {
         for (n, node) in graph.nodes.iter().enumerate() {
             self.current = Some(n);
             self.add_node(n).map_err(|e| e.at_node(&node.name, &node.op_type))?;
+            if self.jobs.failed() {
+                break;
+            }
         }
         self.current = None;
         let mut outputs = Vec::new();

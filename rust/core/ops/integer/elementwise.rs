@@ -51,9 +51,7 @@ impl IntegerOp for Elementwise {
         if facts.node.op_type == "PRelu" || !(0..operands).all(|i| facts.optional(i).is_some_and(plain)) || !plain(y) {
             return None;
         }
-        let layout = layouts[..operands].iter().copied().max()?;
-        let arguments = (0..operands).map(|input| Argument { input, layout }).collect();
-        Some(Arrangement { arguments, layout })
+        Some(Arrangement::alike(operands, layouts[..operands].iter().copied().max()?))
     }
 
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {

@@ -90,9 +90,14 @@ pub struct Arrangement {
 }
 
 impl Arrangement {
+    /// The node's first inputs, so many, in the layout of the outputs.
+    pub fn alike(inputs: usize, layout: Layout) -> Self {
+        Arrangement { arguments: (0..inputs).map(|input| Argument { input, layout }).collect(), layout }
+    }
+
     /// One argument, the node's first input, in the layout of the outputs.
     pub fn first(layout: Layout) -> Self {
-        Arrangement { arguments: vec![Argument { input: 0, layout }], layout }
+        Self::alike(1, layout)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Operators that move codes without computing: the ONNX kernel itself, run on codes.
 
 use super::environment::{add_code_input, add_encoding, add_output, encoding_of};
-use super::{Argument, Arrangement, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
+use super::{Arrangement, Context, IntegerOp, Layout, Prepared, channels_last, quantizers};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
 use crate::ops::explanation::result;
@@ -118,8 +118,7 @@ impl IntegerOp for Movement {
         if let Some((lo, hi)) = context.clamp {
             kernel = Box::new(Clamped { kernel, lo, hi });
         }
-        let arguments = (0..facts.inputs.len()).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
-        Ok(Prepared { kernel, arrangement: Arrangement { arguments, layout: Layout::RowMajor } })
+        Ok(Prepared { kernel, arrangement: Arrangement::alike(facts.inputs.len(), Layout::RowMajor) })
     }
 }
 

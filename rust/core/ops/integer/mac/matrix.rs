@@ -1,6 +1,6 @@
 //! Gemm and MatMul on codes. A product of wide codes is a 1×1 convolution over its rows.
 
-use super::super::{Argument, Arrangement, Context, IntegerOp, Layout, Prepared};
+use super::super::{Arrangement, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::conv::{require_pairs, wrong_codes};
 use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
@@ -117,9 +117,7 @@ impl IntegerOp for MatMul {
 fn arrangement(facts: &Facts<'_>) -> Option<Arrangement> {
     let w = facts.optional(1)?;
     let constant = w.codes.is_some() || w.constant.is_some();
-    let arguments =
-        (0..if constant { 1 } else { 2 }).map(|input| Argument { input, layout: Layout::RowMajor }).collect();
-    Some(Arrangement { arguments, layout: Layout::RowMajor })
+    Some(Arrangement::alike(if constant { 1 } else { 2 }, Layout::RowMajor))
 }
 
 fn prepare(facts: &Facts<'_>, context: &Context<'_>, env: Env, mac: Mac<'_>, transposed: bool) -> Result<Prepared> {
@@ -164,8 +162,8 @@ fn prepare(facts: &Facts<'_>, context: &Context<'_>, env: Env, mac: Mac<'_>, tra
         Some(codes) => kernel.batched = Some(codes.clone()),
         None => {}
     }
-    let arrangement = arrangement(facts).ok_or_else(|| facts.invalid("an operand is missing"))?;
-    Ok(Prepared { kernel: Box::new(kernel), arrangement })
+    let operands = if kernel.constant.is_some() || kernel.batched.is_some() { 1 } else { 2 };
+    Ok(Prepared { kernel: Box::new(kernel), arrangement: Arrangement::alike(operands, Layout::RowMajor) })
 }
 
 enum Epilogues {
