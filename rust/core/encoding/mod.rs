@@ -123,17 +123,17 @@ impl Encoding {
         if self.granularity == Granularity::PerTensor && self.scale.len() != 1 {
             return Err(Error::invalid("encoding_length", format!("{} scales for one tensor", self.scale.len())));
         }
-        // Every number is looked at, so that vectors can be; then the first one that is wrong is looked for.
-        let is_scale = |s: f64| (s > 0.0) & (s < f64::INFINITY);
-        if !self.scale.iter().fold(true, |fine, &s| fine & is_scale(s))
-            && let Some(s) = self.scale.iter().find(|s| !is_scale(**s))
+        // All numbers at once, in vectors; then the first one that is wrong is looked for.
+        if !all_positive(&self.scale)
+            && let Some(s) = self.scale.iter().find(|s| !all_positive(std::slice::from_ref(s)))
         {
             return Err(Error::invalid("encoding_scale", format!("scale {s} is not a positive number"))
                 .help("a scale must be finite and above zero"));
         }
         let (lo, hi) = (self.qmin(), self.qmax());
-        let is_code = |z: i64| (lo <= z) & (z <= hi);
-        if !self.zero_point.iter().fold(true, |fine, &z| fine & is_code(z))
+        let is_code = |z: i64| lo <= z && z <= hi;
+        let all_zero = self.zero_point.iter().fold(0, |bits, &z| bits | z) == 0;
+        if !(all_zero && is_code(0))
             && let Some(z) = self.zero_point.iter().find(|z| !is_code(**z))
         {
             return Err(Error::invalid("encoding_zero_point", format!("zero point {z} is outside {lo}..={hi}")));
@@ -152,5 +152,54 @@ impl Encoding {
             && self.signed == other.signed
             && self.narrow_range == other.narrow_range
             && self.granularity == other.granularity
+    }
+}
+/// Whether all are above zero and finite.
+fn all_positive(values: &[f64]) -> bool {
+    const LANES: usize = 8;
+    let (mut least, mut finite) = ([f64::INFINITY; LANES], [0.0; LANES]);
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            least[i] = if chunk[i] < least[i] { chunk[i] } else { least[i] };
+            // Zero, or NaN from then on where a value is not finite.
+            finite[i] += chunk[i] * 0.0;
+        }
+    }
+    rest.iter().all(|&v| v > 0.0 && v < f64::INFINITY) && least.iter().all(|&v| v > 0.0) && finite == [0.0; LANES]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_no_scale_is_found_at_any_place() {
+        for length in 1..=20 {
+            assert!(all_positive(&vec![5e-324; length]) && all_positive(&vec![f64::MAX; length]));
+            for place in 0..length {
+                for wrong in [0.0, -0.0, -1.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                    let mut values = vec![0.5; length];
+                    values[place] = wrong;
+                    assert!(!all_positive(&values), "{wrong} at {place} of {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_zero_point_lies_among_the_codes() {
+        let of = |zero_point: Vec<i64>| Encoding {
+            scale: vec![0.5; zero_point.len()],
+            zero_point,
+            granularity: Granularity::PerChannel { axis: 0 },
+            ..Encoding::per_tensor(0.5, 0, 8, true).unwrap()
+        };
+        assert!(of(vec![0; 9]).validate().is_ok() && of(vec![-128, 127, 3]).validate().is_ok());
+        for (wrong, place) in [(128, 0), (-129, 4), (1 << 40, 8), (i64::MIN, 2)] {
+            let mut zero_point = vec![0; 9];
+            zero_point[place] = wrong;
+            assert_eq!(of(zero_point).validate().unwrap_err().code(), "encoding_zero_point");
+        }
     }
 }

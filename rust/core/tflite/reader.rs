@@ -197,11 +197,12 @@ pub fn read(bytes: &[u8]) -> Result<File<'_>> {
 }
 
 fn tensors<'a>(bytes: &'a [u8], model: &schema::Model<'a>, graph: &schema::SubGraph<'a>) -> Result<Vec<Tensor<'a>>> {
-    let mut names = HashSet::new();
-    let mut out = Vec::new();
+    // As many as the verifier has seen.
+    let count = graph.tensors().map_or(0, |tensors| tensors.len());
+    let (mut names, mut out) = (HashSet::with_capacity(count), Vec::with_capacity(count));
     for (i, table) in graph.tensors().iter().flatten().enumerate() {
         let given = table.name().filter(|n| !n.is_empty());
-        let mut name = given.map_or(format!("tensor_{i}"), String::from);
+        let mut name = given.map_or_else(|| format!("tensor_{i}"), String::from);
         while !names.insert(name.clone()) {
             name = format!("{name}_{i}");
         }

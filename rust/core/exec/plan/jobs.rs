@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::Node;
-use crate::kernels::spawn_beside;
+use crate::kernels::{Team, spawn_beside};
 use crate::ops::integer::{Arrangement, Context, IntegerOp, Layout, Prepared, intrinsics, quantizers};
 use crate::ops::{Fact, Facts, Kernel, RunContext};
 use crate::program::Env;
@@ -96,13 +96,19 @@ struct State<'a> {
 }
 
 /// Jobs that are handed out in their order.
-#[derive(Default)]
 pub(super) struct Jobs<'a> {
     state: Mutex<State<'a>>,
     bell: Condvar,
+    /// A team of one.
+    alone: Team,
 }
 
 impl<'a> Jobs<'a> {
+    /// No jobs.
+    pub fn new() -> Self {
+        Jobs { state: Mutex::default(), bell: Condvar::new(), alone: Team::new(1) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State<'a>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,12 +158,17 @@ impl<'a> Jobs<'a> {
         self.state().failed
     }
 
-    /// Does jobs until there are none; with `wait`, until there will be no more.
-    fn work(&self, wait: bool) {
+    /// Does jobs until there are none; a helper, until there will be no more. Helpers do them alone: where they may run is no measure for
+    /// the threads of a team that they would wake up.
+    fn work(&self, helper: bool) {
         let mut state = self.state();
         loop {
             if let Some((step, expected, job)) = state.waiting.pop_front() {
                 drop(state);
+                let mut job: Box<Job<'_>> = job;
+                if helper {
+                    job.context.team = &self.alone;
+                }
                 let kernel = catch_unwind(AssertUnwindSafe(|| job.kernel(&expected)));
                 state = self.state();
                 match kernel {
@@ -170,7 +181,7 @@ impl<'a> Jobs<'a> {
                         state.panic.get_or_insert(panic);
                     }
                 }
-            } else if wait && !state.closed {
+            } else if helper && !state.closed {
                 state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else {
                 return;
@@ -206,7 +217,6 @@ mod tests {
     use crate::exec::testing::Builder;
     use crate::exec::{Options, Session};
     use crate::graph::Graph;
-    use crate::kernels::Team;
     use crate::program::Evaluator;
     use std::sync::Arc;
 
@@ -292,10 +302,10 @@ mod tests {
         let (spec, node, team) = (Spec::load("tflite_micro").unwrap(), Node::default(), Team::new(1));
         let message = |work: &dyn Fn()| *catch_unwind(AssertUnwindSafe(work)).unwrap_err().downcast::<&str>().unwrap();
         for threads in [1, 7] {
-            let planner = || Jobs::default().serve(200, threads, || panic!("while the graph is planned"));
+            let planner = || Jobs::new().serve(200, threads, || panic!("while the graph is planned"));
             assert_eq!(message(&planner), "while the graph is planned");
             let job = || {
-                let jobs = Jobs::default();
+                let jobs = Jobs::new();
                 jobs.serve(200, threads, || {
                     let body = &spec.rule("Relu").unwrap().bodies[0];
                     let (inputs, outputs, layouts) = (Vec::new(), Vec::new(), Vec::new());

@@ -93,7 +93,7 @@ pub fn plan(
     budget: Budget,
     context: RunContext<'_>,
 ) -> Result<Plan> {
-    let jobs = Jobs::default();
+    let jobs = Jobs::new();
     let mut planner = Planner {
         jobs: &jobs,
         placed,

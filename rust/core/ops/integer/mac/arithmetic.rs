@@ -162,11 +162,9 @@ impl<'a> Mac<'a> {
             return Ok(wide && centred);
         }
         let (x, w, _) = self.encodings(facts)?;
-        let near = |c: usize| {
-            let expected = x.scale[0] * w.scale[c % w.scale.len()];
-            (encoding.scale[c % encoding.scale.len()] / expected - 1.0).abs() < 1e-3
-        };
-        let agrees = accumulator.verbatim_bias || (centred && (0..self.channels).all(near));
+        let mut scales = encoding.scale.iter().cycle().zip(w.scale.iter().cycle()).take(self.channels);
+        let near = |(bias, w): (&f64, &f64)| (bias / (x.scale[0] * w) - 1.0).abs() < 1e-3;
+        let agrees = accumulator.verbatim_bias || (centred && scales.all(near));
         Ok(wide && agrees && !rescaled)
     }
 
