@@ -72,7 +72,8 @@ class Session:
         target: Name of a shipped target (see `targets()`) or path of a spec file.
         encodings: Path of an `.encodings` file (0.6.1, 1.0.0, 2.0.0 or 2.1.0), or its contents as a dictionary; needed
             where the model itself has no quantization.
-        threads: Threads of a run; 0 for as many as the machine has. Preparing the model takes two, where the machine has them.
+        threads: Threads of a run; 0 for as many as the machine has. Preparing the model takes at least two, where the
+            machine has them.
         max_memory: Bytes that the values of a run may take; None for half of what the machine has available.
         strict: Refuse models that use rules which are only assumed.
         assume: Alternatives to choose among a rule's hypotheses, such as `{"Add.rule": "A1"}`.
