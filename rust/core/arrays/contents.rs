@@ -42,8 +42,8 @@ impl Contents {
         read(file).map(Contents::Read)
     }
 
-    /// A copy of the bytes of a file, which may change from then on. It lies in large pages where the system has them: touching a
-    /// page for the first time costs more than reading it.
+    /// A copy of the bytes of a file, which may change from then on. It lies in large pages where the system has them:
+    /// touching a page for the first time costs more than reading it.
     ///
     /// # Errors
     /// Those of opening and reading, and `UnexpectedEof` where the file becomes shorter meanwhile.

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 /// How a session runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Threads of a run; 0 for as many as the machine has, at most [`super::MAX_THREADS`]. Preparing a model takes at least two, where
-    /// the machine has them.
+    /// Threads of a run; 0 for as many as the machine has, at most [`super::MAX_THREADS`]. Preparing a model takes at least
+    /// two, where the machine has them.
     pub threads: usize,
     /// Bytes that the values of a run may take at one time; None for half of what the machine has available when the session
     /// begins. Constants of the file and what kernels need in between come on top; each of several runs side by side may take

@@ -56,8 +56,8 @@ mod system {
         Some(Processors(places.allowed))
     }
 
-    /// Does `body` on another processor than that on which the calling thread is, where there is one, and comes back. Threads that
-    /// `body` starts never run on the one that was left.
+    /// Does `body` on another processor than that on which the calling thread is, where there is one, and comes back.
+    /// Threads that `body` starts never run on the one that was left.
     pub fn away<T>(body: impl FnOnce() -> T) -> T {
         let Some(places) = Places::now() else { return body() };
         let _ = sched_setaffinity(None, &places.others);
@@ -113,9 +113,9 @@ mod system {
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 pub use system::{Processors, Thread, part_from};
 
-/// Starts a thread for work of a few milliseconds, which keeps off the caller's processor where there is another: whenever the caller wakes
-/// it up, it would be drawn there. A new thread may run where the one that starts it may, so that one is elsewhere for a moment; a
-/// thread that leaves by itself waits for the caller's processor first.
+/// Starts a thread for work of a few milliseconds, which keeps off the caller's processor where there is another: whenever
+/// the caller wakes it up, it would be drawn there. A new thread may run where the one that starts it may, so that one is
+/// elsewhere for a moment; a thread that leaves by itself waits for the caller's processor first.
 ///
 /// # Errors
 /// Where the system gives no thread.

@@ -157,8 +157,8 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Drops values per channel that only traces and datasheets show, which compute them again: those that neither the run-time nodes
-    /// `order` nor `result` read. Also gives back what memory the nodes do not need.
+    /// Drops values per channel that only traces and datasheets show, which compute them again: those that neither the
+    /// run-time nodes `order` nor `result` read. Also gives back what memory the nodes do not need.
     pub fn forget(&mut self, order: &[NodeId], result: NodeId) {
         let mut read = vec![false; self.nodes.len()];
         read[result] = true;

@@ -1,5 +1,5 @@
-//! Kernels that are prepared while the planner goes on with the graph: most of the time that a model takes until it is ready goes into
-//! packing weights and compiling programs, which no other node waits for.
+//! Kernels that are prepared while the planner goes on with the graph: most of the time that a model takes until it is
+//! ready goes into packing weights and compiling programs, which no other node waits for.
 
 use crate::error::{Error, Result};
 use crate::graph::Node;
@@ -113,9 +113,9 @@ impl<'a> Jobs<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `plan`, which pushes the jobs of a graph of `nodes` nodes, and does the jobs: on threads of its own meanwhile, where there are
-    /// processors for them, and on the caller's afterwards. Besides the caller's there is one thread where a run has one, else
-    /// as many as a run has. Gives what `plan` gives.
+    /// Calls `plan`, which pushes the jobs of a graph of `nodes` nodes, and does the jobs: on threads of its own meanwhile,
+    /// and on the caller's afterwards. In all these are as many as a run has, but two at least, and no more than there are
+    /// processors or than the graph has work for. Gives what `plan` gives.
     pub fn serve<T>(&self, nodes: usize, threads: usize, plan: impl FnOnce() -> T) -> T {
         let helpers = match nodes / NODES_PER_THREAD {
             0 => 0,
@@ -158,8 +158,8 @@ impl<'a> Jobs<'a> {
         self.state().failed
     }
 
-    /// Does jobs until there are none; a helper, until there will be no more. Helpers do them alone: where they may run is no measure for
-    /// the threads of a team that they would wake up.
+    /// Does jobs until there are none; a helper, until there will be no more. Helpers do them alone: where they may run is
+    /// no measure for the threads of a team that they would wake up.
     fn work(&self, helper: bool) {
         let mut state = self.state();
         loop {
@@ -222,8 +222,8 @@ mod tests {
 
     const NODES: usize = 40;
 
-    /// `y0 = Conv(x, w)`, `y1 = y0 + y0`, `y2 = Conv(y1, w)` …, all of int8, on 1×4×3×3. The Convs of `open` have weights that are no
-    /// constant, which is found out when their kernels are prepared.
+    /// `y0 = Conv(x, w)`, `y1 = y0 + y0`, `y2 = Conv(y1, w)` …, all of int8, on 1×4×3×3. The Convs of `open` have weights
+    /// that are no constant, which is found out when their kernels are prepared.
     fn chain(open: &[usize]) -> Graph {
         let mut builder = Builder::new();
         let weights = (0..16).map(|i| (i % 7) as f32 * 0.25 - 0.5).collect();

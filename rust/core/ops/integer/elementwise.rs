@@ -54,7 +54,7 @@ impl IntegerOp for Elementwise {
         Some(Arrangement::alike(operands, layouts[..operands].iter().copied().max()?))
     }
 
-    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared> {
+    fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, mut env: Env) -> Result<Prepared> {
         let Action::Program { program, .. } = &context.body.action else {
             return Err(
                 facts.unsupported(format!("action '{}' of an elementwise operator", context.body.action.label()))
@@ -64,7 +64,6 @@ impl IntegerOp for Elementwise {
             true => Some(Slope::new(facts)?),
             false => None,
         };
-        let mut env = env;
         if let Some(slope) = &slope {
             env = environment(facts, context.clamp, true)?;
             env.channel("slope", slope.values.iter().map(|&v| Value::F32(v)).collect());

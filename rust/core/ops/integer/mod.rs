@@ -122,13 +122,15 @@ pub trait IntegerOp: Send + Sync {
     /// What conditions of the rule, and its program, may read besides what only [`IntegerOp::prepare`] knows.
     fn environment(&self, facts: &Facts<'_>, clamp: Option<(i64, i64)>) -> Result<Env>;
 
-    /// The arrangement of the kernel that [`IntegerOp::prepare`] will give, where it follows from the shapes, encodings and layouts of the
-    /// inputs: the kernel may then be prepared while the nodes behind it are planned. Codes of constants may still be missing.
+    /// The arrangement of the kernel that [`IntegerOp::prepare`] will give, where it follows from the shapes, encodings and
+    /// layouts of the inputs: the kernel may then be prepared while the nodes behind it are planned. Codes of constants may
+    /// still be missing.
     fn arrangement(&self, _facts: &Facts<'_>, _layouts: &[Layout]) -> Option<Arrangement> {
         None
     }
 
-    /// Freezes the rule's arithmetic for these encodings and shapes. `env` is what [`IntegerOp::environment`] gave for them.
+    /// Freezes the rule's arithmetic for these encodings and shapes. `env` is what [`IntegerOp::environment`] gave for
+    /// them.
     fn prepare(&self, facts: &Facts<'_>, context: &Context<'_>, env: Env) -> Result<Prepared>;
 }
 
