@@ -1,7 +1,7 @@
 //! The allocator of the binary and of the Python module.
 //!
-//! It asks the system for huge pages, which Linux gives where they are not switched off. With small ones, page faults take as long as all else that prepares a model, and
-//! the products of a network some percent longer.
+//! It asks the system for huge pages, which Linux gives where they are not switched off. With small ones, page faults take
+//! as long as all else that prepares a model, and the products of a network some percent longer.
 
 use libmimalloc_sys::{mi_option_set_default, mi_option_t};
 

@@ -124,8 +124,8 @@ impl Encoding {
             return Err(Error::invalid("encoding_length", format!("{} scales for one tensor", self.scale.len())));
         }
         // All numbers at once, in vectors; then the first one that is wrong is looked for.
-        if !all_positive(&self.scale)
-            && let Some(s) = self.scale.iter().find(|s| !all_positive(std::slice::from_ref(s)))
+        if !all_scales(&self.scale)
+            && let Some(s) = self.scale.iter().find(|s| !is_scale(**s))
         {
             return Err(Error::invalid("encoding_scale", format!("scale {s} is not a positive number"))
                 .help("a scale must be finite and above zero"));
@@ -154,8 +154,14 @@ impl Encoding {
             && self.granularity == other.granularity
     }
 }
-/// Whether all are above zero and finite.
-fn all_positive(values: &[f64]) -> bool {
+
+/// Whether a number is above zero and finite.
+fn is_scale(value: f64) -> bool {
+    value > 0.0 && value < f64::INFINITY
+}
+
+/// [`is_scale`] of all, in vectors.
+fn all_scales(values: &[f64]) -> bool {
     const LANES: usize = 8;
     let (mut least, mut finite) = ([f64::INFINITY; LANES], [0.0; LANES]);
     let (chunks, rest) = values.as_chunks::<LANES>();
@@ -166,7 +172,7 @@ fn all_positive(values: &[f64]) -> bool {
             finite[i] += chunk[i] * 0.0;
         }
     }
-    rest.iter().all(|&v| v > 0.0 && v < f64::INFINITY) && least.iter().all(|&v| v > 0.0) && finite == [0.0; LANES]
+    rest.iter().all(|&v| is_scale(v)) && least.iter().all(|&v| v > 0.0) && finite == [0.0; LANES]
 }
 
 #[cfg(test)]
@@ -176,12 +182,12 @@ mod tests {
     #[test]
     fn a_number_that_is_no_scale_is_found_at_any_place() {
         for length in 1..=20 {
-            assert!(all_positive(&vec![5e-324; length]) && all_positive(&vec![f64::MAX; length]));
+            assert!(all_scales(&vec![5e-324; length]) && all_scales(&vec![f64::MAX; length]));
             for place in 0..length {
                 for wrong in [0.0, -0.0, -1.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                     let mut values = vec![0.5; length];
                     values[place] = wrong;
-                    assert!(!all_positive(&values), "{wrong} at {place} of {length}");
+                    assert!(!all_scales(&values), "{wrong} at {place} of {length}");
                 }
             }
         }

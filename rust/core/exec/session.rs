@@ -279,6 +279,18 @@ impl Session {
         Ok(out)
     }
 
+    /// Memory for a run.
+    fn take_memory(&self) -> Memory {
+        self.memories.lock().expect("no panic while locked").pop().unwrap_or_default()
+    }
+
+    /// Ends a run, whose values that are left are in `slots`, and keeps its memory for the next.
+    fn keep_memory(&self, memory: Memory, slots: Vec<Slot<'_>>) {
+        slots.into_iter().for_each(|slot| give_back(&memory, slot));
+        memory.settle();
+        self.memories.lock().expect("no panic while locked").push(memory);
+    }
+
     /// Runs the graph on named inputs.
     pub fn run(&self, feeds: &[(&str, &Tensor)]) -> Result<RunResult> {
         self.run_with(feeds, false, &mut || Ok(()))
@@ -294,7 +306,7 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let purpose = if capture { Purpose::Capture } else { Purpose::Run };
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), purpose)?;
-        let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
+        let memory = self.take_memory();
         let mut slots = self.execute(&plan, &inputs, Some(&memory), between, &mut |_, _| ())?;
         let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
         let mut outputs = Vec::with_capacity(plan.outputs.len());
@@ -308,9 +320,7 @@ impl Session {
             };
             outputs.push((port.name.clone(), value));
         }
-        slots.into_iter().for_each(|slot| give_back(&memory, slot));
-        memory.settle();
-        self.memories.lock().expect("no panic while locked").push(memory);
+        self.keep_memory(memory, slots);
         Ok(RunResult { outputs, captured })
     }
 
@@ -319,13 +329,11 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Run)?;
         let mut out = Vec::new();
-        let memory = self.memories.lock().expect("no panic while locked").pop().unwrap_or_default();
+        let memory = self.take_memory();
         let slots = self.execute(&plan, &inputs, Some(&memory), &mut || Ok(()), &mut |label, time| {
             out.push(Profile { label: label.to_string(), time });
         })?;
-        slots.into_iter().for_each(|slot| give_back(&memory, slot));
-        memory.settle();
-        self.memories.lock().expect("no panic while locked").push(memory);
+        self.keep_memory(memory, slots);
         Ok(out)
     }
 

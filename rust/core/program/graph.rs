@@ -174,15 +174,19 @@ impl Graph {
 
     /// Nodes that `result` needs, in order; frozen nodes only where `with_frozen`.
     pub fn reachable(&self, result: NodeId, with_frozen: bool) -> Vec<NodeId> {
-        let mut wanted = vec![false; self.nodes.len()];
+        let counts = |id: NodeId| with_frozen || self.nodes[id].frozen.is_none();
+        self.needed(result, |id| !counts(id)).into_iter().filter(|&id| counts(id)).collect()
+    }
+
+    /// Nodes that `result` needs, in order; of a leaf none of the operands.
+    pub fn needed(&self, result: NodeId, is_leaf: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let mut wanted = vec![false; result + 1];
         wanted[result] = true;
         for id in (0..=result).rev() {
-            if wanted[id] && (with_frozen || self.nodes[id].frozen.is_none()) {
-                for &arg in &self.nodes[id].args {
-                    wanted[arg] = true;
-                }
+            if wanted[id] && !is_leaf(id) {
+                self.nodes[id].args.iter().for_each(|&arg| wanted[arg] = true);
             }
         }
-        (0..=result).filter(|&id| wanted[id] && (with_frozen || self.nodes[id].frozen.is_none())).collect()
+        (0..=result).filter(|&id| wanted[id]).collect()
     }
 }

@@ -71,6 +71,9 @@ use types::{Datum, Interval};
 /// Operations of most programs of shipped targets, after inlining.
 const USUAL_STEPS: usize = 128;
 
+/// Operations of most conditions.
+const USUAL_CONDITION: usize = 8;
+
 /// A parsed program: lets, in order, and a body.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -208,7 +211,7 @@ impl Guard {
 
     /// Whether the condition holds; an error where it depends on anything but constants.
     pub fn holds(&self, env: &Env) -> Result<bool> {
-        let mut lower = Lower::new(env, &self.functions, USUAL_STEPS / 16)?;
+        let mut lower = Lower::new(env, &self.functions, USUAL_CONDITION)?;
         let id = lower.expr(&self.condition)?;
         lower.expect_bool(id)?;
         lower.use_frozen(id)?;

@@ -104,16 +104,9 @@ impl Compiled {
     fn cut(&self, result: NodeId, at: NodeId, input: Input) -> Compiled {
         let nodes = &self.graph.nodes;
         let is_leaf = |id: NodeId| id == at || nodes[id].frozen.is_some();
-        let mut wanted = vec![false; result + 1];
-        wanted[result] = true;
-        for id in (0..=result).rev() {
-            if wanted[id] && !is_leaf(id) {
-                nodes[id].args.iter().for_each(|&arg| wanted[arg] = true);
-            }
-        }
         let mut graph = Graph::default();
         let mut place = vec![0; result + 1];
-        for id in (0..=result).filter(|&id| wanted[id]) {
+        for id in self.graph.needed(result, is_leaf) {
             place[id] = graph.nodes.len();
             let mut node = nodes[id].clone();
             if is_leaf(id) {

@@ -15,6 +15,10 @@ impl Planner<'_> {
     /// Adds the float kernel of a node, or a table where it reads and writes codes of one byte.
     pub(super) fn add_float(&mut self, n: usize, facts: &Facts<'_>, op: &dyn Op) -> Result<()> {
         let node = facts.node;
+        // A rule that says so has been reported.
+        if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
+            self.report(node, "float", None);
+        }
         let table = float_table(self.spec, &self.context, self.placed.clamps[n].as_ref(), facts, op);
         if let (Some(table), Some(x), Some(y)) = (table, node.inputs.first().copied().flatten(), node.outputs[0]) {
             let channels_last = self.values.contains_key(&(x, Form::Codes, Layout::ChannelsLast));
@@ -26,9 +30,6 @@ impl Planner<'_> {
             let slot = self.step(&node.op_type, Box::new(table), source, (y, Form::Codes));
             self.steps[number].conversion = None;
             self.values.insert((y, Form::Codes, layout), Source::Slot(slot));
-            if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
-                self.report(node, "float", None);
-            }
             return Ok(());
         }
         let mut inputs = Vec::new();
@@ -60,9 +61,6 @@ impl Planner<'_> {
             outputs: slots.clone(),
             frees: Vec::new(),
         });
-        if !self.nodes.last().is_some_and(|r| r.name == node.name && r.op_type == node.op_type) {
-            self.report(node, "float", None);
-        }
         for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
             let (Some(t), Some(mut slot)) = (*t, slot) else { continue };
             if self.spec.float.is_some() {
