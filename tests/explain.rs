@@ -263,7 +263,8 @@ fn saturation_of_pairs_is_visible() {
     let mut b = Builder::new(3);
     let x = b.input(&[1, 3], act(0.03, 10));
     let w = b.weights(&[3, 2], &[0.01], 8, 0);
-    b.graph.tensors[w].codes = Some(Tensor::new(vec![3, 2], Data::I8(vec![127, 1, 127, 2, 3, 4])).unwrap().into());
+    b.graph.tensors[w].codes =
+        Some(Tensor::new(vec![3, 2], Data::I8(vec![127, 1, 127, 2, 3, 4].into())).unwrap().into());
     let y = b.node("MatMul", &[x, w], &[], act(0.5, 0));
     b.output(y);
     let input = Tensor::f32(&[1, 3], vec![7.35, 7.35, 7.35]);

@@ -36,10 +36,10 @@ fn write(dir: &Path, cases: &[Value]) {
     std::fs::write(dir.join("cases.json"), document.to_string()).unwrap();
     let mut file = BufWriter::new(std::fs::File::create(dir.join("Conv.npz")).unwrap());
     let mut npz = NpzWriter::new(&mut file);
-    let i8s = |shape: &[usize], v: Vec<i8>| Tensor::new(shape.to_vec(), Data::I8(v)).unwrap();
+    let i8s = |shape: &[usize], v: Vec<i8>| Tensor::new(shape.to_vec(), Data::I8(v.into())).unwrap();
     npz.add("in0", &i8s(&[1, 2, 2, 2], (-4..4).collect())).unwrap();
     npz.add("w", &i8s(&[2, 2, 1, 1], vec![1, 2, 3, 4])).unwrap();
-    npz.add("b", &Tensor::new(vec![2], Data::I32(vec![0, 8])).unwrap()).unwrap();
+    npz.add("b", &Tensor::new(vec![2], Data::I32(vec![0, 8].into())).unwrap()).unwrap();
     // acc = x0 + 2·x1 = (-4, -1, 2, 5), halved with ties up; 3·x0 + 4·x1 + 8 = (-4, 3, 10, 17), halved with ties up to
     // (-2, 2, 5, 9), then halved with ties away from zero.
     npz.add("out", &i8s(&[1, 2, 2, 2], vec![-2, 0, 1, 3, -1, 1, 3, 5])).unwrap();

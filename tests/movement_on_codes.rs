@@ -63,7 +63,7 @@ fn run(case: &Case, output_scale: f64) -> nputwin::Result<(Tensor, &'static str)
 }
 
 fn cases() -> Vec<Case> {
-    let indices = |shape: &[usize], v: Vec<i64>| (shape.to_vec(), Err(Data::I64(v)));
+    let indices = |shape: &[usize], v: Vec<i64>| (shape.to_vec(), Err(Data::I64(v.into())));
     let codes = |shape: &[usize], v: Vec<i64>| (shape.to_vec(), Ok(v));
     vec![
         Case {
@@ -97,7 +97,10 @@ fn cases() -> Vec<Case> {
         Case {
             op_type: "Compress",
             attributes: vec![("axis", Attribute::Int(1))],
-            inputs: vec![codes(&[2, 3], vec![1, 2, 3, 4, 5, 6]), (vec![3], Err(Data::Bool(vec![true, false, true])))],
+            inputs: vec![
+                codes(&[2, 3], vec![1, 2, 3, 4, 5, 6]),
+                (vec![3], Err(Data::Bool(vec![true, false, true].into()))),
+            ],
             expected: vec![1, 3, 4, 6],
             outputs: 1,
         },

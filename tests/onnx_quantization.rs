@@ -173,7 +173,7 @@ fn qlinear_convolutions_give_their_bias_the_product_of_scales() {
     let encoding = bias.encoding.as_ref().unwrap();
     assert_eq!(encoding.scale, [0.5 * f64::from(0.1f32), 0.5 * f64::from(0.3f32)]);
     assert_eq!((encoding.bitwidth, &encoding.granularity), (32, &Granularity::PerChannel { axis: 0 }));
-    assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![1000, -7]));
+    assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![1000, -7].into()));
     let pooled = &graph.tensors[graph.nodes[1].outputs[0].unwrap()];
     assert_eq!((pooled.name.as_str(), pooled.encoding.as_ref().unwrap().scale[0]), ("m", 0.25));
 }
@@ -255,7 +255,7 @@ fn float_operators_stand_between_quantizers_and_saturation_absorbs_a_relu() {
     let operators: Vec<_> = again.nodes.iter().map(|n| n.op_type.as_str()).collect();
     assert_eq!(operators, ["Conv", "Exp", "Conv", "Relu"]);
     let bias = &again.tensors[again.nodes[0].inputs[2].unwrap()];
-    assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![2]));
+    assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![2].into()));
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Random {
         let count = element_count(&shape).unwrap();
         let mut ints = || (0..count).map(|_| self.int()).collect::<Vec<i64>>();
         let data = match kind {
-            0..3 => Data::I64(ints()),
+            0..3 => Data::I64(ints().into()),
             3 => Data::I8(ints().iter().map(|&v| v as i8).collect()),
             4 => Data::Bool(ints().iter().map(|&v| v > 0).collect()),
             _ => Data::F32(ints().iter().map(|&v| if v == i64::MIN { f32::NAN } else { v as f32 * 0.7 }).collect()),
@@ -185,7 +185,7 @@ fn sound(name: &str, random: &mut Random) -> Option<Sound> {
         "BitShift" => (vec![bytes(&[3], r), bytes(&[2, 1], r)], vec![("direction", text(r.pick(&["LEFT", "RIGHT"])))]),
         "ReverseSequence" => (vec![float(&[4, 3, 2], r), index(&[3], 6, r)], vec![]),
         "Compress" => {
-            (vec![float(&[4, 3], r), Some(Tensor::new(vec![2], Data::Bool(vec![true, false])).unwrap())], vec![])
+            (vec![float(&[4, 3], r), Some(Tensor::new(vec![2], Data::Bool(vec![true, false].into())).unwrap())], vec![])
         }
         "MatMulInteger" => (vec![bytes(&[2, 3], r), bytes(&[3, 4], r)], vec![]),
         "ConvInteger" => (vec![bytes(&[1, 2, 4, 4], r), bytes(&[3, 2, 2, 2], r), bytes(&[1], r)], vec![]),

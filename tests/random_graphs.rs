@@ -156,7 +156,10 @@ impl Drawing {
     }
 
     fn integers(&mut self, values: &[i64]) -> TensorId {
-        self.b.constant(Tensor::new(vec![values.len()], Data::I64(values.to_vec())).expect("as many as it says"), None)
+        self.b.constant(
+            Tensor::new(vec![values.len()], Data::I64(values.to_vec().into())).expect("as many as it says"),
+            None,
+        )
     }
 
     /// The channels of two groups in turn.

@@ -17,8 +17,8 @@ fn a_convolution_has_onnx_order_and_the_codes_of_the_file() {
     assert_eq!((node.op_type.as_str(), node.clamp), ("Conv", Some(Clamp { lo: 0.0, hi: 6.0 })));
     let named = |name: &str| &graph.tensors[graph.find(name).unwrap()];
     assert_eq!(named("w").codes.as_ref().unwrap().shape(), [3, 2, 1, 1]);
-    assert_eq!(named("w").codes.as_ref().unwrap().data(), &Data::I8(vec![1, 2, 3, 4, 5, -1]));
-    assert_eq!(named("b").codes.as_ref().unwrap().data(), &Data::I32(vec![7, -8, 9]));
+    assert_eq!(named("w").codes.as_ref().unwrap().data(), &Data::I8(vec![1, 2, 3, 4, 5, -1].into()));
+    assert_eq!(named("b").codes.as_ref().unwrap().data(), &Data::I32(vec![7, -8, 9].into()));
     assert!(named("x").channels_last && named("y").channels_last && !named("w").channels_last);
     assert_eq!(named("x").shape, Some([1, 2, 4, 5].map(Dim::Fixed).to_vec()));
     assert_eq!(named("x").outer_shape(), Some([1, 4, 5, 2].map(Dim::Fixed).to_vec()));
@@ -31,7 +31,7 @@ fn codes_go_in_and_come_out_in_the_order_of_the_file() {
     let session = Session::new(graph, Spec::load("tflite_micro").unwrap(), SessionOptions::default()).unwrap();
     assert_eq!(session.inputs()[0].shape, Some([1, 4, 5, 2].map(Dim::Fixed).to_vec()));
     let codes: Vec<i8> = (0..40).map(|i| i - 20).collect();
-    let x = Values::new(vec![1, 4, 5, 2], Data::I8(codes.clone())).unwrap();
+    let x = Values::new(vec![1, 4, 5, 2], Data::I8(codes.clone().into())).unwrap();
     let result = session.run_with(&[("x", &x)], true, &mut || Ok(())).unwrap();
     let y = &result.outputs[0].1;
     assert_eq!(y.shape(), [1, 4, 5, 3]);
@@ -70,7 +70,7 @@ fn a_bias_without_scale_stands_for_other_reals_in_each_convolution() {
     let biases: Vec<_> = graph.nodes.iter().map(|n| &graph.tensors[n.inputs[2].unwrap()]).collect();
     assert_eq!(biases[0].name, "b");
     for (bias, unit) in biases.iter().zip([0.125, 0.25]) {
-        assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![7, -8, 9]));
+        assert_eq!(bias.codes.as_ref().unwrap().data(), &Data::I32(vec![7, -8, 9].into()));
         assert_eq!(bias.encoding.as_ref().unwrap().scale, [unit, 2.0 * unit, 4.0 * unit]);
         let reals = bias.constant.as_ref().unwrap().to_f64();
         assert_eq!(reals, [7.0 * unit, -16.0 * unit, 36.0 * unit]);
@@ -95,7 +95,7 @@ fn open_dimensions_stay_open() {
     model.tensors[3].signature = vec![-1, 4, 5, 3];
     let graph = tflite::decode(&model.bytes(), "test").unwrap();
     let session = Session::new(graph, Spec::load("tflite_micro").unwrap(), SessionOptions::default()).unwrap();
-    let x = Values::new(vec![3, 4, 5, 2], Data::I8(vec![1; 120])).unwrap();
+    let x = Values::new(vec![3, 4, 5, 2], Data::I8(vec![1; 120].into())).unwrap();
     assert_eq!(session.run(&[("x", &x)]).unwrap().outputs[0].1.shape(), [3, 4, 5, 3]);
 }
 

@@ -84,7 +84,7 @@ impl Builder {
             granularity,
             lpbq: None,
         };
-        let codes = Constant::from(Tensor::new(shape.to_vec(), Data::I8(codes)).unwrap());
+        let codes = Constant::from(Tensor::new(shape.to_vec(), Data::I8(codes.into())).unwrap());
         let encoding = Arc::new(encoding);
         self.graph.add_tensor(TensorInfo {
             name,

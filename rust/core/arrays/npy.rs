@@ -26,7 +26,7 @@ fn decode_unplaced(bytes: &[u8]) -> Result<Tensor> {
         .help("the file is cut short or has something behind its data"));
     }
     let data = raw::element_from_le(dtype, data, swap)?;
-    let data = if fortran { map_data!(data, v => from_fortran(&v, &shape)) } else { data };
+    let data = if fortran { map_data!(data, v => from_fortran(&v, &shape).into()) } else { data };
     Tensor::new(shape, data)
 }
 
@@ -200,18 +200,18 @@ mod tests {
     #[test]
     fn every_type_survives_a_round_trip() {
         for data in [
-            Data::F64(vec![0.1, f64::NEG_INFINITY]),
-            Data::F32(vec![0.1, -0.0]),
-            Data::F16(vec![f16::from_f32(0.1), f16::MAX]),
-            Data::I64(vec![i64::MIN, 1]),
-            Data::I32(vec![i32::MIN, 1]),
-            Data::I16(vec![i16::MIN, 1]),
-            Data::I8(vec![i8::MIN, 1]),
-            Data::U64(vec![u64::MAX, 1]),
-            Data::U32(vec![u32::MAX, 1]),
-            Data::U16(vec![u16::MAX, 1]),
-            Data::U8(vec![u8::MAX, 1]),
-            Data::Bool(vec![true, false]),
+            Data::F64(vec![0.1, f64::NEG_INFINITY].into()),
+            Data::F32(vec![0.1, -0.0].into()),
+            Data::F16(vec![f16::from_f32(0.1), f16::MAX].into()),
+            Data::I64(vec![i64::MIN, 1].into()),
+            Data::I32(vec![i32::MIN, 1].into()),
+            Data::I16(vec![i16::MIN, 1].into()),
+            Data::I8(vec![i8::MIN, 1].into()),
+            Data::U64(vec![u64::MAX, 1].into()),
+            Data::U32(vec![u32::MAX, 1].into()),
+            Data::U16(vec![u16::MAX, 1].into()),
+            Data::U8(vec![u8::MAX, 1].into()),
+            Data::Bool(vec![true, false].into()),
         ] {
             let tensor = Tensor::new(vec![2, 1], data).unwrap();
             let bytes = encode(&tensor);
@@ -220,7 +220,7 @@ mod tests {
         }
         let scalar = Tensor::f32(&[], vec![3.0]);
         assert_eq!(decode(&encode(&scalar), "x").unwrap(), scalar);
-        let narrow = Tensor::new(vec![1], Data::BF16(vec![bf16::from_f32(1.5)])).unwrap();
+        let narrow = Tensor::new(vec![1], Data::BF16(vec![bf16::from_f32(1.5)].into())).unwrap();
         assert_eq!(decode(&encode(&narrow), "x").unwrap(), Tensor::f32(&[1], vec![1.5]));
     }
 
@@ -237,7 +237,10 @@ mod tests {
     fn column_major_and_big_endian_arrays_are_understood() {
         let data: Vec<u8> = [1i16, 4, 2, 5, 3, 6].iter().flat_map(|v| v.to_be_bytes()).collect();
         let bytes = file("{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3), }\n", &data);
-        assert_eq!(decode(&bytes, "x").unwrap(), Tensor::new(vec![2, 3], Data::I16(vec![1, 2, 3, 4, 5, 6])).unwrap());
+        assert_eq!(
+            decode(&bytes, "x").unwrap(),
+            Tensor::new(vec![2, 3], Data::I16(vec![1, 2, 3, 4, 5, 6].into())).unwrap()
+        );
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn element_from_le(dtype: DType, bytes: &[u8], swap: bool) -> Result<Data> {
         DType::U64 => read!(U64, u64, 8),
         DType::U32 => read!(U32, u32, 4),
         DType::U16 => read!(U16, u16, 2),
-        DType::U8 | DType::U4 | DType::U2 => Data::U8(bytes.to_vec()),
+        DType::U8 | DType::U4 | DType::U2 => Data::U8(bytes.to_vec().into()),
         DType::Bool => match bytes.iter().find(|b| **b > 1) {
             Some(b) => return Err(Error::invalid("bool_byte", format!("byte {b} is not a bool"))),
             None => Data::Bool(bytes.iter().map(|b| *b == 1).collect()),
@@ -98,7 +98,7 @@ pub fn encode(tensor: &Tensor) -> Vec<u8> {
         Data::U64(v) => bytes!(v),
         Data::U32(v) => bytes!(v),
         Data::U16(v) => bytes!(v),
-        Data::U8(v) => v.clone(),
+        Data::U8(v) => v.to_vec(),
         Data::Bool(v) => v.iter().map(|&b| u8::from(b)).collect(),
     }
 }

@@ -56,7 +56,7 @@ pub fn build(case: &Case, arrays: &BTreeMap<String, Tensor>, spec: &Spec) -> Res
         // The runtime's type of bias decides the kernel even where there is none: a bias of zeros states it.
         let channels = case.outputs.first().and_then(|o| o.shape.get(1)).copied().unwrap_or_default();
         element_count(&[channels])?;
-        let zeros = Tensor::new(vec![channels], Data::I32(vec![0; channels]))?;
+        let zeros = Tensor::new(vec![channels], Data::I32(vec![0; channels].into()))?;
         inputs.push(Some(graph.add_tensor(TensorInfo {
             name: "b".into(),
             constant: Some(Tensor::f32(&[channels], vec![0.0; channels]).into()),
@@ -366,7 +366,7 @@ mod tests {
         let arrays = [("in0", 2), ("table", 3)].map(|(name, count)| {
             let shape = if name == "in0" { vec![2, count] } else { vec![count] };
             let data = vec![0; shape.iter().product()];
-            (name.to_string(), Tensor::new(shape, Data::I8(data)).unwrap())
+            (name.to_string(), Tensor::new(shape, Data::I8(data.into())).unwrap())
         });
         let (graph, _) = build(case, &BTreeMap::from(arrays), &Spec::load(target)?)?;
         Ok(graph.nodes[0].clone())
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn each_channel_of_a_constant_has_its_own_scale_and_zero_point() {
-        let codes = Tensor::new(vec![2, 2], Data::U8(vec![1, 2, 3, 4])).unwrap();
+        let codes = Tensor::new(vec![2, 2], Data::U8(vec![1, 2, 3, 4].into())).unwrap();
         let mut encoding = Encoding::per_tensor(0.5, 1, 8, false).unwrap();
         (encoding.scale, encoding.zero_point) = (vec![0.5, 0.25], vec![1, 2]);
         for (axis, expected) in [(0, [0.0, 0.5, 0.25, 0.5]), (1, [0.0, 0.0, 1.0, 0.5])] {

@@ -185,7 +185,7 @@ mod tests {
         let one = |v: i64| Tensor::i64(&[1], vec![v]);
         assert_eq!(compare(&one(1 << 53), &one(1 << 53)), Outcome::Equal);
         assert!(!compare(&one((1 << 53) + 1), &one(1 << 53)).is_equal());
-        let one = |v: u64| Tensor::new(vec![1], Data::U64(vec![v])).unwrap();
+        let one = |v: u64| Tensor::new(vec![1], Data::U64(vec![v].into())).unwrap();
         assert!(!compare(&one(u64::MAX), &one(u64::MAX - 1)).is_equal());
     }
 }

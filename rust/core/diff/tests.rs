@@ -16,7 +16,7 @@ fn real(name: &str, values: &[f32]) -> Captured {
 fn coded(name: &str, codes: &[u8], scale: f64) -> Captured {
     let value: Vec<f32> = codes.iter().map(|&c| f32::from(c) * scale as f32).collect();
     Captured {
-        codes: Some(Tensor::new(vec![codes.len()], Data::U8(codes.to_vec())).unwrap()),
+        codes: Some(Tensor::new(vec![codes.len()], Data::U8(codes.to_vec().into())).unwrap()),
         encoding: Some(Arc::new(Encoding::per_tensor(scale, 0, 8, false).unwrap())),
         ..real(name, &value)
     }

@@ -70,7 +70,7 @@ impl Encoding {
             DType::U8 => Data::U8(codes.into_iter().map(|q| q as u8).collect()),
             DType::I16 => Data::I16(codes.into_iter().map(|q| q as i16).collect()),
             DType::U16 => Data::U16(codes.into_iter().map(|q| q as u16).collect()),
-            DType::I32 => Data::I32(codes),
+            DType::I32 => Data::I32(codes.into()),
             DType::I64 => Data::I64(codes.into_iter().map(i64::from).collect()),
             _ => Data::U32(codes.into_iter().map(|q| q as u32).collect()),
         };

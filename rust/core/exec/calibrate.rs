@@ -163,7 +163,7 @@ fn constrained(constraint: Option<Constraint>, min: f64, max: f64) -> (f64, f64)
 
 fn reals(tensor: &Tensor) -> Vec<f32> {
     match tensor.data() {
-        Data::F32(v) => v.clone(),
+        Data::F32(v) => v.to_vec(),
         _ => tensor.to_f64().into_iter().map(|v| v as f32).collect(),
     }
 }

@@ -11,6 +11,7 @@ pub mod layout;
 mod narrow;
 mod parameters;
 mod placement;
+mod places;
 mod plan;
 pub mod quantizers;
 mod scaling;

@@ -16,9 +16,11 @@ use std::sync::Arc;
 /// The elements of a tensor of reals up to 32 bits as `narrow` holds them; other tensors as they are.
 pub fn narrowed(engine: Engine<'_>, tensor: &Tensor, narrow: Narrow) -> Result<Tensor> {
     let data = match tensor.data() {
-        Data::F32(v) => Data::F32(map(engine, v, |x| narrow.round(x))),
-        Data::F16(v) => Data::F16(map(engine, v, |x: f16| f16::from_f32_const(narrow.round(x.to_f32_const())))),
-        Data::BF16(v) => Data::BF16(map(engine, v, |x: bf16| bf16::from_f32_const(narrow.round(x.to_f32_const())))),
+        Data::F32(v) => Data::F32(map(engine, v, |x| narrow.round(x)).into()),
+        Data::F16(v) => Data::F16(map(engine, v, |x: f16| f16::from_f32_const(narrow.round(x.to_f32_const()))).into()),
+        Data::BF16(v) => {
+            Data::BF16(map(engine, v, |x: bf16| bf16::from_f32_const(narrow.round(x.to_f32_const()))).into())
+        }
         _ => return Ok(tensor.clone()),
     };
     Tensor::new(tensor.shape().to_vec(), data)

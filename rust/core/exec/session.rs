@@ -11,10 +11,10 @@ use crate::error::{Error, Location, Result};
 use crate::graph::{Dim, Graph, TensorId};
 use crate::kernels::{Isa, Simd, Team};
 use crate::ops::integer::Layout;
-use crate::ops::{Memory, RunContext};
+use crate::ops::{Places, RunContext};
 use crate::program::{Evaluator, Executor, Vectors};
 use crate::spec::{Evidence, Spec, Status};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{Arena, DType, Tensor};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -119,7 +119,7 @@ pub struct Session {
     simd: Simd,
     team: Team,
     /// Memory of the runs that are not under way.
-    memories: Mutex<Vec<Memory>>,
+    arenas: Mutex<Vec<Arc<Arena>>>,
     plans: Mutex<HashMap<PlanKey, Arc<Plan>>>,
 }
 
@@ -137,6 +137,9 @@ pub(super) enum Purpose {
     Explain,
 }
 
+/// Bytes of the largest arena that a session keeps between runs.
+const KEPT_BYTES: usize = 1 << 30;
+
 /// Plans that a session keeps for different input shapes.
 const MAX_PLANS: usize = 16;
 
@@ -152,9 +155,9 @@ impl Session {
         let simd = Simd::wanted(options.isa)?;
         let spec = spec.with_executor(options.executor(simd));
         let team = Team::new(threads);
-        let (memories, plans) = (Mutex::default(), Mutex::default());
+        let (arenas, plans) = (Mutex::default(), Mutex::default());
         let budget = Budget::new(options.max_memory);
-        Ok(Session { placed, spec, options, budget, simd, team, memories, plans })
+        Ok(Session { placed, spec, options, budget, simd, team, arenas, plans })
     }
 
     /// The target.
@@ -168,7 +171,7 @@ impl Session {
     }
 
     pub(super) fn context(&self) -> RunContext<'_> {
-        RunContext { team: &self.team, memory: None, simd: self.simd }
+        RunContext { team: &self.team, places: None, simd: self.simd }
     }
 
     /// Threads that the session uses.
@@ -279,16 +282,17 @@ impl Session {
         Ok(out)
     }
 
-    /// Memory for a run.
-    fn take_memory(&self) -> Memory {
-        self.memories.lock().expect("no panic while locked").pop().unwrap_or_default()
+    /// Memory for the values of a run.
+    fn take_arena(&self, plan: &Plan) -> Arc<Arena> {
+        let kept = self.arenas.lock().expect("no panic while locked").pop();
+        kept.filter(|arena| arena.bytes() >= plan.bytes).unwrap_or_else(|| Arena::new(plan.bytes))
     }
 
-    /// Ends a run, whose values that are left are in `slots`, and keeps its memory for the next.
-    fn keep_memory(&self, memory: Memory, slots: Vec<Slot<'_>>) {
-        slots.into_iter().for_each(|slot| give_back(&memory, slot));
-        memory.settle();
-        self.memories.lock().expect("no panic while locked").push(memory);
+    /// Keeps the memory of a run for the next.
+    fn keep_arena(&self, arena: Arc<Arena>) {
+        if arena.bytes() <= KEPT_BYTES {
+            self.arenas.lock().expect("no panic while locked").push(arena);
+        }
     }
 
     /// Runs the graph on named inputs.
@@ -306,8 +310,8 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let purpose = if capture { Purpose::Capture } else { Purpose::Run };
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), purpose)?;
-        let memory = self.take_memory();
-        let mut slots = self.execute(&plan, &inputs, Some(&memory), between, &mut |_, _| ())?;
+        let arena = self.take_arena(&plan);
+        let mut slots = self.execute(&plan, &inputs, Some(&arena), between, &mut |_, _| ())?;
         let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
         let mut outputs = Vec::with_capacity(plan.outputs.len());
         for (i, (port, source)) in self.graph().outputs.iter().zip(&plan.outputs).enumerate() {
@@ -320,7 +324,8 @@ impl Session {
             };
             outputs.push((port.name.clone(), value));
         }
-        self.keep_memory(memory, slots);
+        drop(slots);
+        self.keep_arena(arena);
         Ok(RunResult { outputs, captured })
     }
 
@@ -329,20 +334,20 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Run)?;
         let mut out = Vec::new();
-        let memory = self.take_memory();
-        let slots = self.execute(&plan, &inputs, Some(&memory), &mut || Ok(()), &mut |label, time| {
+        let arena = self.take_arena(&plan);
+        self.execute(&plan, &inputs, Some(&arena), &mut || Ok(()), &mut |label, time| {
             out.push(Profile { label: label.to_string(), time });
         })?;
-        self.keep_memory(memory, slots);
+        self.keep_arena(arena);
         Ok(out)
     }
 
-    /// Runs the steps. Values go back to `memory` after their last reader; without one, all of them stay.
+    /// Runs the steps. Values lie in `arena`, and go after their last reader; without one, all of them stay.
     pub(super) fn execute<'f>(
         &self,
         plan: &Plan,
         inputs: &[&'f Tensor],
-        memory: Option<&Memory>,
+        arena: Option<&Arc<Arena>>,
         between: &mut dyn FnMut() -> Result<()>,
         timed: &mut dyn FnMut(&str, Duration),
     ) -> Result<Vec<Slot<'f>>> {
@@ -350,10 +355,11 @@ impl Session {
         for ((slot, _), tensor) in plan.inputs.iter().zip(inputs) {
             slots[*slot] = Some(Cow::Borrowed(tensor));
         }
-        let context = RunContext { memory, ..self.context() };
         for step in &plan.steps {
             between()?;
             let started = Instant::now();
+            let places = arena.map(|arena| Places { arena, outputs: &step.places });
+            let context = RunContext { places, ..self.context() };
             let arguments: Vec<Option<&Tensor>> =
                 step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
             let outputs = step.kernel.run(&context, &arguments).map_err(|e| match step.node {
@@ -365,8 +371,8 @@ impl Session {
                     slots[*slot] = Some(Cow::Owned(tensor));
                 }
             }
-            if let Some(memory) = memory {
-                step.frees.iter().for_each(|&slot| give_back(memory, slots[slot].take()));
+            if arena.is_some() {
+                step.frees.iter().for_each(|&slot| slots[slot] = None);
             }
             timed(&step.label, started.elapsed());
         }
@@ -449,12 +455,6 @@ fn refuse_assumptions(plan: &Plan) -> Result<()> {
 /// A value of a run: computed, or one of the feeds.
 pub(super) type Slot<'f> = Option<Cow<'f, Tensor>>;
 
-fn give_back(memory: &Memory, slot: Slot<'_>) {
-    if let Some(Cow::Owned(tensor)) = slot {
-        memory.give(tensor.into_data());
-    }
-}
-
 pub(super) fn fetch<'a>(slots: &'a [Slot<'_>], source: &'a Source) -> Result<&'a Tensor> {
     match source {
         Source::Constant(tensor) => Ok(tensor),
@@ -489,4 +489,41 @@ fn check_shape(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Builder;
+    use crate::tensor::Elements;
+
+    #[test]
+    fn values_of_runs_lie_in_one_arena() {
+        let mut builder = Builder::new();
+        builder.node("Add", &["x", "x"], "a").node("Mul", &["a", "x"], "b").node("Sub", &["b", "a"], "c");
+        builder.node("Concat", &["c", "c"], "d").attribute("axis", 0);
+        builder.node("Relu", &["d"], "r");
+        let mut graph = builder.graph(&["x"], &["r"]);
+        for tensor in &mut graph.tensors {
+            tensor.encoding = Some(Arc::new(Encoding::per_tensor(0.5, 3, 8, false).unwrap()));
+        }
+        let session = Session::new(graph, Spec::load("htp_v75").unwrap(), Options::default()).unwrap();
+        let run = |count: usize| {
+            let x = Tensor::f32(&[count], vec![3.0; count]);
+            let result = session.run(&[("x", &x)]).unwrap();
+            assert_eq!(result.outputs[0].1.to_f64(), vec![12.0; 2 * count]);
+            session.profile(&[("x", &x)]).unwrap();
+            let arenas = session.arenas.lock().unwrap();
+            let [arena] = &arenas[..] else { panic!("{} arenas for one run at a time", arenas.len()) };
+            let plan = session.plan_for(vec![vec![count]], Purpose::Run).unwrap();
+            for (step, next) in plan.steps.iter().zip(&plan.steps[1..]) {
+                let at = step.places[0].unwrap_or_else(|| panic!("'{}' before '{}'", step.label, next.label));
+                let codes = Elements::<u8>::at(arena, at, count);
+                assert!(codes.iter().all(|&code| code != 0), "{}: {codes:?}", step.label);
+            }
+            arena.bytes()
+        };
+        let bytes = [run(70), run(1000), run(70)];
+        assert_eq!(bytes, [bytes[0], 3072 + 1024, 3072 + 1024]);
+    }
 }

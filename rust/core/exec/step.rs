@@ -43,6 +43,8 @@ pub struct Step {
     pub outputs: Vec<Option<usize>>,
     /// Slots that nothing reads after this step.
     pub frees: Vec<usize>,
+    /// Where the outputs begin in the memory of the run; `None` for those that get memory of their own.
+    pub places: Vec<Option<usize>>,
 }
 
 /// How one node runs; for reports.

@@ -56,8 +56,8 @@ impl Stored {
             Stored::Tensor(tensor) => Cow::Borrowed(tensor),
             Stored::Bytes(part, dtype, shape) => {
                 let data = match dtype {
-                    DType::I8 => Data::I8(i8::of_bytes(part).to_vec()),
-                    _ => Data::U8(part.to_vec()),
+                    DType::I8 => Data::I8(i8::of_bytes(part).to_vec().into()),
+                    _ => Data::U8(part.to_vec().into()),
                 };
                 Cow::Owned(Tensor::new(shape.clone(), data).expect("checked when the constant was made"))
             }
@@ -176,7 +176,7 @@ fn with_axes(tensor: Cow<'_, Tensor>, order: &[usize]) -> Tensor {
     // Axes that keep their order in memory, but for those of size 1, need no other.
     let data = match tensor.is_empty() || view.strides.iter().all(|&s| s == 1) {
         true => tensor.into_owned().into_data(),
-        false => map_data!(tensor.data(), v => in_order(v, &view)),
+        false => map_data!(tensor.data(), v => in_order(v, &view).into()),
     };
     Tensor::new(shape, data).expect("as many elements as before")
 }
@@ -256,7 +256,7 @@ mod tests {
     use crate::tensor::strides;
 
     fn codes(shape: &[usize], values: Vec<i8>) -> Constant {
-        Tensor::new(shape.to_vec(), Data::I8(values)).unwrap().into()
+        Tensor::new(shape.to_vec(), Data::I8(values.into())).unwrap().into()
     }
 
     fn encoding() -> Arc<Encoding> {
@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn reals_have_the_type_that_was_asked_for() {
         let of = |dtype| Constant::dequantized(codes(&[1], vec![4]), encoding(), dtype);
-        assert_eq!(of(DType::F16).unwrap().data(), &Data::F16(vec![f16::from_f32(1.5)]));
-        assert_eq!(of(DType::BF16).unwrap().data(), &Data::BF16(vec![bf16::from_f32(1.5)]));
+        assert_eq!(of(DType::F16).unwrap().data(), &Data::F16(vec![f16::from_f32(1.5)].into()));
+        assert_eq!(of(DType::BF16).unwrap().data(), &Data::BF16(vec![bf16::from_f32(1.5)].into()));
         assert_eq!(of(DType::I32).unwrap_err().code(), "dequantized_type");
     }
 
@@ -305,9 +305,9 @@ mod tests {
                 let turned = Constant::turned(tensor.clone(), &order).unwrap();
                 assert_eq!((turned.shape(), turned.is_computed()), (&order.map(|a| shape[a])[..], false));
                 let Data::U8(bytes) = tensor.data() else { unreachable!() };
-                assert!(matches!(turned.codes_in_order(&order), Some(Codes::U8(v)) if v == bytes));
+                assert!(matches!(turned.codes_in_order(&order), Some(Codes::U8(v)) if v == &bytes[..]));
                 assert!(turned.codes_in_order(&[0, 1]).is_none());
-                let file = Arc::new(Contents::from(bytes.clone()));
+                let file = Arc::new(Contents::from(bytes.to_vec()));
                 let part = || Part::of(&file, (*file).as_ref()).unwrap();
                 assert_eq!(Constant::stored(part(), DType::U8, &shape, &order).unwrap(), turned);
                 let signed = Constant::stored(part(), DType::I8, &shape, &order).unwrap();

@@ -210,7 +210,7 @@ pub fn dequantize(codes: &Tensor, encoding: &Encoding) -> Result<Tensor> {
         Data::I32(v) => fill!(v),
         _ => fill!(codes.to_i64()?),
     }
-    Tensor::new(codes.shape().to_vec(), Data::F32(out))
+    Tensor::new(codes.shape().to_vec(), Data::F32(out.into()))
 }
 
 #[cfg(test)]
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_granularity_dequantizes_its_own_elements() {
-        let codes = Tensor::new(vec![2, 4], Data::I8(vec![1, 2, 3, 4, 5, 6, 7, 8])).unwrap();
+        let codes = Tensor::new(vec![2, 4], Data::I8(vec![1, 2, 3, 4, 5, 6, 7, 8].into())).unwrap();
         let read = |shape: &[usize], scales: &[f32], axis, block_size| -> Result<Vec<f32>> {
             let layout = Layout { axis, block_size, rank: Some(2) };
             let scale = info(Tensor::f32(shape, scales.to_vec()));
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn products_are_single_precision_where_the_scale_is() {
-        let codes = Tensor::new(vec![1], Data::I32(vec![16_777_217])).unwrap();
+        let codes = Tensor::new(vec![1], Data::I32(vec![16_777_217].into())).unwrap();
         let encoding = |scale| Encoding::per_tensor(scale, 0, 32, true).unwrap();
         let single = f64::from(0.1f32);
         assert_eq!(dequantize(&codes, &encoding(single)).unwrap().as_f32().unwrap(), [16_777_216.0f32 * 0.1]);

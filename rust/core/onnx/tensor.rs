@@ -156,7 +156,7 @@ fn inline(dtype: DType, proto: &TensorProto, count: usize, bytes: usize) -> Resu
             if proto.$field.len() != count {
                 return Err(wrong_length(proto.$field.len()));
             }
-            Data::$variant(proto.$field.clone())
+            Data::$variant(proto.$field.clone().into())
         }};
     }
     macro_rules! narrowed {
@@ -236,7 +236,7 @@ fn from_bytes(dtype: DType, raw: &[u8], count: usize) -> Result<Data> {
         DType::U64 => words!(U64, u64),
         DType::U32 => words!(U32, u32),
         DType::U16 => words!(U16, u16),
-        DType::U8 => Data::U8(raw.to_vec()),
+        DType::U8 => Data::U8(raw.to_vec().into()),
         DType::Bool => Data::Bool(raw.iter().map(|&b| boolean(b.into())).collect::<Result<_>>()?),
         DType::I4 => Data::I8(unpacked(raw, 4, count).map(|n| ((n << 4) as i8) >> 4).collect()),
         DType::U4 => Data::U8(unpacked(raw, 4, count).collect()),
@@ -285,7 +285,7 @@ fn to_bytes(data: &Data) -> Vec<u8> {
         Data::U64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Data::U32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Data::U16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::U8(v) => v.clone(),
+        Data::U8(v) => v.to_vec(),
         Data::Bool(v) => v.iter().map(|&x| x.into()).collect(),
     }
 }
@@ -320,64 +320,67 @@ mod tests {
     fn four_bit_codes_lie_low_half_first() {
         let raw = Some(Bytes::from_static(&[0x8F, 0x07]));
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT4, &[3]) }, None).unwrap();
-        assert_eq!((dtype, t.data()), (DType::I4, &Data::I8(vec![-1, -8, 7])));
+        assert_eq!((dtype, t.data()), (DType::I4, &Data::I8(vec![-1, -8, 7].into())));
         let (dtype, t) = decode(TensorProto { raw_data: raw, ..proto(data_type::UINT4, &[3]) }, None).unwrap();
-        assert_eq!((dtype, t.data()), (DType::U4, &Data::U8(vec![15, 8, 7])));
+        assert_eq!((dtype, t.data()), (DType::U4, &Data::U8(vec![15, 8, 7].into())));
         let typed = TensorProto { int32_data: vec![0x8F, 7], ..proto(data_type::INT4, &[3]) };
-        assert_eq!(decode(typed, None).unwrap().1.data(), &Data::I8(vec![-1, -8, 7]));
+        assert_eq!(decode(typed, None).unwrap().1.data(), &Data::I8(vec![-1, -8, 7].into()));
     }
 
     #[test]
     fn two_bit_codes_lie_low_bits_first() {
         let raw = Some(Bytes::from_static(&[0b11_10_01_00, 0b01]));
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::INT2, &[5]) }, None).unwrap();
-        assert_eq!((dtype, t.data()), (DType::I2, &Data::I8(vec![0, 1, -2, -1, 1])));
+        assert_eq!((dtype, t.data()), (DType::I2, &Data::I8(vec![0, 1, -2, -1, 1].into())));
         assert_eq!(encode("t", dtype, &t).unwrap().raw_data, raw);
         let (dtype, t) = decode(TensorProto { raw_data: raw.clone(), ..proto(data_type::UINT2, &[5]) }, None).unwrap();
-        assert_eq!((dtype, t.data()), (DType::U2, &Data::U8(vec![0, 1, 2, 3, 1])));
+        assert_eq!((dtype, t.data()), (DType::U2, &Data::U8(vec![0, 1, 2, 3, 1].into())));
         assert_eq!(encode("t", dtype, &t).unwrap().raw_data, raw);
         let typed = TensorProto { int32_data: vec![0b11_10_01_00], ..proto(data_type::INT2, &[5]) };
         assert!(decode(typed, None).unwrap_err().to_string().contains("has 4"));
-        let wide = Tensor::new(vec![1], Data::I8(vec![2])).unwrap();
+        let wide = Tensor::new(vec![1], Data::I8(vec![2].into())).unwrap();
         assert!(encode("t", DType::I2, &wide).unwrap_err().to_string().contains("does not fit 2 bits"));
     }
 
     #[test]
     fn every_type_survives_writing_and_reading() {
         let all = [
-            Data::F64(vec![1.5, -0.0]),
-            Data::F32(vec![f32::MIN_POSITIVE, 3.0]),
-            Data::F16(vec![f16::from_f32(0.1), f16::MAX]),
-            Data::BF16(vec![bf16::from_f32(0.1), bf16::MAX]),
-            Data::I64(vec![i64::MIN, 5]),
-            Data::I32(vec![i32::MIN, 5]),
-            Data::I16(vec![i16::MIN, 5]),
-            Data::I8(vec![i8::MIN, 5]),
-            Data::U64(vec![u64::MAX, 5]),
-            Data::U32(vec![u32::MAX, 5]),
-            Data::U16(vec![u16::MAX, 5]),
-            Data::U8(vec![u8::MAX, 5]),
-            Data::Bool(vec![true, false]),
+            Data::F64(vec![1.5, -0.0].into()),
+            Data::F32(vec![f32::MIN_POSITIVE, 3.0].into()),
+            Data::F16(vec![f16::from_f32(0.1), f16::MAX].into()),
+            Data::BF16(vec![bf16::from_f32(0.1), bf16::MAX].into()),
+            Data::I64(vec![i64::MIN, 5].into()),
+            Data::I32(vec![i32::MIN, 5].into()),
+            Data::I16(vec![i16::MIN, 5].into()),
+            Data::I8(vec![i8::MIN, 5].into()),
+            Data::U64(vec![u64::MAX, 5].into()),
+            Data::U32(vec![u32::MAX, 5].into()),
+            Data::U16(vec![u16::MAX, 5].into()),
+            Data::U8(vec![u8::MAX, 5].into()),
+            Data::Bool(vec![true, false].into()),
         ];
         for data in all {
             let tensor = Tensor::new(vec![2, 1], data).unwrap();
             let read = decode(encode("t", tensor.dtype(), &tensor).unwrap(), None).unwrap();
             assert_eq!(read, (tensor.dtype(), tensor));
         }
-        let tensor = Tensor::new(vec![3], Data::I8(vec![-8, 7, -1])).unwrap();
+        let tensor = Tensor::new(vec![3], Data::I8(vec![-8, 7, -1].into())).unwrap();
         assert_eq!(decode(encode("t", DType::I4, &tensor).unwrap(), None).unwrap(), (DType::I4, tensor));
-        let tensor = Tensor::new(vec![1], Data::U8(vec![16])).unwrap();
+        let tensor = Tensor::new(vec![1], Data::U8(vec![16].into())).unwrap();
         assert_eq!(encode("t", DType::U4, &tensor).unwrap_err().code(), "tensor_range");
     }
 
     #[test]
     fn typed_fields_hold_narrow_types_and_bit_patterns() {
         let t = |number, values: &[i32]| TensorProto { int32_data: values.to_vec(), ..proto(number, &[1]) };
-        assert_eq!(decode(t(data_type::INT8, &[-128]), None).unwrap().1.data(), &Data::I8(vec![-128]));
+        assert_eq!(decode(t(data_type::INT8, &[-128]), None).unwrap().1.data(), &Data::I8(vec![-128].into()));
         assert_eq!(decode(t(data_type::INT8, &[128]), None).unwrap_err().code(), "tensor_range");
         assert_eq!(decode(t(data_type::BOOL, &[2]), None).unwrap_err().code(), "tensor_range");
-        assert_eq!(decode(t(data_type::FLOAT16, &[0x3C00]), None).unwrap().1.data(), &Data::F16(vec![f16::ONE]));
-        assert_eq!(decode(t(data_type::BFLOAT16, &[0x3F80]), None).unwrap().1.data(), &Data::BF16(vec![bf16::ONE]));
+        assert_eq!(decode(t(data_type::FLOAT16, &[0x3C00]), None).unwrap().1.data(), &Data::F16(vec![f16::ONE].into()));
+        assert_eq!(
+            decode(t(data_type::BFLOAT16, &[0x3F80]), None).unwrap().1.data(),
+            &Data::BF16(vec![bf16::ONE].into())
+        );
         assert_eq!(decode(t(data_type::FLOAT, &[1]), None).unwrap_err().code(), "tensor_data_length");
     }
 }

@@ -444,7 +444,7 @@ impl<'g> Writer<'g> {
         let data = match info.dtype {
             Some(DType::F16) => Data::F16(single.iter().map(|&s| half::f16::from_f32(s)).collect()),
             Some(DType::BF16) => Data::BF16(single.iter().map(|&s| half::bf16::from_f32(s)).collect()),
-            _ => Data::F32(single),
+            _ => Data::F32(single.into()),
         };
         tensor::encode("", data.dtype(), &Tensor::new(shape.to_vec(), data)?)
     }

@@ -165,7 +165,7 @@ fn bits_of(data: &Data) -> Vec<u64> {
         Data::I32(v) => v.iter().map(|&x| (x as u32).into()).collect(),
         Data::I16(v) => v.iter().map(|&x| (x as u16).into()).collect(),
         Data::I8(v) => v.iter().map(|&x| (x as u8).into()).collect(),
-        Data::U64(v) => v.clone(),
+        Data::U64(v) => v.to_vec(),
         Data::U32(v) => v.iter().map(|&x| x.into()).collect(),
         Data::U16(v) => v.iter().map(|&x| x.into()).collect(),
         Data::U8(v) => v.iter().map(|&x| x.into()).collect(),

@@ -185,22 +185,25 @@ mod tests {
     #[test]
     fn casts_truncate_saturate_and_wrap() {
         let team = Team::new(1);
-        let x = Data::F32(vec![-1.9, 300.0, f32::NAN, 2.5]);
-        assert_eq!(cast(Engine::of_team(&team), &x, DType::I8).unwrap(), Data::I8(vec![-1, 127, 0, 2]));
-        assert_eq!(cast(Engine::of_team(&team), &x, DType::Bool).unwrap(), Data::Bool(vec![true; 4]));
-        assert_eq!(cast(Engine::of_team(&team), &Data::I64(vec![257]), DType::U8).unwrap(), Data::U8(vec![1]));
+        let x = Data::F32(vec![-1.9, 300.0, f32::NAN, 2.5].into());
+        assert_eq!(cast(Engine::of_team(&team), &x, DType::I8).unwrap(), Data::I8(vec![-1, 127, 0, 2].into()));
+        assert_eq!(cast(Engine::of_team(&team), &x, DType::Bool).unwrap(), Data::Bool(vec![true; 4].into()));
+        assert_eq!(
+            cast(Engine::of_team(&team), &Data::I64(vec![257].into()), DType::U8).unwrap(),
+            Data::U8(vec![1].into())
+        );
         let big = (1i64 << 24) + 1;
         assert_eq!(
-            cast(Engine::of_team(&team), &Data::I64(vec![big + 2]), DType::F32).unwrap(),
-            Data::F32(vec![16777220.0])
+            cast(Engine::of_team(&team), &Data::I64(vec![big + 2].into()), DType::F32).unwrap(),
+            Data::F32(vec![16777220.0].into())
         );
-        let wide = Data::F32(vec![-9.0, -8.5, 7.9, 8.0, f32::NAN]);
-        assert_eq!(cast(Engine::of_team(&team), &wide, DType::I4).unwrap(), Data::I8(vec![7, -8, 7, -8, 0]));
-        assert_eq!(cast(Engine::of_team(&team), &wide, DType::U4).unwrap(), Data::U8(vec![7, 8, 7, 8, 0]));
-        assert_eq!(cast(Engine::of_team(&team), &wide, DType::I2).unwrap(), Data::I8(vec![-1, 0, -1, 0, 0]));
+        let wide = Data::F32(vec![-9.0, -8.5, 7.9, 8.0, f32::NAN].into());
+        assert_eq!(cast(Engine::of_team(&team), &wide, DType::I4).unwrap(), Data::I8(vec![7, -8, 7, -8, 0].into()));
+        assert_eq!(cast(Engine::of_team(&team), &wide, DType::U4).unwrap(), Data::U8(vec![7, 8, 7, 8, 0].into()));
+        assert_eq!(cast(Engine::of_team(&team), &wide, DType::I2).unwrap(), Data::I8(vec![-1, 0, -1, 0, 0].into()));
         assert_eq!(
-            cast(Engine::of_team(&team), &Data::I8(vec![-3, -2, 3]), DType::U2).unwrap(),
-            Data::U8(vec![1, 2, 3])
+            cast(Engine::of_team(&team), &Data::I8(vec![-3, -2, 3].into()), DType::U2).unwrap(),
+            Data::U8(vec![1, 2, 3].into())
         );
     }
 

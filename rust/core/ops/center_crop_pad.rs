@@ -6,7 +6,7 @@ use super::grid::{Sources, pick};
 use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::Result;
 use crate::map_data;
-use crate::tensor::{Tensor, element_count};
+use crate::tensor::{Elements, Tensor, element_count};
 
 /// CenterCropPad: of an odd element, the end loses or gets one more.
 pub struct CenterCropPad;
@@ -42,7 +42,7 @@ impl Op for CenterCropPad {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn typed<T: Element>(context: &RunContext<'_>, shape: &[usize], sources: &Sources, x: &[T]) -> Vec<T> {
+        fn typed<T: Element>(context: &RunContext<'_>, shape: &[usize], sources: &Sources, x: &[T]) -> Elements<T> {
             pick(context, shape, sources, x, T::default())
         }
         let (shape, out) = (facts.input(0)?.shape.clone(), plan(facts)?);

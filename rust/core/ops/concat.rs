@@ -2,11 +2,10 @@
 
 use super::closure::{input, kernel, shaped};
 use super::element::Element;
-use super::{Facts, Inferred, Kernel, Op, axis, signature};
+use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::{Error, Result};
 use crate::map_data;
-use crate::tensor::View;
-use crate::tensor::{Data, Tensor, element_count, strides};
+use crate::tensor::{Data, Elements, Tensor, View, element_count, strides};
 
 /// Concat. On codes, all inputs must have one grid.
 pub struct Concat;
@@ -44,13 +43,22 @@ impl Op for Concat {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn join<T: Element>(_: &[T], parts: &[&Data], blocks: &[usize], outer: usize) -> Result<Vec<T>> {
+        fn join<T: Element>(
+            context: &RunContext<'_>,
+            _: &[T],
+            parts: &[&Data],
+            blocks: &[usize],
+            outer: usize,
+        ) -> Result<Elements<T>> {
             let parts: Option<Vec<&[T]>> = parts.iter().map(|p| T::view(p)).collect();
             let parts = parts.ok_or_else(|| Error::invalid("tensor_dtype", "Concat needs inputs of one type"))?;
-            let mut out = Vec::with_capacity(outer * blocks.iter().sum::<usize>());
+            let mut out = context.output(0, outer * blocks.iter().sum::<usize>());
+            let mut rest = &mut out[..];
             for o in 0..outer {
                 for (part, &block) in parts.iter().zip(blocks) {
-                    out.extend_from_slice(&part[o * block..(o + 1) * block]);
+                    let (to, behind) = rest.split_at_mut(block);
+                    to.copy_from_slice(&part[o * block..(o + 1) * block]);
+                    rest = behind;
                 }
             }
             Ok(out)
@@ -60,10 +68,10 @@ impl Op for Concat {
             (0..facts.inputs.len()).map(|i| Ok(facts.input(i)?.shape.clone())).collect::<Result<_>>()?;
         let blocks: Vec<usize> = shapes.iter().map(|s| s[axis..].iter().product()).collect();
         let outer: usize = shape[..axis].iter().product();
-        kernel(move |_, inputs| {
+        kernel(move |context, inputs| {
             let parts: Vec<&Data> =
                 shapes.iter().enumerate().map(|(i, s)| Ok(shaped(inputs, i, s)?.data())).collect::<Result<_>>()?;
-            let data = map_data!(input(inputs, 0)?.data(), v => join(v, &parts, &blocks, outer)?);
+            let data = map_data!(input(inputs, 0)?.data(), v => join(context, v, &parts, &blocks, outer)?);
             Ok(vec![Tensor::new(shape.clone(), data)?])
         })
     }
@@ -141,9 +149,8 @@ impl Op for Split {
         }
         kernel(move |context, inputs| {
             let x = shaped(inputs, 0, &shape)?;
-            let part =
-                |view: &View| Tensor::new(view.dims.clone(), map_data!(x.data(), v => view.copy(context.engine(), v)));
-            views.iter().map(part).collect()
+            let part = |(i, view): (usize, &View)| Tensor::new(view.dims.clone(), view.output(context, i, x.data()));
+            views.iter().enumerate().map(part).collect()
         })
     }
 }

@@ -117,10 +117,10 @@ mod tests {
         let how = |reverse, exclusive| Walk { op: Cumulative::Sum, reverse, exclusive };
         let x = [1i32, 2, 3, 4, 5, 6];
         let run = |around, how| integers(&x, around, how);
-        assert_eq!(run((2, 3, 1), how(false, false)), Data::I32(vec![1, 3, 6, 4, 9, 15]));
-        assert_eq!(run((2, 3, 1), how(true, true)), Data::I32(vec![5, 3, 0, 11, 6, 0]));
-        assert_eq!(run((1, 2, 3), how(false, true)), Data::I32(vec![0, 0, 0, 1, 2, 3]));
+        assert_eq!(run((2, 3, 1), how(false, false)), Data::I32(vec![1, 3, 6, 4, 9, 15].into()));
+        assert_eq!(run((2, 3, 1), how(true, true)), Data::I32(vec![5, 3, 0, 11, 6, 0].into()));
+        assert_eq!(run((1, 2, 3), how(false, true)), Data::I32(vec![0, 0, 0, 1, 2, 3].into()));
         let product = Walk { op: Cumulative::Product, reverse: false, exclusive: false };
-        assert_eq!(integers(&[100i8, 3], (1, 2, 1), product), Data::I8(vec![100, 44]));
+        assert_eq!(integers(&[100i8, 3], (1, 2, 1), product), Data::I8(vec![100, 44].into()));
     }
 }

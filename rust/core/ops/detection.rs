@@ -259,7 +259,7 @@ impl NonMaxSuppression {
                 }
             }
         }
-        Tensor::new(vec![out.len() / 3, 3], Data::I64(out))
+        Tensor::new(vec![out.len() / 3, 3], Data::I64(out.into()))
     }
 }
 

@@ -43,8 +43,8 @@ impl Op for DynamicQuantizeLinear {
             let code = |&v: &f32| ((v / scale).round_ties_even() + f32::from(zero)).clamp(0.0, 255.0) as u8;
             let all = [
                 Tensor::new(shape.clone(), Data::U8(x.iter().map(code).collect()))?,
-                Tensor::new(Vec::new(), Data::F32(vec![scale]))?,
-                Tensor::new(Vec::new(), Data::U8(vec![zero]))?,
+                Tensor::new(Vec::new(), Data::F32(vec![scale].into()))?,
+                Tensor::new(Vec::new(), Data::U8(vec![zero].into()))?,
             ];
             Ok(all.into_iter().take(outputs).collect())
         })
@@ -104,7 +104,7 @@ impl Op for MatMulInteger {
                     *y = (0..k).map(term).sum::<i64>() as i32;
                 }
             });
-            Ok(vec![Tensor::new(plan.output.clone(), Data::I32(y))?])
+            Ok(vec![Tensor::new(plan.output.clone(), Data::I32(y.into()))?])
         })
     }
 }
@@ -174,7 +174,7 @@ impl Op for ConvInteger {
                     *y = sum as i32;
                 }
             });
-            Ok(vec![Tensor::new(plan.shape.clone(), Data::I32(y))?])
+            Ok(vec![Tensor::new(plan.shape.clone(), Data::I32(y.into()))?])
         })
     }
 }

@@ -3,19 +3,18 @@
 //! A real operation is evaluated in f64 and rounded once to the tensor's type. For `+ - * /` and square root on
 //! float32 this equals the native operation (f64 has more than twice the bits plus two), so the compiler may use it.
 
-use super::memory::Kept;
 use crate::num::narrow::to_f32_odd;
-use crate::tensor::{DType, Data};
+use crate::tensor::{DType, Data, Elements, Plain};
 use half::{bf16, f16};
 
 /// A type that tensors hold.
-pub trait Element: Kept + PartialEq + PartialOrd + Send + Sync + 'static {
+pub trait Element: Plain + PartialOrd {
     /// Its tag.
     const DTYPE: DType;
     /// The elements of `data`, where they are of this type.
     fn view(data: &Data) -> Option<&[Self]>;
     /// Wraps elements.
-    fn wrap(elements: Vec<Self>) -> Data;
+    fn wrap(elements: impl Into<Elements<Self>>) -> Data;
 }
 
 /// A float type.
@@ -44,8 +43,8 @@ macro_rules! elements {
                     _ => None,
                 }
             }
-            fn wrap(elements: Vec<Self>) -> Data {
-                Data::$variant(elements)
+            fn wrap(elements: impl Into<Elements<Self>>) -> Data {
+                Data::$variant(elements.into())
             }
         }
     )*};

@@ -110,7 +110,7 @@ fn test(f: impl Fn(f64) -> bool + Send + Sync + 'static) -> Result<Box<dyn Kerne
             integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
             boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
         );
-        Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(out))?])
+        Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(out.into()))?])
     })
 }
 

@@ -21,7 +21,7 @@ pub fn write(shape: &[usize], elements: Vec<f32>, dtype: DType) -> Result<Tensor
     let data = match dtype {
         DType::F16 => Data::F16(elements.iter().map(|&x| <f16 as Real>::from_f64(x.into())).collect()),
         DType::BF16 => Data::BF16(elements.iter().map(|&x| <bf16 as Real>::from_f64(x.into())).collect()),
-        _ => Data::F32(elements),
+        _ => Data::F32(elements.into()),
     };
     Tensor::new(shape.to_vec(), data)
 }
@@ -29,10 +29,10 @@ pub fn write(shape: &[usize], elements: Vec<f32>, dtype: DType) -> Result<Tensor
 /// A tensor of `dtype` from float64; each element is rounded once.
 pub fn write_f64(shape: &[usize], elements: Vec<f64>, dtype: DType) -> Result<Tensor> {
     fn rounded<T: Real>(elements: &[f64]) -> Data {
-        T::wrap(elements.iter().map(|&x| T::from_f64(x)).collect())
+        T::wrap(elements.iter().map(|&x| T::from_f64(x)).collect::<Vec<_>>())
     }
     let data = match dtype {
-        DType::F64 => Data::F64(elements),
+        DType::F64 => Data::F64(elements.into()),
         DType::F32 => rounded::<f32>(&elements),
         DType::F16 => rounded::<f16>(&elements),
         DType::BF16 => rounded::<bf16>(&elements),

@@ -86,7 +86,7 @@ impl Op for Gather {
                             y.extend_from_slice(&v[(o * size + i) * inner..][..inner]);
                         }
                     }
-                    y
+                    y.into()
                 }),
                 Gather::Elements => {
                     let steps = strides(&shape);
@@ -166,7 +166,7 @@ impl Op for GatherNd {
                 for (i, place) in places.iter().enumerate() {
                     y.extend_from_slice(&v[i / per_batch * block + place..][..plan.slice]);
                 }
-                y
+                y.into()
             });
             Ok(vec![Tensor::new(plan.output.clone(), data)?])
         })

@@ -3,7 +3,7 @@
 use super::RunContext;
 use super::element::Element;
 use super::parallel::{fill, whole_rows};
-use crate::tensor::strides;
+use crate::tensor::{Elements, strides};
 
 /// For each dimension and each index of the output, the index in the input; `None` holds the fill value.
 pub type Sources = Vec<Vec<Option<usize>>>;
@@ -24,19 +24,26 @@ fn runs(sources: &[Option<usize>]) -> Vec<Run> {
 }
 
 /// The tensor of shape `shape` whose elements `sources` picks; `value` where a dimension has none.
-pub fn pick<T: Element>(context: &RunContext<'_>, shape: &[usize], sources: &Sources, x: &[T], value: T) -> Vec<T> {
+pub fn pick<T: Element>(
+    context: &RunContext<'_>,
+    shape: &[usize],
+    sources: &Sources,
+    x: &[T],
+    value: T,
+) -> Elements<T> {
     // Last axes that stay as they are make up elements of a larger size.
     let stays = |a: usize| sources[a].iter().copied().eq((0..shape[a]).map(Some));
     let moved = (0..shape.len()).rev().find(|&a| !stays(a)).map_or(0, |a| a + 1);
     let size: usize = shape[moved..].iter().product();
-    let Some((columns, outer)) = sources[..moved].split_last() else {
-        return x.to_vec();
-    };
-    let row = columns.len() * size;
-    let mut y = context.buffer(sources.iter().map(Vec::len).product());
+    let mut y = context.output(0, sources.iter().map(Vec::len).product());
     if y.is_empty() {
         return y;
     }
+    let Some((columns, outer)) = sources[..moved].split_last() else {
+        y.copy_from_slice(x);
+        return y;
+    };
+    let row = columns.len() * size;
     let steps = strides(shape);
     let runs = runs(columns);
     fill(context.engine(), &mut y, whole_rows(row), |start, part| {

@@ -42,7 +42,7 @@ impl Op for Compare {
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let out =
                 with_data!(a.data(), v => typed(context.engine(), &plan, v, b.data(), f)).ok_or_else(wrong_types)?;
-            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(out))?])
+            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(out.into()))?])
         })
     }
 }
@@ -66,7 +66,7 @@ impl Op for Logical {
             let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let (Data::Bool(x), Data::Bool(y)) = (a.data(), b.data()) else { return Err(wrong_types()) };
-            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(plan.zip(context.engine(), x, y, f)))?])
+            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(plan.zip(context.engine(), x, y, f).into()))?])
         })
     }
 }
@@ -93,7 +93,7 @@ impl Op for Not {
         kernel(|context, inputs| {
             let x = input(inputs, 0)?;
             let Data::Bool(v) = x.data() else { return Err(wrong_types()) };
-            Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(map(context.engine(), v, |b: bool| !b)))?])
+            Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(map(context.engine(), v, |b: bool| !b).into()))?])
         })
     }
 }
@@ -125,7 +125,7 @@ impl Op for Where {
             let (condition, a, b) = (input(inputs, 0)?, input(inputs, 1)?, input(inputs, 2)?);
             let plan = Broadcast::new(&[condition.shape(), a.shape(), b.shape()])?;
             let Data::Bool(c) = condition.data() else { return Err(wrong_types()) };
-            let data = map_data!(a.data(), v => typed(context.engine(), &plan, c, v, b.data())?);
+            let data = map_data!(a.data(), v => typed(context.engine(), &plan, c, v, b.data())?.into());
             Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
         })
     }

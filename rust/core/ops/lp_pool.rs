@@ -149,7 +149,7 @@ impl Op for MaxUnpool {
             let data = map_data!(x.data(), v => {
                 let mut y = vec![Default::default(); count];
                 places.iter().zip(v).for_each(|(&p, &x)| y[p] = x);
-                y
+                y.into()
             });
             Ok(vec![Tensor::new(out.clone(), data)?])
         })

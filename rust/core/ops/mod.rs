@@ -40,7 +40,6 @@ pub mod lp_normalization;
 pub mod lp_pool;
 pub mod lrn;
 pub mod matmul;
-mod memory;
 pub mod normalization;
 pub mod one_hot;
 pub mod pad;
@@ -70,10 +69,9 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::{Constant, Node};
 use crate::kernels::{Code8, Engine, Simd, Team, Then};
-use crate::tensor::{DType, Data, Tensor};
+use crate::tensor::{Arena, DType, Data, Elements, Plain, Tensor};
 pub use explained::Explained;
 pub use explanation::{Explanation, Place};
-pub use memory::{Kept, Memory};
 use std::sync::Arc;
 
 /// What is known of a tensor when a node is prepared.
@@ -151,13 +149,22 @@ impl<'a> Facts<'a> {
 /// Type and shape of one output.
 pub type Inferred = (DType, Vec<usize>);
 
+/// Where the outputs of a kernel go in a run.
+#[derive(Clone, Copy)]
+pub struct Places<'a> {
+    /// The memory of the run.
+    pub arena: &'a Arc<Arena>,
+    /// The byte at which each output begins; `None` for those that get memory of their own.
+    pub outputs: &'a [Option<usize>],
+}
+
 /// What a kernel may use while it runs.
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
     /// Threads to use. Results never depend on their number.
     pub team: &'a Team,
-    /// Memory to take values from.
-    pub memory: Option<&'a Memory>,
+    /// Where the outputs go, where planning says so.
+    pub places: Option<Places<'a>>,
     /// Instruction set to use. Results do not depend on it either.
     pub simd: Simd,
 }
@@ -165,7 +172,7 @@ pub struct RunContext<'a> {
 impl<'a> RunContext<'a> {
     /// Runs on the threads of `team` with the best instruction set.
     pub fn new(team: &'a Team) -> Self {
-        RunContext { team, memory: None, simd: Simd::best() }
+        RunContext { team, places: None, simd: Simd::best() }
     }
 
     /// What kernels run on.
@@ -173,12 +180,22 @@ impl<'a> RunContext<'a> {
         Engine::of_team(self.team).with(self.simd)
     }
 
-    /// A vector of `len` elements of any value, to be written.
-    pub fn buffer<T: Kept>(&self, len: usize) -> Vec<T> {
-        match self.memory {
-            Some(memory) => memory.take(len),
-            None => vec![T::default(); len],
+    /// `len` elements of any value, to be written as output `i`.
+    pub fn output<T: Plain>(&self, i: usize, len: usize) -> Elements<T> {
+        let place = self.places.and_then(|places| Some((places.arena, (*places.outputs.get(i)?)?)));
+        match place {
+            Some((arena, at)) => Elements::at(arena, at, len),
+            None => vec![T::default(); len].into(),
         }
+    }
+
+    /// A copy of `data` as output `i`.
+    pub fn copy(&self, i: usize, data: &Data) -> Data {
+        crate::map_data!(data, v => {
+            let mut out = self.output(i, v.len());
+            out.copy_from_slice(v);
+            out
+        })
     }
 }
 

@@ -277,7 +277,7 @@ impl Op for LayerNormalization {
             let mut out = vec![Tensor::new(shape.clone(), data)?];
             let (mean, inverse): (Vec<f32>, Vec<f32>) = moments.iter().map(|&(m, i)| (m as f32, i as f32)).unzip();
             for extra in [mean, inverse].into_iter().take(outputs.saturating_sub(1)) {
-                out.push(Tensor::new(reduced.clone(), Data::F32(extra))?);
+                out.push(Tensor::new(reduced.clone(), Data::F32(extra.into()))?);
             }
             Ok(out)
         })

@@ -60,7 +60,7 @@ impl Op for OneHot {
             // Indices are numbers of any type; those that count are far below what f64 holds exactly.
             let indices: Vec<f64> = shaped(inputs, 0, &index_shape)?.to_f64().into_iter().map(f64::trunc).collect();
             let (values, count) = (shaped(inputs, 2, &[2])?, element_count(&shape)?);
-            let data = map_data!(values.data(), v => typed(v, &indices, inner, depth, count));
+            let data = map_data!(values.data(), v => typed(v, &indices, inner, depth, count).into());
             Ok(vec![Tensor::new(shape.clone(), data)?])
         })
     }

@@ -239,9 +239,9 @@ mod tests {
 
     #[test]
     fn codes_are_padded_with_the_given_code() {
-        let x = Tensor::new(vec![2], Data::U8(vec![1, 2])).unwrap();
+        let x = Tensor::new(vec![2], Data::U8(vec![1, 2].into())).unwrap();
         let y = run("constant", vec![1, 2], x.clone(), PadValue::Integer(128)).unwrap();
-        assert_eq!(y.data(), &Data::U8(vec![128, 1, 2, 128, 128]));
+        assert_eq!(y.data(), &Data::U8(vec![128, 1, 2, 128, 128].into()));
         assert!(run("constant", vec![1, 2], x, PadValue::Integer(256)).is_err());
     }
 

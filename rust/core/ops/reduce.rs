@@ -160,8 +160,8 @@ impl Op for Reduce {
                 boolean {
                     let rows = gathered(context.engine(), v, &plan);
                     Data::Bool(match op {
-                        Reduce::Max => each_row(context.engine(), &rows, &plan, |row| row.contains(&true)),
-                        Reduce::Min => each_row(context.engine(), &rows, &plan, |row| !row.contains(&false)),
+                        Reduce::Max => each_row(context.engine(), &rows, &plan, |row| row.contains(&true)).into(),
+                        Reduce::Min => each_row(context.engine(), &rows, &plan, |row| !row.contains(&false)).into(),
                         _ => return Err(Error::invalid("tensor_dtype", "booleans have no arithmetic")),
                     })
                 },
@@ -254,7 +254,7 @@ impl Op for ArgExtreme {
                 let rows = gathered(context.engine(), v, &plan);
                 each_row(context.engine(), &rows, &plan, |row| extreme(row, wanted, last))
             });
-            Ok(vec![Tensor::new(plan.output.clone(), Data::I64(indices))?])
+            Ok(vec![Tensor::new(plan.output.clone(), Data::I64(indices.into()))?])
         })
     }
 }

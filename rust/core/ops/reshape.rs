@@ -106,7 +106,7 @@ impl Op for Reshape {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let shape = self.shape(facts, &facts.input(0)?.shape)?;
-        kernel(move |_, inputs| Ok(vec![input(inputs, 0)?.clone().reshaped(shape.clone())?]))
+        kernel(move |context, inputs| Ok(vec![Tensor::new(shape.clone(), context.copy(0, input(inputs, 0)?.data()))?]))
     }
 }
 
@@ -144,7 +144,7 @@ impl Op for Dropout {
             let x = input(inputs, 0)?;
             let mut out = vec![x.clone()];
             if with_mask {
-                out.push(Tensor::new(x.shape().to_vec(), Data::Bool(vec![true; x.len()]))?);
+                out.push(Tensor::new(x.shape().to_vec(), Data::Bool(vec![true; x.len()].into()))?);
             }
             Ok(out)
         })

@@ -250,7 +250,7 @@ impl Op for Resize {
             let x = shaped(inputs, 0, &shape)?;
             if let (Data::F32(v), Some((rows, columns))) = (x.data(), planar(&taps)) {
                 let out = bilinear(context.engine(), v, &shape, rows, columns, plan.extrapolation);
-                return Ok(vec![Tensor::new(plan.output.clone(), Data::F32(out))?]);
+                return Ok(vec![Tensor::new(plan.output.clone(), Data::F32(out.into()))?]);
             }
             let data = by_class!(x.data(), v =>
                 real interpolate(context.engine(), v, &shape, &taps, plan.extrapolation.into()),
@@ -272,7 +272,7 @@ fn nearest_kernel(shape: Vec<usize>, plan: ResizePlan, taps: &[Option<Taps>]) ->
     let sources: Sources = taps.iter().enumerate().map(source).collect();
     kernel(move |context, inputs| {
         fn fill_value<T: Element>(_: &[T], value: f32) -> T {
-            T::view(&Data::F32(vec![value])).and_then(|v| v.first().copied()).unwrap_or_default()
+            T::view(&Data::F32(vec![value].into())).and_then(|v| v.first().copied()).unwrap_or_default()
         }
         let x = shaped(inputs, 0, &shape)?;
         let data = map_data!(x.data(), v =>
@@ -354,7 +354,7 @@ fn interpolate<T: Real>(
             }
         }
     }
-    T::wrap(current.into_iter().map(T::from_f64).collect())
+    T::wrap(current.into_iter().map(T::from_f64).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

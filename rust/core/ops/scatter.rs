@@ -306,7 +306,7 @@ impl Op for ReverseSequence {
                 for row in 0..shape[0] * shape[1] {
                     y.extend_from_slice(&v[source(row) * inner..][..inner]);
                 }
-                y
+                y.into()
             });
             Ok(vec![Tensor::new(shape.clone(), data)?])
         })

@@ -90,7 +90,7 @@ impl Op for Compress {
                         y.extend_from_slice(&v[(o * size + i) * inner..][..inner]);
                     }
                 }
-                y
+                y.into()
             });
             Ok(vec![Tensor::new(out.clone(), data)?])
         })

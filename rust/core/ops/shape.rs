@@ -25,13 +25,13 @@ impl Extent {
     fn value(self, facts: &Facts<'_>) -> Result<Tensor> {
         let shape = &facts.input(0)?.shape;
         if self == Extent::Size {
-            return Tensor::new(Vec::new(), Data::I64(vec![element_count(shape)? as i64]));
+            return Tensor::new(Vec::new(), Data::I64(vec![element_count(shape)? as i64].into()));
         }
         let rank = shape.len() as i64;
         let (start, end) = (facts.node.int("start", 0)?, facts.node.int("end", rank)?);
         let (first, count) = super::slice::range(rank, start, end, 1).unwrap_or_default();
         let dims: Vec<i64> = shape[first..first + count].iter().map(|&d| d as i64).collect();
-        Tensor::new(vec![dims.len()], Data::I64(dims))
+        Tensor::new(vec![dims.len()], Data::I64(dims.into()))
     }
 }
 
@@ -63,7 +63,7 @@ impl ConstantOfShape {
             .collect::<Result<_>>()?;
         element_count(&shape)?;
         let value = match facts.node.attributes.get("value") {
-            None => Data::F32(vec![0.0]),
+            None => Data::F32(vec![0.0].into()),
             Some(Attribute::Tensor(value)) if value.len() == 1 => value.data().clone(),
             Some(_) => return Err(facts.invalid("attribute 'value' is no tensor of one element")),
         };
@@ -82,7 +82,7 @@ impl Op for ConstantOfShape {
         let (value, shape) = Self::value(facts)?;
         kernel(move |_, _| {
             let count = element_count(&shape)?;
-            Ok(vec![Tensor::new(shape.clone(), map_data!(&value, v => vec![v[0]; count]))?])
+            Ok(vec![Tensor::new(shape.clone(), map_data!(&value, v => vec![v[0]; count].into()))?])
         })
     }
 }

@@ -1,23 +1,38 @@
 //! Copying a strided view of a tensor into a dense one: the one loop behind Transpose, Slice, Expand and their kin.
 
+use super::RunContext;
 use super::parallel::{CHUNK, fill};
 use crate::kernels::Engine;
-use crate::tensor::View;
+use crate::map_data;
+use crate::tensor::{Data, View};
 
 impl View {
     /// A dense copy in row-major order.
     pub fn copy<T: Copy + Default + Send + Sync>(&self, engine: Engine<'_>, input: &[T]) -> Vec<T> {
-        let count: usize = self.dims.iter().product();
-        if count == 0 {
-            return Vec::new();
+        let mut out = vec![T::default(); self.dims.iter().product()];
+        self.copy_to(engine, input, &mut out);
+        out
+    }
+
+    /// The same of a tensor's elements, as output `i`.
+    pub fn output(&self, context: &RunContext<'_>, i: usize, data: &Data) -> Data {
+        map_data!(data, v => {
+            let mut out = context.output(i, self.dims.iter().product());
+            self.copy_to(context.engine(), v, &mut out);
+            out
+        })
+    }
+
+    fn copy_to<T: Copy + Send + Sync>(&self, engine: Engine<'_>, input: &[T], out: &mut [T]) {
+        if out.is_empty() {
+            return;
         }
         let view = self.merged();
         let (Some((&row, outer)), Some((&step, outer_strides))) = (view.dims.split_last(), view.strides.split_last())
         else {
-            return vec![input[view.offset]];
+            return out.fill(input[view.offset]);
         };
-        let mut out = vec![T::default(); count];
-        fill(engine, &mut out, CHUNK, |start, part| {
+        fill(engine, out, CHUNK, |start, part| {
             let mut at = 0;
             while at < part.len() {
                 let (mut rest, column) = ((start + at) / row, (start + at) % row);
@@ -40,7 +55,6 @@ impl View {
                 at += n;
             }
         });
-        out
     }
 }
 

@@ -49,7 +49,7 @@ impl Op for Trilu {
         kernel(move |_, inputs| {
             let x = shaped(inputs, 0, &shape)?;
             let kept = |distance: i64| if upper { distance >= k } else { distance <= k };
-            Ok(vec![Tensor::new(shape.clone(), map_data!(x.data(), v => typed(v, rows, columns, kept)))?])
+            Ok(vec![Tensor::new(shape.clone(), map_data!(x.data(), v => typed(v, rows, columns, kept).into()))?])
         })
     }
 }

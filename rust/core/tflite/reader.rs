@@ -132,7 +132,7 @@ impl Tensor<'_> {
             DType::U64 => Data::U64(numbers!(u64).collect()),
             DType::U32 => Data::U32(numbers!(u32).collect()),
             DType::U16 => Data::U16(numbers!(u16).collect()),
-            DType::U8 => Data::U8(bytes.to_vec()),
+            DType::U8 => Data::U8(bytes.to_vec().into()),
             DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
             // Several codes per byte, the first one in the low bits.
             DType::I4 | DType::U4 | DType::I2 | DType::U2 => {

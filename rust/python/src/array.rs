@@ -28,7 +28,7 @@ pub fn to_tensor(array: &Bound<'_, PyUntypedArray>, name: &str) -> PyResult<Tens
     macro_rules! first_of {
         ($($type:ty => $variant:ident),*) => {
             $(if let Ok(typed) = array.cast::<PyArrayDyn<$type>>() {
-                return Tensor::new(shape, Data::$variant(elements(typed)?)).or_raise(py);
+                return Tensor::new(shape, Data::$variant(elements(typed)?.into())).or_raise(py);
             })*
         };
     }
@@ -50,19 +50,19 @@ pub fn to_tensor(array: &Bound<'_, PyUntypedArray>, name: &str) -> PyResult<Tens
 pub fn to_numpy(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyUntypedArray>> {
     let shape = tensor.shape().to_vec();
     match tensor.into_data() {
-        Data::F64(v) => array(py, shape, v),
-        Data::F32(v) => array(py, shape, v),
-        Data::F16(v) => array(py, shape, v),
+        Data::F64(v) => array(py, shape, v.into_vec()),
+        Data::F32(v) => array(py, shape, v.into_vec()),
+        Data::F16(v) => array(py, shape, v.into_vec()),
         Data::BF16(v) => array(py, shape, v.into_iter().map(f32::from).collect()),
-        Data::I64(v) => array(py, shape, v),
-        Data::I32(v) => array(py, shape, v),
-        Data::I16(v) => array(py, shape, v),
-        Data::I8(v) => array(py, shape, v),
-        Data::U64(v) => array(py, shape, v),
-        Data::U32(v) => array(py, shape, v),
-        Data::U16(v) => array(py, shape, v),
-        Data::U8(v) => array(py, shape, v),
-        Data::Bool(v) => array(py, shape, v),
+        Data::I64(v) => array(py, shape, v.into_vec()),
+        Data::I32(v) => array(py, shape, v.into_vec()),
+        Data::I16(v) => array(py, shape, v.into_vec()),
+        Data::I8(v) => array(py, shape, v.into_vec()),
+        Data::U64(v) => array(py, shape, v.into_vec()),
+        Data::U32(v) => array(py, shape, v.into_vec()),
+        Data::U16(v) => array(py, shape, v.into_vec()),
+        Data::U8(v) => array(py, shape, v.into_vec()),
+        Data::Bool(v) => array(py, shape, v.into_vec()),
     }
 }
 

@@ -167,7 +167,7 @@ fn synthetic(port: &PortInfo, batch: usize) -> Result<Tensor> {
     let mut reals = || (0..count).map(|_| lo + uniform() * (hi - lo)).collect::<Vec<f64>>();
     let data = match port.dtype {
         DType::F32 => Data::F32(reals().into_iter().map(|v| v as f32).collect()),
-        DType::F64 => Data::F64(reals()),
+        DType::F64 => Data::F64(reals().into()),
         DType::F16 => Data::F16(reals().into_iter().map(half::f16::from_f64).collect()),
         DType::BF16 => Data::BF16(reals().into_iter().map(half::bf16::from_f64).collect()),
         other => nputwin::arrays::element_from_le(other, &vec![0; count * other.size()], false)?,

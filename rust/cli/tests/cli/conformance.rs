@@ -15,7 +15,7 @@ fn family() -> Sandbox {
     let codes: Vec<i8> = (0..12).map(|i| i * 9 - 50).collect();
     let mut wrong = codes.clone();
     wrong[5] += 1;
-    let tensor = |v: &[i8]| Tensor::new(vec![1, 2, 3, 2], Data::I8(v.to_vec())).unwrap();
+    let tensor = |v: &[i8]| Tensor::new(vec![1, 2, 3, 2], Data::I8(v.to_vec().into())).unwrap();
     let mut file = BufWriter::new(std::fs::File::create(sandbox.path("vectors/Requantize.npz")).unwrap());
     let mut npz = NpzWriter::new(&mut file);
     for (name, values) in [("x", &codes), ("right", &codes), ("wrong", &wrong)] {

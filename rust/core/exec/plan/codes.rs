@@ -199,6 +199,7 @@ impl<'a> Planner<'a> {
             inputs,
             outputs,
             frees: Vec::new(),
+            places: Vec::new(),
         });
         for (t, slot, kernel) in requantized {
             let to = self.step("requantize", kernel, Source::Slot(slot), (t, Form::Codes));

@@ -118,5 +118,6 @@ fn joined(producer: Step, function: Step, own: usize) -> Step {
         inputs,
         outputs: function.outputs,
         frees: Vec::new(),
+        places: Vec::new(),
     }
 }

@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::layout::{self, LayoutKernel};
 use super::narrow::NarrowKernel;
 use super::placement::{Note, Placed};
+use super::places::place;
 use super::step::{Conversion, LAYOUT, NodeReport, Source, Step, free_after_last_read};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Number of slots.
     pub slots: usize,
+    /// Bytes of the arena that the steps' places are in.
+    pub bytes: usize,
     /// Slot and fact of each graph input.
     pub inputs: Vec<(usize, Fact)>,
     /// Source and layout of each graph output.
@@ -276,6 +279,7 @@ impl<'a> Planner<'a> {
             inputs: vec![Some(input)],
             outputs: vec![Some(slot)],
             frees: Vec::new(),
+            places: Vec::new(),
         });
         slot
     }
@@ -383,9 +387,12 @@ impl<'a> Planner<'a> {
             Some(n) => error.at_node(&self.placed.graph.nodes[n].name, &self.placed.graph.nodes[n].op_type),
             None => error,
         })?;
+        let bytes = place(&mut self.steps, &self.slots, &outputs);
+        self.budget.check(bytes as u64)?;
         Ok(Plan {
             steps: self.steps,
             slots: self.slots.len(),
+            bytes,
             inputs,
             outputs,
             values: self.values,

@@ -60,6 +60,7 @@ impl Planner<'_> {
             inputs,
             outputs: slots.clone(),
             frees: Vec::new(),
+            places: Vec::new(),
         });
         for (i, (t, slot)) in node.outputs.iter().zip(slots).enumerate() {
             let (Some(t), Some(mut slot)) = (*t, slot) else { continue };

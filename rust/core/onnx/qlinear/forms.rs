@@ -265,8 +265,8 @@ impl QlinearWriter<'_> {
             }
         };
         let data = match (grid.bitwidth, grid.signed) {
-            (8, true) => Data::I8(vec![code as i8]),
-            (8, false) => Data::U8(vec![code as u8]),
+            (8, true) => Data::I8(vec![code as i8].into()),
+            (8, false) => Data::U8(vec![code as u8].into()),
             _ => return Ok(None),
         };
         Tensor::new(Vec::new(), data).map(Some)

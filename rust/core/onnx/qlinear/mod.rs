@@ -277,7 +277,7 @@ fn round(constant: &Tensor, encoding: &Encoding, dtype: DType) -> Result<Tensor>
         DType::U2 | DType::U4 | DType::U8 => Data::U8(codes.into_iter().map(|c| c as u8).collect()),
         DType::I16 => Data::I16(codes.into_iter().map(|c| c as i16).collect()),
         DType::U16 => Data::U16(codes.into_iter().map(|c| c as u16).collect()),
-        _ => Data::I32(codes),
+        _ => Data::I32(codes.into()),
     };
     Tensor::new(constant.shape().to_vec(), data)
 }

@@ -63,7 +63,8 @@ fn regrouped(facts: &Facts<'_>) -> Result<Option<Box<dyn Kernel>>> {
         return Ok(None);
     }
     let shape = turned(&y.shape);
-    kernel(move |_, inputs| Ok(vec![Tensor::new(shape.clone(), input(inputs, 0)?.data().clone())?])).map(Some)
+    kernel(move |context, inputs| Ok(vec![Tensor::new(shape.clone(), context.copy(0, input(inputs, 0)?.data()))?]))
+        .map(Some)
 }
 
 /// A Transpose that exchanges the two axes of grouped channels.
@@ -82,7 +83,7 @@ fn groups_exchanged(facts: &Facts<'_>) -> Result<Option<Box<dyn Kernel>>> {
 pub fn transposed(context: &RunContext<'_>, x: &Tensor, sizes: [usize; 3], shape: &[usize]) -> Result<Tensor> {
     macro_rules! codes {
         ($v:expr, $variant:ident) => {{
-            let mut out = context.buffer($v.len());
+            let mut out = context.output(0, $v.len());
             transpose(context.engine(), sizes, $v, &mut out);
             Data::$variant(out)
         }};

@@ -295,7 +295,7 @@ impl Table {
             DType::I8 => Data::I8(out.iter().map(|&v| v as i8).collect()),
             DType::U16 => Data::U16(out.iter().map(|&v| v as u16).collect()),
             DType::I16 => Data::I16(out.iter().map(|&v| v as i16).collect()),
-            _ => Data::I32(out),
+            _ => Data::I32(out.into()),
         };
         let bytes = ByteTable::new(first.into(), &entries);
         Ok(Table { compiled, first, entries, bytes })

@@ -35,7 +35,7 @@ pub fn compute_codes(
 ) -> Result<Data> {
     macro_rules! narrow {
         ($variant:ident, $t:ty) => {{
-            let mut out = context.buffer::<$t>(len);
+            let mut out = context.output::<$t>(0, len);
             for_chunks(context, &mut out, |start, chunk| {
                 let mut wide = [0i32; CHUNK];
                 let wide = &mut wide[..chunk.len()];
@@ -52,7 +52,7 @@ pub fn compute_codes(
         DType::U16 => narrow!(U16, u16),
         DType::I16 => narrow!(I16, i16),
         DType::I32 => {
-            let mut out = context.buffer::<i32>(len);
+            let mut out = context.output::<i32>(0, len);
             for_chunks(context, &mut out, &fill)?;
             Data::I32(out)
         }

@@ -59,7 +59,7 @@ impl Kernel for Maxima {
         let x = input(inputs, 0)?;
         macro_rules! maxima {
             ($v:expr, $variant:ident, $t:ty) => {{
-                let mut out = context.buffer::<$t>(self.shape.output_len());
+                let mut out = context.output::<$t>(0, self.shape.output_len());
                 max_pool(context.engine(), &self.shape, $v, &mut out);
                 if let Some((lo, hi)) = self.clamp {
                     out.iter_mut().for_each(|c| *c = (*c).clamp(lo as $t, hi as $t));

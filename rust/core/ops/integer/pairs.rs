@@ -180,17 +180,17 @@ fn table(facts: &Facts<'_>, compiled: &Compiled, dtype: DType) -> Result<Data> {
         DType::I8 => Data::I8(entries.iter().map(|&v| v as i8).collect()),
         DType::U16 => Data::U16(entries.iter().map(|&v| v as u16).collect()),
         DType::I16 => Data::I16(entries.iter().map(|&v| v as i16).collect()),
-        _ => Data::I32(entries),
+        _ => Data::I32(entries.into()),
     })
 }
 
-/// Repeats the codes of each image's channels (or those of all images) for the `pixels` of every image.
-fn repeat<T: Copy>(codes: &[T], channels: usize, pixels: usize, out: &mut [T]) {
-    let sets = codes.len() / channels.max(1);
-    for (image, out) in out.chunks_exact_mut((channels * pixels).max(1)).enumerate() {
-        let own = &codes[image % sets * channels..][..channels];
-        out.chunks_exact_mut(channels).for_each(|to| to.copy_from_slice(own));
+/// The codes of each image's channels (or those of all images), as often as each of `images` has pixels.
+fn repeat<T: Copy>(codes: &[T], images: usize, channels: usize, pixels: usize) -> Vec<T> {
+    let mut out = Vec::with_capacity(images * pixels * channels);
+    for own in codes.chunks_exact(channels.max(1)).cycle().take(images) {
+        (0..pixels).for_each(|_| out.extend_from_slice(own));
     }
+    out
 }
 
 impl Pairs {
@@ -199,15 +199,14 @@ impl Pairs {
     }
 
     /// The codes of an operand, one for each element of the output.
-    fn spread<'x>(&self, context: &RunContext<'_>, x: &'x Tensor, shape: Shape) -> Result<Spread<'x>> {
+    fn spread<'x>(&self, x: &'x Tensor, shape: Shape) -> Result<Spread<'x>> {
         macro_rules! spread {
             ($v:expr, $variant:ident) => {{
                 if shape == Shape::Whole {
                     return Ok(Spread::Whole(x.data()));
                 }
-                let mut out = context.buffer(self.output.iter().product());
-                repeat($v, self.output[1], self.pixels(), &mut out);
-                Spread::Repeated(Data::$variant(out))
+                let repeated = repeat($v, self.output[0], self.output[1], self.pixels());
+                Spread::Repeated(Data::$variant(repeated.into()))
             }};
         }
         Ok(match x.data() {
@@ -391,12 +390,12 @@ impl Kernel for Pairs {
                 return Err(super::mac::wrong_codes(x.data()));
             }
         }
-        let a = self.spread(context, input(inputs, 0)?, self.shapes[0])?;
-        let b = self.spread(context, input(inputs, 1)?, self.shapes[1])?;
+        let a = self.spread(input(inputs, 0)?, self.shapes[0])?;
+        let b = self.spread(input(inputs, 1)?, self.shapes[1])?;
         let (engine, operands) = (context.engine(), [codes(a.data())?, codes(b.data())?]);
         macro_rules! results {
             ($t:ty, $variant:ident $(, $sum:ident)?) => {{
-                let mut out = context.buffer::<$t>(len);
+                let mut out = context.output::<$t>(0, len);
                 combine!(self, engine, operands, &mut out[..], $variant $(, $sum)?);
                 Data::$variant(out)
             }};
@@ -408,11 +407,6 @@ impl Kernel for Pairs {
             DType::I16 => results!(i16, I16),
             _ => results!(i32, I32),
         };
-        for operand in [a, b] {
-            if let (Spread::Repeated(data), Some(memory)) = (operand, context.memory) {
-                memory.give(data);
-            }
-        }
         let shape = match self.layout {
             Layout::RowMajor => self.output.clone(),
             Layout::ChannelsLast => [&self.output[..1], &self.output[2..], &self.output[1..2]].concat(),

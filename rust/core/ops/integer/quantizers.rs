@@ -246,7 +246,7 @@ impl Kernel for Quantize {
         if let Some(form) = &self.vectors {
             macro_rules! codes {
                 ($variant:ident, $t:ty) => {{
-                    let mut out = context.buffer::<$t>(values.len());
+                    let mut out = context.output::<$t>(0, values.len());
                     quantize(context.engine(), form, values, &mut out);
                     Data::$variant(out)
                 }};
@@ -289,7 +289,7 @@ impl Dequantize {
 impl Kernel for Dequantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
-        let mut out = vec![0f32; x.len()];
+        let mut out = context.output(0, x.len());
         for_chunks(context, &mut out, |start, chunk| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..chunk.len()];
@@ -314,7 +314,7 @@ impl Kernel for FakeQuant {
         let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.quantize.name))?;
         self.quantize.check(context, values)?;
-        let mut out = vec![0f32; values.len()];
+        let mut out = context.output(0, values.len());
         for_chunks(context, &mut out, |start, chunk| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..chunk.len()];

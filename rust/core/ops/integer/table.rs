@@ -18,7 +18,7 @@ impl ByteTable {
     /// of one byte, or where there are more than 256.
     pub fn new(first: i64, results: &Data) -> Option<ByteTable> {
         let (bytes, signed) = match results {
-            Data::U8(v) => (v.as_slice(), false),
+            Data::U8(v) => (&v[..], false),
             Data::I8(v) => (i8::bytes(v), true),
             _ => return None,
         };
@@ -43,16 +43,16 @@ impl ByteTable {
     /// The entries of all codes of a tensor; `None` where codes are not bytes.
     pub fn look_up(&self, context: &RunContext<'_>, x: &Data) -> Option<Data> {
         let x = match x {
-            Data::U8(v) => v.as_slice(),
+            Data::U8(v) => &v[..],
             Data::I8(v) => i8::bytes(v),
             _ => return None,
         };
         Some(if self.signed {
-            let mut out = context.buffer::<i8>(x.len());
+            let mut out = context.output::<i8>(0, x.len());
             lookup8(context.engine(), x, &self.entries, i8::bytes_mut(&mut out));
             Data::I8(out)
         } else {
-            let mut out = context.buffer::<u8>(x.len());
+            let mut out = context.output::<u8>(0, x.len());
             lookup8(context.engine(), x, &self.entries, &mut out);
             Data::U8(out)
         })

@@ -326,7 +326,7 @@ impl WindowKernel {
     /// All outputs, from channels-last codes.
     fn run_planar(&self, context: &RunContext<'_>, planar: &Planar, x: &Tensor) -> Result<Vec<Tensor>> {
         let Planar { shape, counts } = planar;
-        let mut sums = context.buffer::<i32>(shape.output_len());
+        let mut sums = vec![0; shape.output_len()];
         let engine = context.engine();
         match x.data() {
             Data::U8(v) => window_sum(engine, shape, v, &mut sums),
@@ -358,9 +358,6 @@ impl WindowKernel {
             };
             self.tile.run(&lanes, cyclic, &mut Scratch::default(), out)
         })?;
-        if let Some(memory) = context.memory {
-            memory.give(Data::I32(sums));
-        }
         let shape = match plane {
             1 => self.geometry.output_shape().to_vec(),
             _ => {

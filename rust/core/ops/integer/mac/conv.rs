@@ -90,7 +90,7 @@ impl IntegerOp for Conv {
                     let init = arithmetic.bias_i32(facts)?;
                     let init = ConvWeights::new(&shape, v, &[]).centred_init(&init, x_zero as i32);
                     let epilogue = narrow(&arithmetic.compiled, shape.out_channels, dtype, 0);
-                    Form::Pairs { weights: v.clone(), init, epilogue }
+                    Form::Pairs { weights: v.to_vec(), init, epilogue }
                 }
                 _ if pairs => return Err(facts.unsupported("pair_sat16 of other than uint8 by int8")),
                 (true, Data::I8(v)) => pack(ConvWeights::new(&shape, v, &w_zero))?,
@@ -193,12 +193,12 @@ impl ConvKernel {
         let (engine, shape, len) = (context.engine(), &self.shape, self.shape.output_len());
         match (epilogue, then) {
             (AnyEpilogue::U8(e), Some(then)) => {
-                let mut out = context.buffer::<u8>(len);
+                let mut out = context.output::<u8>(0, len);
                 conv2d_then(engine, shape, x, pad, weights, init, &**e, Some(then), &mut out);
                 Data::U8(out)
             }
             (AnyEpilogue::I8(e), Some(then)) => {
-                let mut out = context.buffer::<i8>(len);
+                let mut out = context.output::<i8>(0, len);
                 let then = |start: usize, codes: &mut [i8]| then(start, i8::bytes_mut(codes));
                 conv2d_then(engine, shape, x, pad, weights, init, &**e, Some(&then), &mut out);
                 Data::I8(out)

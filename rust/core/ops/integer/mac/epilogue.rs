@@ -31,7 +31,7 @@ macro_rules! with_epilogue {
         macro_rules! arm {
             ($epilogue:expr, $variant:ident, $t:ty) => {{
                 let $e = &**$epilogue;
-                let mut $out = $context.buffer::<$t>($len);
+                let mut $out = $context.output::<$t>(0, $len);
                 $body;
                 Data::$variant($out)
             }};

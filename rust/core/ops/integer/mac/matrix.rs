@@ -1,5 +1,6 @@
 //! Gemm and MatMul on codes. A product of wide codes is a 1×1 convolution over its rows.
 
+use super::super::lanes::read_codes;
 use super::super::{Arrangement, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac};
 use super::conv::{require_pairs, wrong_codes};
@@ -238,10 +239,10 @@ impl MatrixKernel {
             }
             (Epilogues::Narrow(_) | Epilogues::Pairs(_), other) => Err(wrong_codes(other)),
             _ => {
-                let v = &codes.to_i64()?[range];
+                let mut v = vec![0; k * n];
+                read_codes(codes.data(), range.start, &mut v)?;
                 let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
-                let by_channel: Vec<i32> =
-                    (0..n).flat_map(|c| (0..k).map(move |r| (r, c))).map(|(r, c)| v[at(r, c)] as i32).collect();
+                let by_channel: Vec<i32> = (0..n * k).map(|i| v[at(i % k, i / k)]).collect();
                 let packed = WideWeights::new(&ConvShape::new(1, [1, 1], k, n, [1, 1]), &by_channel, &self.w_zero);
                 let init = packed.centred_init(&self.arithmetic.bias, self.x_zero as i32);
                 Ok(Right::Wide(packed, init))
@@ -346,6 +347,8 @@ impl Kernel for MatrixKernel {
         }
         let w = self.variable(inputs)?;
         let rows = self.rows();
+        // None of the parts is the output.
+        let context = &RunContext { places: None, ..*context };
         let mut parts = Vec::new();
         let mut packed: Option<(usize, Right)> = None;
         for (left, right) in self.batches()? {
@@ -425,10 +428,10 @@ fn join(parts: Vec<Data>) -> Result<Data> {
             let mut out = Vec::new();
             for part in parts {
                 if let Data::$variant(v) = part {
-                    out.extend(v);
+                    out.extend_from_slice(&v);
                 }
             }
-            Data::$variant(out)
+            Data::$variant(out.into())
         }};
     }
     Ok(match dtype {

@@ -75,7 +75,7 @@ pub fn reencode(
         lpbq: None,
     };
     encoding.validate().map_err(|_| Error::invalid("weights_scale", "the rule gives a scale that is not positive"))?;
-    let codes = Tensor::new(w.shape.clone(), Data::I8(out))?;
+    let codes = Tensor::new(w.shape.clone(), Data::I8(out.into()))?;
     Ok(Some(Fact { constant: None, codes: Some(codes.into()), encoding: Some(Arc::new(encoding)), ..w.clone() }))
 }
 
@@ -193,7 +193,7 @@ evidence = { status = "assumed", source = "test" }
             dtype: DType::F32,
             shape: vec![2, codes.len() / 2],
             constant: None,
-            codes: Some(Tensor::new(vec![2, codes.len() / 2], Data::U8(codes)).unwrap().into()),
+            codes: Some(Tensor::new(vec![2, codes.len() / 2], Data::U8(codes.into())).unwrap().into()),
             encoding: Some(Arc::new(encoding)),
         }
     }

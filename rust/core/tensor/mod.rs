@@ -1,6 +1,11 @@
 //! Dense tensors in row-major order.
 
+mod arena;
+mod elements;
+
 use crate::error::{Error, Result};
+pub use arena::{Arena, LINE};
+pub use elements::{Elements, Plain};
 use half::{bf16, f16};
 use std::fmt;
 
@@ -128,19 +133,19 @@ impl fmt::Display for DType {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
 pub enum Data {
-    F64(Vec<f64>),
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-    I16(Vec<i16>),
-    I8(Vec<i8>),
-    U64(Vec<u64>),
-    U32(Vec<u32>),
-    U16(Vec<u16>),
-    U8(Vec<u8>),
-    Bool(Vec<bool>),
+    F64(Elements<f64>),
+    F32(Elements<f32>),
+    F16(Elements<f16>),
+    BF16(Elements<bf16>),
+    I64(Elements<i64>),
+    I32(Elements<i32>),
+    I16(Elements<i16>),
+    I8(Elements<i8>),
+    U64(Elements<u64>),
+    U32(Elements<u32>),
+    U16(Elements<u16>),
+    U8(Elements<u8>),
+    Bool(Elements<bool>),
 }
 
 /// Calls `$body` with `$v` bound to the vector inside a [`Data`], whatever its type.
@@ -252,12 +257,12 @@ impl Tensor {
 
     /// A rank-0 or any-rank float tensor; panics where sizes differ (for values the program itself made).
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
-        Self::new(shape.to_vec(), Data::F32(data)).expect("shape and data made together")
+        Self::new(shape.to_vec(), Data::F32(data.into())).expect("shape and data made together")
     }
 
     /// As [`Tensor::f32`] for int64.
     pub fn i64(shape: &[usize], data: Vec<i64>) -> Self {
-        Self::new(shape.to_vec(), Data::I64(data)).expect("shape and data made together")
+        Self::new(shape.to_vec(), Data::I64(data.into())).expect("shape and data made together")
     }
 
     /// Dimensions.
@@ -319,7 +324,7 @@ impl Tensor {
     /// Every element as f64 (exact for all types but 64-bit integers beyond 2^53).
     pub fn to_f64(&self) -> Vec<f64> {
         match &self.data {
-            Data::F64(v) => v.clone(),
+            Data::F64(v) => v.to_vec(),
             Data::F32(v) => v.iter().map(|&x| x.into()).collect(),
             Data::F16(v) => v.iter().map(|&x| x.into()).collect(),
             Data::BF16(v) => v.iter().map(|&x| x.into()).collect(),
@@ -338,7 +343,7 @@ impl Tensor {
     /// Every element as i64; an error for float tensors and for u64 values beyond i64.
     pub fn to_i64(&self) -> Result<Vec<i64>> {
         Ok(match &self.data {
-            Data::I64(v) => v.clone(),
+            Data::I64(v) => v.to_vec(),
             Data::I32(v) => v.iter().map(|&x| x.into()).collect(),
             Data::I16(v) => v.iter().map(|&x| x.into()).collect(),
             Data::I8(v) => v.iter().map(|&x| x.into()).collect(),
@@ -440,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_shape_that_lies_is_refused() {
-        assert!(Tensor::new(vec![2, 3], Data::F32(vec![0.0; 5])).is_err());
+        assert!(Tensor::new(vec![2, 3], Data::F32(vec![0.0; 5].into())).is_err());
         assert!(element_count(&[1 << 40, 1 << 40]).is_err());
         assert!(element_count(&[0, 1 << 40]).is_err());
         assert_eq!(element_count(&[3, 0]).unwrap(), 0);
