@@ -47,27 +47,29 @@ impl DepthwiseWeights {
         assert!(weights.len() == channels * taps && zero_points.len() == channels);
         let per_block = taps.div_ceil(2);
         let mut pairs = vec![[0i16; 2 * BLOCK]; channels.div_ceil(BLOCK) * per_block];
+        let per_64 = kernel[0].div_ceil(4) * kernel[1] * 4;
+        let mut lines = vec![Line([0; 64]); channels.div_ceil(64) * per_64];
+        // Line and byte of each tap, for the first channel of a block.
+        let places: Vec<(usize, usize)> = (0..taps)
+            .map(|tap| ((tap / kernel[1] / 4 * kernel[1] + tap % kernel[1]) * 4, tap / kernel[1] % 4))
+            .collect();
         let mut column_sums = vec![0i32; channels];
+        let mut range = (0, 0);
         for (c, sum) in column_sums.iter_mut().enumerate() {
-            for tap in 0..taps {
-                let w = weights[c * taps + tap].to_i32() - zero_points[c];
-                assert!((-256..=255).contains(&w), "a zero point is a code of its weights");
-                pairs[c / BLOCK * per_block + tap / 2][c % BLOCK * 2 + tap % 2] = w as i16;
+            let pairs = &mut pairs[c / BLOCK * per_block..][..per_block];
+            let lines = &mut lines[c / 64 * per_64..][..per_64];
+            let (line, byte) = (c % 16 / 4, (c % 64 / 16 * 4 + c % 4) * 4);
+            let row = &weights[c * taps..][..taps];
+            for (tap, (w, place)) in row.iter().zip(&places).enumerate() {
+                let w = w.to_i32() - zero_points[c];
+                range = (w.min(range.0), w.max(range.1));
+                pairs[tap / 2][c % BLOCK * 2 + tap % 2] = w as i16;
+                lines[line + place.0].0[byte + place.1] = w as i8;
                 *sum += w;
             }
         }
-        let groups = kernel[0].div_ceil(4);
-        let mut lines = vec![Line([0; 64]); channels.div_ceil(64) * groups * kernel[1] * 4];
-        let mut fits = true;
-        for c in 0..channels {
-            for tap in 0..taps {
-                let w = weights[c * taps + tap].to_i32() - zero_points[c];
-                let (ky, kx) = (tap / kernel[1], tap % kernel[1]);
-                let line = ((c / 64 * groups + ky / 4) * kernel[1] + kx) * 4 + c % 16 / 4;
-                fits &= i8::try_from(w).is_ok();
-                lines[line].0[(c % 64 / 16 * 4 + c % 4) * 4 + ky % 4] = w as i8;
-            }
-        }
+        assert!(range.0 >= -256 && range.1 <= 255, "a zero point is a code of its weights");
+        let fits = range.0 >= i8::MIN.into() && range.1 <= i8::MAX.into();
         DepthwiseWeights { channels, kernel, pairs, quads: fits.then_some(lines), column_sums }
     }
 

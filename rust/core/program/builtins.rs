@@ -141,38 +141,38 @@ impl<'a> Lower<'a> {
                     self.promoted(id, site)
                 })
                 .collect::<Result<Vec<_>>>()?;
-            return self.operation(Op::Math(function), ids, Type::Float(FloatType::F64), site);
+            return self.operation(Op::Math(function), &ids, Type::Float(FloatType::F64), site);
         }
         match name {
             "shr" | "div" => {
                 let mode = mode(&args[2])?;
                 let (v, n) = (self.int_arg(&args[0])?, self.int_arg(&args[1])?);
                 let op = if name == "shr" { Op::Shr(mode) } else { Op::DivInt(mode) };
-                self.operation(op, vec![v, n], Type::Int, site)
+                self.operation(op, &[v, n], Type::Int, site)
             }
             "shl" => {
                 let (v, n) = (self.int_arg(&args[0])?, self.int_arg(&args[1])?);
-                self.operation(Op::Shl, vec![v, n], Type::Int, site)
+                self.operation(Op::Shl, &[v, n], Type::Int, site)
             }
             "sat" => self.saturate(args, site),
             "wrap" => {
                 let Some((bits, signed)) = int_type(&args[1]) else { return Err(no_type(&args[1].site)) };
                 let v = self.int_arg(&args[0])?;
-                self.operation(Op::Wrap { bits, signed }, vec![v], Type::Int, site)
+                self.operation(Op::Wrap { bits, signed }, &[v], Type::Int, site)
             }
             "abs" => {
                 let v = self.expr(&args[0])?;
                 let ty = self.node(v).ty;
                 match ty {
-                    Type::Int | Type::Float(_) | Type::Literal => self.operation(Op::Abs, vec![v], ty, site),
+                    Type::Int | Type::Float(_) | Type::Literal => self.operation(Op::Abs, &[v], ty, site),
                     ty => Err(site.error("program_type", format!("abs of {ty}"))),
                 }
             }
             "min" | "max" => self.extreme(name == "min", args, site),
             "clamp" => {
-                let ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
-                let (ids, ty) = self.unify(ids, site)?;
-                self.operation(Op::Clamp, ids, ty, site)
+                let mut ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
+                let ty = self.unify(&mut ids, site)?;
+                self.operation(Op::Clamp, &ids, ty, site)
             }
             "select" => self.select(args, site),
             "clz" => {
@@ -182,17 +182,17 @@ impl<'a> Lower<'a> {
                     Some(_) => return Err(args[1].site.error("program_type", "clz takes a width of 1 to 64")),
                 };
                 let v = self.int_arg(&args[0])?;
-                self.operation(Op::Clz(bits), vec![v], Type::Int, site)
+                self.operation(Op::Clz(bits), &[v], Type::Int, site)
             }
             "floor_log2" => {
                 let v = self.expr(&args[0])?;
                 let v = if self.node(v).ty == Type::Int { v } else { self.some_float(v, site)? };
-                self.operation(Op::FloorLog2, vec![v], Type::Int, site)
+                self.operation(Op::FloorLog2, &[v], Type::Int, site)
             }
             "at" => {
                 let (table, index) = (self.table_arg(&args[0])?, self.int_arg(&args[1])?);
                 let ty = self.element_type(table);
-                self.operation(Op::At, vec![table, index], ty, site)
+                self.operation(Op::At, &[table, index], ty, site)
             }
             "bucket" => self.bucket(args, site),
             "sum" | "max_abs" | "len" => {
@@ -205,7 +205,7 @@ impl<'a> Lower<'a> {
                     ("sum", _) => (Op::Sum, Type::Float(FloatType::F64)),
                     (_, ty) => (Op::MaxAbs, ty),
                 };
-                self.operation(op, vec![table], ty, site)
+                self.operation(op, &[table], ty, site)
             }
             "channel_max" => self.channel_max(&args[0], site),
             "int" => self.rounded(args, site),
@@ -217,19 +217,19 @@ impl<'a> Lower<'a> {
                 let mode = mode(&args[1])?;
                 let v = self.float_arg(&args[0], site)?;
                 let ty = self.node(v).ty;
-                self.operation(Op::Round(mode), vec![v], ty, site)
+                self.operation(Op::Round(mode), &[v], ty, site)
             }
             "fl" => {
                 let mode = mode(&args[2])?;
                 let (v, bits) = (self.float_arg(&args[0], site)?, self.int_arg(&args[1])?);
                 let ty = self.node(v).ty;
-                self.operation(Op::Significant(mode), vec![v, bits], ty, site)
+                self.operation(Op::Significant(mode), &[v, bits], ty, site)
             }
             "fma" => {
-                let ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
-                let (ids, ty) = self.unify(ids, site)?;
+                let mut ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
+                let ty = self.unify(&mut ids, site)?;
                 match ty {
-                    Type::Float(_) => self.operation(Op::Fma, ids, ty, site),
+                    Type::Float(_) => self.operation(Op::Fma, &ids, ty, site),
                     ty => Err(site
                         .error("program_type", format!("fma of {ty}"))
                         .help("an int product is exact: a * b + c")),
@@ -238,7 +238,7 @@ impl<'a> Lower<'a> {
             "mantissa" => {
                 let v = self.float_arg(&args[0], site)?;
                 let ty = self.node(v).ty;
-                self.operation(Op::Mantissa, vec![v], ty, site)
+                self.operation(Op::Mantissa, &[v], ty, site)
             }
             "exponent" => {
                 let v = self.float_arg(&args[0], site)?;
@@ -248,12 +248,12 @@ impl<'a> Lower<'a> {
                         .error("program_range", "exponent takes finite floats")
                         .help("clamp the float before it"));
                 }
-                self.operation(Op::Exponent, vec![v], Type::Int, site)
+                self.operation(Op::Exponent, &[v], Type::Int, site)
             }
             "ldexp" => {
                 let (v, n) = (self.float_arg(&args[0], site)?, self.int_arg(&args[1])?);
                 let ty = self.node(v).ty;
-                self.operation(Op::Ldexp, vec![v, n], ty, site)
+                self.operation(Op::Ldexp, &[v, n], ty, site)
             }
             other => Err(site
                 .error("program_syntax", format!("'{other}' has its own form"))
@@ -330,7 +330,7 @@ impl<'a> Lower<'a> {
     fn promoted(&mut self, id: NodeId, site: &Site) -> Result<NodeId> {
         match self.node(id).ty {
             Type::Float(FloatType::F64) => Ok(id),
-            Type::Float(_) => self.operation(Op::ToFloat(FloatType::F64), vec![id], Type::Float(FloatType::F64), site),
+            Type::Float(_) => self.operation(Op::ToFloat(FloatType::F64), &[id], Type::Float(FloatType::F64), site),
             _ => self.convert(id, FloatType::F64, site),
         }
     }
@@ -342,7 +342,7 @@ impl<'a> Lower<'a> {
             Type::Float(found) if found == format => Ok(id),
             Type::Literal if node.literal.is_some() => self.convert(id, format, site),
             Type::Table => Err(node.site.error("program_type", "expected a number, found table")),
-            _ => self.operation(Op::ToFloat(format), vec![id], Type::Float(format), site),
+            _ => self.operation(Op::ToFloat(format), &[id], Type::Float(format), site),
         }
     }
 
@@ -355,11 +355,11 @@ impl<'a> Lower<'a> {
                 mode(m)?;
                 Ok(id)
             }
-            (Type::Bool, None) => self.operation(Op::ToInt(Rounding::Trunc), vec![id], Type::Int, site),
+            (Type::Bool, None) => self.operation(Op::ToInt(Rounding::Trunc), &[id], Type::Int, site),
             (Type::Float(_) | Type::Literal, Some(m)) => {
                 let mode = mode(m)?;
                 let id = self.some_float(id, site)?;
-                self.operation(Op::ToInt(mode), vec![id], Type::Int, site)
+                self.operation(Op::ToInt(mode), &[id], Type::Int, site)
             }
             (Type::Float(_) | Type::Literal, None) => {
                 Err(site.error("program_mode", "int of a float names its rounding").help("int(value, half_even)"))
@@ -386,23 +386,23 @@ impl<'a> Lower<'a> {
             };
             (self.constant(Value::Int(lo), at), self.constant(Value::Int(hi), at))
         };
-        self.operation(Op::Clamp, vec![v, lo, hi], Type::Int, site)
+        self.operation(Op::Clamp, &[v, lo, hi], Type::Int, site)
     }
 
     fn extreme(&mut self, least: bool, args: &'a [Expr], site: &Site) -> Result<NodeId> {
-        let ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
+        let mut ids = args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>>>()?;
         if let [table] = ids[..] {
             if self.node(table).ty != Type::Table {
                 return Err(site.error("program_arity", "min and max take two values or more, or a table"));
             }
             let ty = self.element_type(table);
-            return self.operation(if least { Op::TableMin } else { Op::TableMax }, vec![table], ty, site);
+            return self.operation(if least { Op::TableMin } else { Op::TableMax }, &[table], ty, site);
         }
-        let (ids, ty) = self.unify(ids, site)?;
+        let ty = self.unify(&mut ids, site)?;
         let op = if least { Op::Min } else { Op::Max };
         let mut all = ids[0];
         for &id in &ids[1..] {
-            all = self.operation(op, vec![all, id], ty, site)?;
+            all = self.operation(op, &[all, id], ty, site)?;
         }
         Ok(all)
     }
@@ -411,13 +411,14 @@ impl<'a> Lower<'a> {
         let condition = self.expr(&args[0])?;
         self.expect_bool(condition)?;
         let (yes, no) = (self.expr(&args[1])?, self.expr(&args[2])?);
-        let (types, bool_) = ((self.node(yes).ty, self.node(no).ty), Type::Bool);
-        let (ids, ty) = if types == (bool_, bool_) { (vec![yes, no], bool_) } else { self.unify(vec![yes, no], site)? };
+        let mut ids = [yes, no];
+        let bools = ids.iter().all(|&id| self.node(id).ty == Type::Bool);
+        let ty = if bools { Type::Bool } else { self.unify(&mut ids, site)? };
         // A condition that is the same for all channels chooses now; what it leaves out need not be computable.
         if let Some(Value::Bool(truth)) = self.node(condition).uniform() {
             return Ok(ids[usize::from(!truth)]);
         }
-        self.operation(Op::Select, vec![condition, ids[0], ids[1]], ty, site)
+        self.operation(Op::Select, &[condition, ids[0], ids[1]], ty, site)
     }
 
     fn bucket(&mut self, args: &'a [Expr], site: &Site) -> Result<NodeId> {
@@ -440,7 +441,7 @@ impl<'a> Lower<'a> {
                 return Err(site.error("program_table", "the edges of a bucket must rise"));
             }
         }
-        self.operation(Op::Bucket, vec![v, edges], Type::Int, site)
+        self.operation(Op::Bucket, &[v, edges], Type::Int, site)
     }
 }
 

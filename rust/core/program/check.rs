@@ -3,13 +3,14 @@
 use super::column::{self, Column};
 use super::env::{Entry, Env, InputKind, MAX_TABLE};
 use super::functions::Functions;
-use super::graph::{Cell, Comparison, Graph, Node, NodeId, Op};
+use super::graph::{Args, Cell, Comparison, Graph, Node, NodeId, Op};
 use super::interval::range_of;
 use super::sharing::{Map, Sharing};
 use super::syntax::{Binary, Body, Expr, ExprKind, Loop, Site};
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::{Error, Result, nearest};
 use crate::num::FloatType;
+use smallvec::SmallVec;
 
 /// Most operations that inlining may produce.
 const MAX_STEPS: usize = 1 << 16;
@@ -110,7 +111,7 @@ impl<'a> Lower<'a> {
         let number = if let Column::One(Ok(Datum::Value(v))) = &column { Some(*v) } else { None };
         let id = self.push(Node {
             op: Op::Frozen,
-            args: Vec::new(),
+            args: Args::new(),
             ty,
             rate,
             range: column.range(),
@@ -130,14 +131,14 @@ impl<'a> Lower<'a> {
     }
 
     /// Adds an operation whose operands have the right types already.
-    pub fn operation(&mut self, op: Op, args: Vec<NodeId>, ty: Type, site: &Site) -> Result<NodeId> {
+    pub fn operation(&mut self, op: Op, args: &[NodeId], ty: Type, site: &Site) -> Result<NodeId> {
         self.steps += 1;
         if self.steps > MAX_STEPS {
             return Err(site.error("program_size", format!("the program has more than {MAX_STEPS} operations")));
         }
         let rate = args.iter().map(|&id| self.node(id).rate).max().unwrap_or(Rate::Const);
         if rate >= Rate::Loop {
-            for &id in &args {
+            for &id in args {
                 if rate.is_run() {
                     self.use_frozen(id)?;
                 }
@@ -151,11 +152,11 @@ impl<'a> Lower<'a> {
         }
         // What fails from here on ends the program.
         let next = self.graph.nodes.len();
-        let id = self.sharing.operation(op, ty, &args, false, next);
+        let id = self.sharing.operation(op, ty, args, false, next);
         if id != next {
             return Ok(id);
         }
-        let ranges: Vec<Interval> = args.iter().map(|&id| self.node(id).range).collect();
+        let ranges: SmallVec<[Interval; 3]> = args.iter().map(|&id| self.node(id).range).collect();
         let operand = args.first().map_or(ty, |&id| self.node(id).ty);
         let range = match range_of(op, ty, operand, &ranges) {
             Ok(range) => range,
@@ -167,8 +168,9 @@ impl<'a> Lower<'a> {
             }
         };
         if rate.is_run() {
-            self.check_tables(op, &args, site)?;
+            self.check_tables(op, args, site)?;
         }
+        let args = args.into();
         Ok(self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() }))
     }
 
@@ -191,13 +193,13 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    fn frozen(&mut self, op: Op, args: Vec<NodeId>, ty: Type, rate: Rate, site: &Site) -> NodeId {
+    fn frozen(&mut self, op: Op, args: &[NodeId], ty: Type, rate: Rate, site: &Site) -> NodeId {
         let next = self.graph.nodes.len();
-        let first = self.sharing.operation(op, ty, &args, true, next);
+        let first = self.sharing.operation(op, ty, args, true, next);
         let count = if rate == Rate::Channel { self.channels } else { 1 };
         let mut node = Node {
             op,
-            args,
+            args: args.into(),
             ty,
             rate,
             range: Interval::Other,
@@ -212,9 +214,11 @@ impl<'a> Lower<'a> {
             self.sharing.alias(next, first);
             return self.push(node);
         }
-        let operand = |&id: &NodeId| self.node(id).frozen.as_ref().unwrap_or(&Column::Forgotten);
-        let operands: Vec<&Column> = node.args.iter().map(operand).collect();
-        let column = column::apply(&node, &operands, count);
+        let column = {
+            let operand = |&id: &NodeId| self.node(id).frozen.as_ref().unwrap_or(&Column::Forgotten);
+            let operands: SmallVec<[&Column; 3]> = node.args.iter().map(operand).collect();
+            column::apply(&node, &operands, count)
+        };
         node.range = column.range();
         node.frozen = Some(column);
         self.push(node)
@@ -244,7 +248,7 @@ impl<'a> Lower<'a> {
             ExprKind::Not(a) => {
                 let a = self.expr(a)?;
                 self.expect_bool(a)?;
-                self.operation(Op::Not, vec![a], Type::Bool, site)
+                self.operation(Op::Not, &[a], Type::Bool, site)
             }
             ExprKind::Binary(operator, a, b) => {
                 let (a, b) = (self.expr(a)?, self.expr(b)?);
@@ -255,8 +259,8 @@ impl<'a> Lower<'a> {
                 if items.len() > MAX_TABLE || items.is_empty() {
                     return Err(site.error("program_table", "a table has 1 to 2^20 entries"));
                 }
-                let ids = items.iter().map(|item| self.expr(item)).collect::<Result<Vec<_>>>()?;
-                self.list(ids, site)
+                let mut ids = items.iter().map(|item| self.expr(item)).collect::<Result<Vec<_>>>()?;
+                self.list(&mut ids, site)
             }
             ExprKind::Loop { kind, variable, lo, hi, body } => {
                 let (lo, hi) = (self.expr(lo)?, self.expr(hi)?);
@@ -292,7 +296,7 @@ impl<'a> Lower<'a> {
                 };
                 let id = self.push(Node {
                     op: Op::Input(*position),
-                    args: Vec::new(),
+                    args: Args::new(),
                     ty,
                     rate: input.rate,
                     range,
@@ -365,7 +369,7 @@ impl<'a> Lower<'a> {
                 let text = text.strip_prefix('-').map_or_else(|| format!("-{text}"), str::to_string);
                 self.literal(text, site)
             }
-            (ty @ (Type::Int | Type::Float(_) | Type::Literal), _) => self.operation(Op::Neg, vec![a], ty, site),
+            (ty @ (Type::Int | Type::Float(_) | Type::Literal), _) => self.operation(Op::Neg, &[a], ty, site),
             (ty, _) => Err(site.error("program_type", format!("a {ty} has no negative"))),
         }
     }
@@ -406,21 +410,22 @@ impl<'a> Lower<'a> {
             let bools = self.node(a).ty == Type::Bool && self.node(b).ty == Type::Bool;
             let equality = matches!(how, Comparison::Equal | Comparison::NotEqual);
             if bools && equality {
-                return self.operation(Op::Compare(how), vec![a, b], Type::Bool, site);
+                return self.operation(Op::Compare(how), &[a, b], Type::Bool, site);
             }
-            let (ids, _) = self.unify(vec![a, b], site)?;
-            return self.operation(Op::Compare(how), ids, Type::Bool, site);
+            let mut ids = [a, b];
+            self.unify(&mut ids, site)?;
+            return self.operation(Op::Compare(how), &ids, Type::Bool, site);
         }
         match operator {
             Binary::And | Binary::Or => {
                 self.expect_bool(a)?;
                 self.expect_bool(b)?;
-                self.operation(if operator == Binary::And { Op::And } else { Op::Or }, vec![a, b], Type::Bool, site)
+                self.operation(if operator == Binary::And { Op::And } else { Op::Or }, &[a, b], Type::Bool, site)
             }
             Binary::ShiftLeft => {
                 self.expect_int(a)?;
                 self.expect_int(b)?;
-                self.operation(Op::Shl, vec![a, b], Type::Int, site)
+                self.operation(Op::Shl, &[a, b], Type::Int, site)
             }
             Binary::Pow => self.power(a, b, site),
             Binary::Div if self.node(a).ty == Type::Int && self.node(b).ty == Type::Int => Err(site
@@ -433,8 +438,9 @@ impl<'a> Lower<'a> {
                     Binary::Mul => Op::Mul,
                     _ => Op::Div,
                 };
-                let (ids, ty) = self.unify(vec![a, b], site)?;
-                self.operation(op, ids, ty, site)
+                let mut ids = [a, b];
+                let ty = self.unify(&mut ids, site)?;
+                self.operation(op, &ids, ty, site)
             }
         }
     }
@@ -450,20 +456,20 @@ impl<'a> Lower<'a> {
         }
         match (self.node(a).ty, self.node(b).ty) {
             (Type::Int, Type::Int) if self.node(b).range.int().0 >= 0 && self.node(b).rate != Rate::Loop => {
-                self.operation(Op::Pow, vec![a, b], Type::Int, site)
+                self.operation(Op::Pow, &[a, b], Type::Int, site)
             }
             (Type::Int | Type::Literal, Type::Int) => {
                 let (a, b) = (self.real_of(a, site)?, self.real_of(b, site)?);
                 let in_loop = self.node(a).rate.max(self.node(b).rate) == Rate::Loop;
                 let ty = if in_loop { Type::Float(FloatType::F64) } else { Type::Literal };
-                self.operation(Op::Pow, vec![a, b], ty, site)
+                self.operation(Op::Pow, &[a, b], ty, site)
             }
             (
                 Type::Float(FloatType::F64) | Type::Int | Type::Literal,
                 Type::Int | Type::Literal | Type::Float(FloatType::F64),
             ) => {
                 let (a, b) = (self.convert(a, FloatType::F64, site)?, self.convert(b, FloatType::F64, site)?);
-                self.operation(Op::Pow, vec![a, b], Type::Float(FloatType::F64), site)
+                self.operation(Op::Pow, &[a, b], Type::Float(FloatType::F64), site)
             }
             (a, b) => Err(site.error("program_type", format!("no power of {a} and {b}"))),
         }
@@ -483,27 +489,29 @@ impl<'a> Lower<'a> {
     }
 
     /// Brings operands to one numeric type.
-    pub fn unify(&mut self, ids: Vec<NodeId>, site: &Site) -> Result<(Vec<NodeId>, Type)> {
+    pub fn unify(&mut self, ids: &mut [NodeId], site: &Site) -> Result<Type> {
         let types = || ids.iter().map(|&id| self.node(id).ty);
         if let Some((&id, ty)) = ids.iter().zip(types()).find(|(_, ty)| matches!(ty, Type::Bool | Type::Table)) {
             return Err(self.node(id).site.error("program_type", format!("expected a number, found {ty}")));
         }
         if types().all(|ty| ty == Type::Int) {
-            return Ok((ids, Type::Int));
+            return Ok(Type::Int);
         }
         let mut formats = types().filter_map(|ty| if let Type::Float(format) = ty { Some(format) } else { None });
         match formats.next() {
             Some(format) => {
                 if types().all(|ty| ty == Type::Float(format)) {
-                    return Ok((ids, Type::Float(format)));
+                    return Ok(Type::Float(format));
                 }
                 if let Some(other) = formats.find(|other| *other != format) {
                     return Err(site
                         .error("program_type", format!("{format} and {other} do not mix"))
                         .help(format!("cast one side, as in {format}(…)")));
                 }
-                let ids = ids.into_iter().map(|id| self.convert(id, format, site)).collect::<Result<Vec<_>>>()?;
-                Ok((ids, Type::Float(format)))
+                for id in ids {
+                    *id = self.convert(*id, format, site)?;
+                }
+                Ok(Type::Float(format))
             }
             None => {
                 if let Some(&id) = ids.iter().find(|&&id| self.node(id).ty == Type::Int && self.node(id).rate.is_run())
@@ -514,14 +522,16 @@ impl<'a> Lower<'a> {
                         .error("program_type", "an int that varies does not mix with a real literal")
                         .help("say in which precision: f32(…) or f64(…)"));
                 }
-                let ids = ids.into_iter().map(|id| self.real_of(id, site)).collect::<Result<Vec<_>>>()?;
-                let loops = ids.iter().any(|&id| self.node(id).rate == Rate::Loop);
-                if loops {
-                    let ids =
-                        ids.into_iter().map(|id| self.convert(id, FloatType::F64, site)).collect::<Result<Vec<_>>>()?;
-                    return Ok((ids, Type::Float(FloatType::F64)));
+                for id in &mut *ids {
+                    *id = self.real_of(*id, site)?;
                 }
-                Ok((ids, Type::Literal))
+                if ids.iter().all(|&id| self.node(id).rate != Rate::Loop) {
+                    return Ok(Type::Literal);
+                }
+                for id in ids {
+                    *id = self.convert(*id, FloatType::F64, site)?;
+                }
+                Ok(Type::Float(FloatType::F64))
             }
         }
     }
@@ -548,7 +558,7 @@ impl<'a> Lower<'a> {
                         .error("program_type", format!("this int may not fit {format} exactly"))
                         .help(format!("write {format}(…) to round it")));
                 }
-                self.operation(Op::ToFloat(format), vec![id], Type::Float(format), site)
+                self.operation(Op::ToFloat(format), &[id], Type::Float(format), site)
             }
             ty => Err(site.error("program_type", format!("expected {format}, found {ty}"))),
         }
@@ -584,21 +594,16 @@ impl<'a> Lower<'a> {
         Ok(self.leaf(cells, target, None, &node.site))
     }
 
-    pub fn list(&mut self, ids: Vec<NodeId>, site: &Site) -> Result<NodeId> {
+    pub fn list(&mut self, ids: &mut [NodeId], site: &Site) -> Result<NodeId> {
         if ids.iter().any(|&id| self.node(id).rate >= Rate::Loop) {
             return Err(site.error("program_rate", "a table holds constants"));
         }
         let all_bool = ids.iter().all(|&id| self.node(id).ty == Type::Bool);
-        let ids = if all_bool {
-            ids
-        } else {
-            let (ids, ty) = self.unify(ids, site)?;
-            if ty == Type::Literal {
-                ids.into_iter().map(|id| self.convert(id, FloatType::F64, site)).collect::<Result<_>>()?
-            } else {
-                ids
+        if !all_bool && self.unify(ids, site)? == Type::Literal {
+            for id in &mut *ids {
+                *id = self.convert(*id, FloatType::F64, site)?;
             }
-        };
+        }
         self.operation(Op::List, ids, Type::Table, site)
     }
 }

@@ -5,9 +5,13 @@ use super::syntax::Site;
 use super::types::{Datum, Interval, Rate, Type, Value};
 use crate::error::Result;
 use crate::num::{FloatType, Rounding};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 pub(super) type NodeId = usize;
+
+/// Operands of a node, few of which have more than these.
+pub(super) type Args = SmallVec<[NodeId; 3]>;
 
 /// A constant per channel, or the error that computing it gave. An error counts only where its value is used, so
 /// that `select` and `&&` guard what they do not choose.
@@ -126,7 +130,7 @@ pub(super) enum Op {
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub op: Op,
-    pub args: Vec<NodeId>,
+    pub args: Args,
     pub ty: Type,
     pub rate: Rate,
     pub range: Interval,

@@ -1,7 +1,7 @@
 //! Programs of two operands that meet in one operation.
 
 use super::env::{Input, InputKind};
-use super::graph::{Graph, NodeId, Op};
+use super::graph::{Args, Graph, NodeId, Op};
 use super::simplify::aliases;
 use super::types::{Rate, Type};
 use super::{Compiled, Evaluator};
@@ -110,7 +110,7 @@ impl Compiled {
             place[id] = graph.nodes.len();
             let mut node = nodes[id].clone();
             if is_leaf(id) {
-                (node.op, node.args) = (if id == at { Op::Input(0) } else { Op::Frozen }, Vec::new());
+                (node.op, node.args) = (if id == at { Op::Input(0) } else { Op::Frozen }, Args::new());
             }
             node.args.iter_mut().for_each(|arg| *arg = place[*arg]);
             graph.nodes.push(node);

@@ -13,6 +13,9 @@ pub const LINE: usize = 64;
 
 /// Bytes that are lent out in pieces, which never overlap. All of them have a value from the beginning.
 pub struct Arena {
+    /// Where the allocation begins, and, not more than a line behind it, the arena. An allocator that is asked for lines writes
+    /// the zeros itself, which new memory of the system has.
+    block: NonNull<u8>,
     start: NonNull<u8>,
     bytes: usize,
     /// What pieces cover at the moment; a run has few values at one time.
@@ -27,12 +30,12 @@ unsafe impl Sync for Arena {}
 impl Arena {
     /// An arena of as many bytes, all 0.
     pub fn new(bytes: usize) -> Arc<Arena> {
-        let start = match Self::layout(bytes) {
-            None => NonNull::dangling(),
-            // SAFETY: the layout has a size.
-            Some(layout) => NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout)),
-        };
-        Arc::new(Arena { start, bytes, live: Mutex::default() })
+        let layout = Self::layout(bytes);
+        // SAFETY: the layout has a size.
+        let block = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        // SAFETY: the block is a line longer than the arena.
+        let start = unsafe { block.add(block.align_offset(LINE).min(LINE)) };
+        Arc::new(Arena { block, start, bytes, live: Mutex::default() })
     }
 
     /// Size in bytes.
@@ -40,8 +43,8 @@ impl Arena {
         self.bytes
     }
 
-    fn layout(bytes: usize) -> Option<Layout> {
-        (bytes > 0).then(|| Layout::from_size_align(bytes, LINE).expect("no larger than the values of a run"))
+    fn layout(bytes: usize) -> Layout {
+        Layout::array::<u8>(bytes.saturating_add(LINE)).expect("no larger than the values of a run")
     }
 
     fn live(&self) -> MutexGuard<'_, Vec<Range<usize>>> {
@@ -51,7 +54,10 @@ impl Arena {
     /// `len` elements from byte `at` on, of any value; `None` where that is no place for them or meets a piece that is in use.
     pub(super) fn piece<T: Plain>(self: &Arc<Self>, at: usize, len: usize) -> Option<Piece<T>> {
         let end = len.checked_mul(size_of::<T>())?.checked_add(at)?;
-        if !T::ANY_BITS || len == 0 || !at.is_multiple_of(align_of::<T>()) || end > self.bytes {
+        if !T::ANY_BITS || len == 0 || end > self.bytes {
+            return None;
+        }
+        if !(self.start.addr().get() + at).is_multiple_of(align_of::<T>()) {
             return None;
         }
         let mut live = self.live();
@@ -67,10 +73,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.bytes) {
-            // SAFETY: allocated with this layout, and pieces keep the arena alive.
-            unsafe { dealloc(self.start.as_ptr(), layout) }
-        }
+        // SAFETY: allocated with this layout, and pieces keep the arena alive.
+        unsafe { dealloc(self.block.as_ptr(), Self::layout(self.bytes)) }
     }
 }
 

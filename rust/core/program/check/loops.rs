@@ -32,7 +32,7 @@ impl<'a> Lower<'a> {
         self.loops += 1;
         let variable_node = self.push(Node {
             op: Op::Index(index),
-            args: Vec::new(),
+            args: Args::new(),
             ty: Type::Int,
             rate: Rate::Loop,
             range: Interval::Int(least, (most - 1).max(least)),

@@ -8,11 +8,12 @@ use super::steps::{by_cells, typed};
 use super::*;
 use crate::num::Rounding;
 use half::f16;
+use smallvec::SmallVec;
 
 fn node(op: Op) -> Node {
     Node {
         op,
-        args: Vec::new(),
+        args: SmallVec::new(),
         ty: Type::Int,
         rate: Rate::Channel,
         range: Interval::Other,

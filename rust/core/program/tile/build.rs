@@ -377,7 +377,7 @@ impl<'a> Build<'a> {
                 let source = self.operand(arg, class);
                 let node = Node {
                     op: Op::ToFloat(half),
-                    args: vec![arg],
+                    args: [arg].as_slice().into(),
                     ty: Type::Float(half),
                     rate: node.rate,
                     range: Interval::ANY_FLOAT,
