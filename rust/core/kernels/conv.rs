@@ -183,19 +183,32 @@ pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
     let runs: Vec<Vec<usize>> = (0..shape.groups).map(runs).collect();
     let per_task = engine.share(shape.output_pixels(), grain(engine.simd()));
     engine.for_each_chunk(out, per_task * channels, |task, out| {
-        let mut scratch = Scratch::default();
-        for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
-            let row = task * per_task + t * rows_per_tile;
-            for (g, weights) in groups.iter().enumerate() {
-                find(g, row, out.len() / channels, &mut scratch);
-                let Scratch { acc, row_sums, bytes: gathered, rows } = &mut scratch;
-                let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs: &runs[g], form };
-                let channel = g * shape.group_out();
-                let place = Place { row, channel };
-                let (panels, out) = (0..weights.panels(), &mut out[channel..]);
-                tile(engine.simd(), &lhs, weights, panels, &inits[g], place, epilogue, out, channels, acc, row_sums);
+        Scratch::with(|scratch| {
+            for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
+                let row = task * per_task + t * rows_per_tile;
+                for (g, weights) in groups.iter().enumerate() {
+                    find(g, row, out.len() / channels, scratch);
+                    let Scratch { acc, row_sums, bytes: gathered, rows } = &mut *scratch;
+                    let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs: &runs[g], form };
+                    let channel = g * shape.group_out();
+                    let place = Place { row, channel };
+                    let (panels, out) = (0..weights.panels(), &mut out[channel..]);
+                    tile(
+                        engine.simd(),
+                        &lhs,
+                        weights,
+                        panels,
+                        &inits[g],
+                        place,
+                        epilogue,
+                        out,
+                        channels,
+                        acc,
+                        row_sums,
+                    );
+                }
             }
-        }
+        });
     });
     all_then(engine, then, out);
 }

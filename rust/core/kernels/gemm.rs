@@ -10,6 +10,7 @@ use super::code::Code8;
 use super::epilogue::{AccTile, Epilogue, Fused, OutTile};
 use super::isa::{Engine, Isa, Shared, Simd};
 use super::pack::{Line, PANEL, PackedWeights, Pairing, TILE_LINES};
+use std::cell::Cell;
 
 /// Columns of one block of accumulators.
 const BLOCK_COLUMNS: usize = 16 * PANEL;
@@ -69,6 +70,21 @@ pub(crate) struct Scratch {
     pub bytes: Vec<u8>,
     /// First bytes of rows.
     pub rows: Vec<usize>,
+}
+
+thread_local! {
+    /// The buffers of the last task on this thread.
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+impl Scratch {
+    /// Does `body` with the buffers of this thread.
+    pub(crate) fn with<T>(body: impl FnOnce(&mut Scratch) -> T) -> T {
+        let mut scratch = SCRATCH.take();
+        let out = body(&mut scratch);
+        SCRATCH.set(scratch);
+        out
+    }
 }
 
 /// Multiplies a tile by the panels `panels` of the weights and hands the accumulators to the epilogue, which writes to
@@ -376,19 +392,20 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     if engine.threads() == 1 || rows >= engine.threads() * 2 * grain(simd) || panels < 4 {
         let per_task = engine.share(rows, grain(simd));
         engine.for_each_chunk(out, per_task * n, |task, out| {
-            let mut scratch = Scratch::default();
             let first = task * per_task;
-            for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
-                let row = first + t * rows_per_tile;
-                (source.build)(row, out.len() / n, &mut scratch);
-                let Scratch { acc, row_sums, bytes, rows } = &mut scratch;
-                let lhs = source.lhs(bytes, rows);
-                let place = Place { row, channel: 0 };
-                tile(simd, &lhs, weights, 0..panels, init, place, epilogue, out, n, acc, row_sums);
-                if let Some(then) = then {
-                    then(row * n, out);
+            Scratch::with(|scratch| {
+                for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
+                    let row = first + t * rows_per_tile;
+                    (source.build)(row, out.len() / n, scratch);
+                    let Scratch { acc, row_sums, bytes, rows } = &mut *scratch;
+                    let lhs = source.lhs(bytes, rows);
+                    let place = Place { row, channel: 0 };
+                    tile(simd, &lhs, weights, 0..panels, init, place, epilogue, out, n, acc, row_sums);
+                    if let Some(then) = then {
+                        then(row * n, out);
+                    }
                 }
-            }
+            });
         });
         return;
     }
