@@ -15,6 +15,9 @@ use std::sync::LazyLock;
 /// Name, arguments as shown in messages, least and greatest number of arguments.
 type Builtin = (&'static str, &'static str, usize, usize);
 
+/// A function of the language, and which one of f64 it is.
+type Found = (&'static Builtin, Option<Math>);
+
 const BUILTINS: &[Builtin] = &[
     ("abs", "value", 1, 1),
     ("min", "a, b, … or table", 1, 16),
@@ -68,8 +71,8 @@ const BUILTINS: &[Builtin] = &[
 ];
 
 /// The function of the language itself that has this name, and which function of f64 it is.
-fn find(name: &str) -> Option<(&'static Builtin, Option<Math>)> {
-    static BY_NAME: LazyLock<Map<&str, (&Builtin, Option<Math>)>> = LazyLock::new(|| {
+pub(super) fn find(name: &str) -> Option<Found> {
+    static BY_NAME: LazyLock<Map<&str, Found>> = LazyLock::new(|| {
         let math = |name: &str| Math::ALL.iter().find(|(known, _)| *known == name).map(|(_, function)| *function);
         BUILTINS.iter().map(|builtin| (builtin.0, (builtin, math(builtin.0)))).collect()
     });
@@ -91,12 +94,12 @@ pub(super) fn unknown_function<'n>(name: &str, user: impl Iterator<Item = &'n st
 }
 
 /// Checks the number of arguments of a function of the language.
-pub(super) fn check_arity(name: &str, count: usize, site: &Site) -> Result<()> {
-    match find(name) {
-        Some(((_, shape, least, most), _)) if !(*least..=*most).contains(&count) => Err(site
+pub(super) fn check_arity(((name, shape, least, most), _): Found, count: usize, site: &Site) -> Result<()> {
+    match (*least..=*most).contains(&count) {
+        true => Ok(()),
+        false => Err(site
             .error("program_arity", format!("{name} has {count} arguments"))
             .help(format!("write {name}({shape})"))),
-        _ => Ok(()),
     }
 }
 
@@ -128,11 +131,9 @@ fn int_type(e: &Expr) -> Option<(u32, bool)> {
 }
 
 impl<'a> Lower<'a> {
-    pub(super) fn builtin(&mut self, name: &str, args: &'a [Expr], site: &Site) -> Result<NodeId> {
-        let Some((_, math)) = find(name) else {
-            return Err(unknown_function(name, self.functions.names(), site));
-        };
-        check_arity(name, args.len(), site)?;
+    pub(super) fn builtin(&mut self, found: Found, args: &'a [Expr], site: &Site) -> Result<NodeId> {
+        check_arity(found, args.len(), site)?;
+        let (&(name, ..), math) = found;
         if let Some(function) = math {
             let ids = args
                 .iter()
@@ -242,7 +243,7 @@ impl<'a> Lower<'a> {
             }
             "exponent" => {
                 let v = self.float_arg(&args[0], site)?;
-                let (lo, hi, nan) = self.node(v).range.float();
+                let (lo, hi, nan) = self.node(v).range().float();
                 if self.node(v).rate.is_run() && (nan || !lo.is_finite() || !hi.is_finite()) {
                     return Err(site
                         .error("program_range", "exponent takes finite floats")

@@ -1,5 +1,6 @@
 //! Syntax tree to typed graph: names, types, rates, ranges. What is known at prepare is computed on the way.
 
+use super::builtins;
 use super::column::{self, Column};
 use super::env::{Entry, Env, InputKind, MAX_TABLE};
 use super::functions::Functions;
@@ -68,8 +69,8 @@ impl<'a> Lower<'a> {
     /// A value that has a name, or is a result, must fit 64 bits.
     fn named(&mut self, id: NodeId, name: &str) -> Result<()> {
         let node = &mut self.graph.nodes[id];
-        if node.rate.is_run() && node.ty == Type::Int && !node.range.fits_i64() {
-            let (lo, hi) = node.range.int();
+        if node.rate.is_run() && node.ty == Type::Int && !node.range().fits_i64() {
+            let (lo, hi) = node.range().int();
             return Err(node
                 .site
                 .error("program_range", format!("'{name}' has the proven range {lo}..={hi}, which leaves 64 bits"))
@@ -114,7 +115,7 @@ impl<'a> Lower<'a> {
             args: Args::new(),
             ty,
             rate,
-            range: column.range(),
+            proven: Interval::Other,
             frozen: Some(column),
             literal,
             name: None,
@@ -156,7 +157,7 @@ impl<'a> Lower<'a> {
         if id != next {
             return Ok(id);
         }
-        let ranges: SmallVec<[Interval; 3]> = args.iter().map(|&id| self.node(id).range).collect();
+        let ranges: SmallVec<[Interval; 3]> = args.iter().map(|&id| self.node(id).range()).collect();
         let operand = args.first().map_or(ty, |&id| self.node(id).ty);
         let range = match range_of(op, ty, operand, &ranges) {
             Ok(range) => range,
@@ -171,7 +172,8 @@ impl<'a> Lower<'a> {
             self.check_tables(op, args, site)?;
         }
         let args = args.into();
-        Ok(self.push(Node { op, args, ty, rate, range, frozen: None, literal: None, name: None, site: site.clone() }))
+        let (frozen, literal, name) = (None, None, None);
+        Ok(self.push(Node { op, args, ty, rate, proven: range, frozen, literal, name, site: site.clone() }))
     }
 
     /// Indices that are known at run time only must lie in the table.
@@ -181,7 +183,7 @@ impl<'a> Lower<'a> {
         }
         let tables = self.node(args[0]).frozen.iter().flat_map(Column::tables);
         let length = tables.map(|table| table.len()).min().unwrap_or(0);
-        let (lo, hi) = self.node(args[1]).range.int();
+        let (lo, hi) = self.node(args[1]).range().int();
         if lo < 0 || hi >= length as i128 {
             return Err(site
                 .error(
@@ -202,15 +204,14 @@ impl<'a> Lower<'a> {
             args: args.into(),
             ty,
             rate,
-            range: Interval::Other,
+            proven: Interval::Other,
             frozen: None,
             literal: None,
             name: None,
             site: site.clone(),
         };
         if first != next {
-            let known = self.node(first);
-            (node.range, node.frozen) = (known.range, known.frozen.clone());
+            node.frozen = self.node(first).frozen.clone();
             self.sharing.alias(next, first);
             return self.push(node);
         }
@@ -219,7 +220,6 @@ impl<'a> Lower<'a> {
             let operands: SmallVec<[&Column; 3]> = node.args.iter().map(operand).collect();
             column::apply(&node, &operands, count)
         };
-        node.range = column.range();
         node.frozen = Some(column);
         self.push(node)
     }
@@ -299,7 +299,7 @@ impl<'a> Lower<'a> {
                     args: Args::new(),
                     ty,
                     rate: input.rate,
-                    range,
+                    proven: range,
                     frozen: None,
                     literal: None,
                     name: Some(name.into()),
@@ -328,9 +328,12 @@ impl<'a> Lower<'a> {
     }
 
     fn call(&mut self, name: &'a str, args: &'a [Expr], site: &Site) -> Result<NodeId> {
+        if let Some(builtin) = builtins::find(name) {
+            return self.builtin(builtin, args, site);
+        }
         let functions = self.functions;
         let Some(function) = functions.get(name) else {
-            return self.builtin(name, args, site);
+            return Err(builtins::unknown_function(name, functions.names(), site));
         };
         if args.len() != function.params.len() {
             return Err(site.error(
@@ -455,7 +458,7 @@ impl<'a> Lower<'a> {
             }
         }
         match (self.node(a).ty, self.node(b).ty) {
-            (Type::Int, Type::Int) if self.node(b).range.int().0 >= 0 && self.node(b).rate != Rate::Loop => {
+            (Type::Int, Type::Int) if self.node(b).range().int().0 >= 0 && self.node(b).rate != Rate::Loop => {
                 self.operation(Op::Pow, &[a, b], Type::Int, site)
             }
             (Type::Int | Type::Literal, Type::Int) => {
@@ -545,7 +548,7 @@ impl<'a> Lower<'a> {
             Type::Int => {
                 let top = 1i128 << format.precision();
                 let exact = match &node.frozen {
-                    _ if node.range.within(-top, top) => true,
+                    _ if node.range().within(-top, top) => true,
                     Some(column) => column.all(|v| match v {
                         Some(Value::Int(v)) => holds_exactly(v, format),
                         _ => true,

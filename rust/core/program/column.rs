@@ -223,7 +223,12 @@ impl Column {
     /// The one value that all channels have, bit for bit.
     pub fn uniform(&self) -> Option<Value> {
         let first = scalar(&*self.cell(0)?)?;
-        self.all(|v| v.is_some_and(|v| v.same_bits(first))).then_some(first)
+        let uniform = match self {
+            Column::Bools(values) => values.iter().all(|&v| v == values[0]),
+            Column::Ints(values) => values.iter().all(|&v| v == values[0]),
+            _ => self.all(|v| v.is_some_and(|v| v.same_bits(first))),
+        };
+        uniform.then_some(first)
     }
 
     /// The least interval that holds the values that there are, those in tables too.

@@ -27,7 +27,7 @@ impl Compiled {
                 super::env::InputKind::Float(format) => out.push_str(&format!("{} is {format}\n", input.name)),
             }
         }
-        if let Interval::Int(lo, hi) = self.graph.nodes[self.result].range {
+        if let Interval::Int(lo, hi) = self.graph.nodes[self.result].range() {
             out.push_str(&format!("y ∈ [{lo}, {hi}]\n"));
         }
         for mode in modes {

@@ -121,7 +121,7 @@ fn scalar(node: &Node, values: [Value; 3]) -> Result<Value, String> {
             if !node.rate.is_run() {
                 return to_int(v, mode).map(Value::Int).ok_or_else(|| format!("{v:?} does not become an integer"));
             }
-            let (lo, hi) = node.range.int();
+            let (lo, hi) = node.range().int();
             let v = to_int(v, mode).unwrap_or(if v.is_nan() {
                 0
             } else if v > 0.0 {

@@ -133,7 +133,8 @@ pub(super) struct Node {
     pub args: Args,
     pub ty: Type,
     pub rate: Rate,
-    pub range: Interval,
+    /// What values a node of the run can have; see [`Node::range`].
+    pub proven: Interval,
     /// The values of const and channel rate.
     pub frozen: Option<Column>,
     /// The number as written, for real literals.
@@ -147,6 +148,12 @@ impl Node {
     /// The frozen value of a channel, where it is kept.
     pub fn cell(&self, channel: usize) -> Option<Cow<'_, Cell>> {
         self.frozen.as_ref()?.cell(channel)
+    }
+
+    /// An interval that holds all values: those of a frozen node, which take a look at each of them; anything where they are
+    /// forgotten.
+    pub fn range(&self) -> Interval {
+        self.frozen.as_ref().map_or(self.proven, Column::range)
     }
 
     /// The value that a frozen node has in all channels.

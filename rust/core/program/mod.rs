@@ -152,7 +152,7 @@ impl Program {
             return Err(lower.node(result).site.error("program_type", "the result of a program is a scalar"));
         }
         let node = lower.node(result);
-        if node.ty == types::Type::Int && !node.range.fits_i64() {
+        if node.ty == types::Type::Int && !node.range().fits_i64() {
             return Err(node
                 .site
                 .error("program_range", "the result leaves 64 bits")
@@ -177,9 +177,9 @@ fn check_calls(e: &Expr, functions: &Functions) -> Result<()> {
     let mut fault = None;
     e.walk(&mut |e| {
         let ExprKind::Call(name, args) = &e.kind else { return };
-        let checked = match functions.get(name) {
-            Some(_) => Ok(()),
-            None if builtins::is_builtin(name) => builtins::check_arity(name, args.len(), &e.site),
+        let checked = match builtins::find(name) {
+            Some(builtin) => builtins::check_arity(builtin, args.len(), &e.site),
+            None if functions.contains(name) => Ok(()),
             None => Err(builtins::unknown_function(name, functions.names(), &e.site)),
         };
         if let Err(error) = checked {
@@ -251,7 +251,7 @@ impl Compiled {
 
     /// Proven range of an integer result; of a float result, the integers around it within 64 bits.
     pub fn output_range(&self) -> (i128, i128) {
-        match self.graph.nodes[self.result].range {
+        match self.graph.nodes[self.result].range() {
             Interval::Int(lo, hi) => (lo, hi),
             Interval::Float { lo, hi, .. } => (lo.floor() as i64 as i128, hi.ceil() as i64 as i128),
             Interval::Other => (0, 1),
@@ -311,11 +311,11 @@ impl Compiled {
                 eval::apply(node, &args)
             };
             if let Ok(Datum::Value(value)) = cell
-                && !node.range.holds(value)
+                && !node.range().holds(value)
             {
                 return Err(node
                     .site
-                    .error("program_range", format!("{value} is outside the proven range {:?}", node.range)));
+                    .error("program_range", format!("{value} is outside the proven range {:?}", node.range())));
             }
             cells[id] = cell;
         }

@@ -164,7 +164,7 @@ impl Matcher<'_> {
             return None;
         }
         let (inner, bounds) = self.saturated(result);
-        let (lo, hi) = self.node(result).range.int();
+        let (lo, hi) = self.node(result).range().int();
         let (qmin, qmax) = bounds.or(Some((i64::try_from(lo).ok()?, i64::try_from(hi).ok()?)))?;
         let (inner, added) = self.sum(inner);
         let zero_point = match added {
@@ -257,7 +257,7 @@ impl Matcher<'_> {
         }
         if self.is_sat32(inner) {
             inner = self.arg(inner, 0);
-        } else if !self.node(inner).range.fits_i32() {
+        } else if !self.node(inner).range().fits_i32() {
             return None;
         }
         let Op::Shr(mid) = self.node(inner).op else { return None };
@@ -272,7 +272,7 @@ impl Matcher<'_> {
         let mantissa: Vec<i32> = self.ints(mantissa)?;
         let (value, left) = self.left_shift(value)?;
         self.input(value)?;
-        if !self.node(value).range.fits_i32() || left.iter().chain(&right).any(|n| *n > 31) {
+        if !self.node(value).range().fits_i32() || left.iter().chain(&right).any(|n| *n > 31) {
             return None;
         }
         Some(NormalForm::DoubleRounding { left, mantissa, mid, right, last, zero_point, qmin, qmax })
@@ -286,7 +286,7 @@ impl Matcher<'_> {
     fn left_shift(&self, id: NodeId) -> Option<(NodeId, Vec<u32>)> {
         let inner = match self.node(id).op {
             Op::Wrap { bits: 32, signed: true } => self.arg(id, 0),
-            _ if self.node(id).range.fits_i32() => id,
+            _ if self.node(id).range().fits_i32() => id,
             _ => return None,
         };
         match self.node(inner).op {
@@ -318,8 +318,8 @@ impl Matcher<'_> {
             _ => (value, (0, Rounding::Floor)),
         };
         self.input(value)?;
-        if !self.node(whole).range.fits_i64()
-            || !self.node(product).range.fits_i64()
+        if !self.node(whole).range().fits_i64()
+            || !self.node(product).range().fits_i64()
             || shift.iter().any(|n| *n > 62)
             || drop.0 > 62
         {

@@ -10,7 +10,7 @@ pub(super) fn aliases(graph: &Graph) -> Vec<NodeId> {
         if node.frozen.is_some() || node.args.is_empty() || node.ty != Type::Int {
             continue;
         }
-        let range = |i: usize| graph.nodes[node.args[i]].range.int();
+        let range = |i: usize| graph.nodes[node.args[i]].range().int();
         let always = |i: usize, wanted: i128| graph.nodes[node.args[i]].uniform() == Some(Value::Int(wanted));
         let same = match node.op {
             Op::Shl | Op::Shr(_) | Op::Sub if always(1, 0) => Some(0),

@@ -61,7 +61,7 @@ impl Compiled {
             (2, 1) => true,
             _ => return None,
         };
-        let narrow = |id: NodeId| self.graph.nodes[id].ty == Type::Int && self.graph.nodes[id].range.fits_i32();
+        let narrow = |id: NodeId| self.graph.nodes[id].ty == Type::Int && self.graph.nodes[id].range().fits_i32();
         if ![at, left, right].into_iter().all(narrow) {
             return None;
         }
@@ -96,7 +96,7 @@ impl Compiled {
 
     /// The program from node `at` on, whose value becomes the input.
     fn after(&self, at: NodeId) -> Compiled {
-        let (lo, hi) = self.graph.nodes[at].range.int();
+        let (lo, hi) = self.graph.nodes[at].range().int();
         self.cut(self.result, at, Input { name: "meeting".into(), kind: InputKind::Int(lo, hi), rate: Rate::Elem })
     }
 

@@ -304,8 +304,12 @@ fn encoding(q: &schema::QuantizationParameters<'_>, dtype: DType, shape: &[usize
         return Err(Error::unsupported("quantization_details", format!("quantization details {}", q.details_type()))
             .help("scales per tensor and per channel are understood"));
     }
-    let scale: Vec<f64> = q.scale().iter().flatten().map(f64::from).collect();
-    let mut zero_point: Vec<i64> = q.zero_point().iter().flatten().collect();
+    // As bytes: one by one takes as long as the rest of the tensor.
+    let (scale, zero_point) = (q.scale().map(|v| v.bytes()), q.zero_point().map(|v| v.bytes()));
+    let scale: Vec<f64> =
+        scale.unwrap_or_default().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect();
+    let mut zero_point: Vec<i64> =
+        zero_point.unwrap_or_default().as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect();
     if scale.is_empty() {
         return Ok(None);
     }

@@ -22,7 +22,7 @@ impl<'a> Lower<'a> {
             }
             self.use_frozen(id)?;
         }
-        let (least, most) = (self.node(lo).range.int().0, self.node(hi).range.int().1);
+        let (least, most) = (self.node(lo).range().int().0, self.node(hi).range().int().1);
         if most.checked_sub(least).is_none_or(|n| n > MAX_TABLE as i128) || (kind == Loop::Table && most <= least) {
             return Err(
                 site.error("program_loop", format!("a loop over {least}..{most}; 1 to 2^20 steps are possible"))
@@ -35,7 +35,7 @@ impl<'a> Lower<'a> {
             args: Args::new(),
             ty: Type::Int,
             rate: Rate::Loop,
-            range: Interval::Int(least, (most - 1).max(least)),
+            proven: Interval::Int(least, (most - 1).max(least)),
             frozen: None,
             literal: None,
             name: Some(variable.into()),

@@ -16,7 +16,7 @@ fn node(op: Op) -> Node {
         args: SmallVec::new(),
         ty: Type::Int,
         rate: Rate::Channel,
-        range: Interval::Other,
+        proven: Interval::Other,
         frozen: None,
         literal: None,
         name: None,

@@ -31,7 +31,7 @@ impl Compiled {
             build.node(id);
         }
         let node = &self.graph.nodes[result];
-        let class = lane_class(node.ty, node.range);
+        let class = lane_class(node.ty, node.range());
         let result = build.operand(result, class);
         let inputs = self
             .inputs
@@ -99,7 +99,7 @@ struct Build<'a> {
 impl<'a> Build<'a> {
     fn class(&self, id: NodeId) -> Class {
         let node = &self.graph.nodes[id];
-        lane_class(node.ty, node.range)
+        lane_class(node.ty, node.range())
     }
 
     fn emit(&mut self, action: Action, sources: &[Source], class: Class) -> Source {
@@ -207,11 +207,11 @@ impl<'a> Build<'a> {
                 }
             }
             (Op::DivInt(mode), _) => self.int_action(Action::DivInt(mode), &args, widest, own),
-            (Op::Shl, _) if self.graph.nodes[args[1]].range.int().1 < 126 => {
+            (Op::Shl, _) if self.graph.nodes[args[1]].range().int().1 < 126 => {
                 let class = self.at_least_count(own.max(self.class(args[0])), args[1]);
                 self.int_action(Action::Shl, &args, class, own)
             }
-            (Op::Shr(mode), _) if self.graph.nodes[args[1]].range.int().1 < 126 => {
+            (Op::Shr(mode), _) if self.graph.nodes[args[1]].range().int().1 < 126 => {
                 let class = self.at_least_count(self.class(args[0]), args[1]);
                 let shift = self.shift_of(mode, args[0], args[1], class);
                 self.int_action(Action::Shr(shift), &args, class.max(own), own)
@@ -269,8 +269,8 @@ impl<'a> Build<'a> {
             (Op::ToInt(mode), _) => {
                 let class = self.class(args[0]);
                 let source = self.operand(args[0], class);
-                let (lo, hi) = node.range.int();
-                let nan = self.graph.nodes[args[0]].range.float().2;
+                let (lo, hi) = node.range().int();
+                let nan = self.graph.nodes[args[0]].range().float().2;
                 let rounded = self.emit(Action::Round(mode), &[source], class);
                 if !nan || (lo <= 0 && hi >= 0) {
                     self.emit(Action::Convert, &[rounded], own)
@@ -290,7 +290,7 @@ impl<'a> Build<'a> {
             }
             (Op::Bucket, _) if self.one_table(args[1]).is_some() => {
                 let table = self.one_table(args[1]).unwrap_or_default();
-                let edges = self.graph.nodes[args[1]].range;
+                let edges = self.graph.nodes[args[1]].range();
                 let class = match self.graph.nodes[args[0]].ty {
                     Type::Int => self.class(args[0]).max(lane_class(Type::Int, edges)),
                     _ => self.class(args[0]),
@@ -330,7 +330,7 @@ impl<'a> Build<'a> {
 
     /// Lanes in which every shift count is below the width.
     fn at_least_count(&self, class: Class, count: NodeId) -> Class {
-        match self.graph.nodes[count].range.int().1 {
+        match self.graph.nodes[count].range().int().1 {
             ..=31 => class,
             32..=63 => class.max(Class::I64),
             _ => Class::I128,
@@ -338,8 +338,8 @@ impl<'a> Build<'a> {
     }
 
     fn shift_of(&self, mode: Rounding, value: NodeId, count: NodeId, class: Class) -> Shift {
-        let (lo, hi) = self.graph.nodes[value].range.int();
-        let most = self.graph.nodes[count].range.int().1;
+        let (lo, hi) = self.graph.nodes[value].range().int();
+        let most = self.graph.nodes[count].range().int().1;
         let half = if most == 0 { 0 } else { 1i128 << (most - 1).min(100) };
         let top = match class {
             Class::I32 => i128::from(i32::MAX),
@@ -358,7 +358,7 @@ impl<'a> Build<'a> {
 
     fn cast(&mut self, arg: NodeId, format: FloatType) -> Source {
         let node = &self.graph.nodes[arg];
-        let (ty, range) = (node.ty, node.range);
+        let (ty, range) = (node.ty, node.range());
         match (ty, format) {
             (_, FloatType::F32) => {
                 let class = self.class(arg);
@@ -380,7 +380,7 @@ impl<'a> Build<'a> {
                     args: [arg].as_slice().into(),
                     ty: Type::Float(half),
                     rate: node.rate,
-                    range: Interval::ANY_FLOAT,
+                    proven: Interval::ANY_FLOAT,
                     frozen: None,
                     literal: None,
                     name: None,
