@@ -46,26 +46,30 @@ impl DepthwiseWeights {
         let taps = kernel[0] * kernel[1];
         assert!(weights.len() == channels * taps && zero_points.len() == channels);
         let per_block = taps.div_ceil(2);
-        let mut pairs = vec![[0i16; 2 * BLOCK]; channels.div_ceil(BLOCK) * per_block];
         let per_64 = kernel[0].div_ceil(4) * kernel[1] * 4;
+        let mut pairs = vec![[0i16; 2 * BLOCK]; channels.div_ceil(BLOCK) * per_block];
         let mut lines = vec![Line([0; 64]); channels.div_ceil(64) * per_64];
-        // Line and byte of each tap, for the first channel of a block.
-        let places: Vec<(usize, usize)> = (0..taps)
-            .map(|tap| ((tap / kernel[1] / 4 * kernel[1] + tap % kernel[1]) * 4, tap / kernel[1] % 4))
-            .collect();
         let mut column_sums = vec![0i32; channels];
         let mut range = (0, 0);
-        for (c, sum) in column_sums.iter_mut().enumerate() {
-            let pairs = &mut pairs[c / BLOCK * per_block..][..per_block];
-            let lines = &mut lines[c / 64 * per_64..][..per_64];
-            let (line, byte) = (c % 16 / 4, (c % 64 / 16 * 4 + c % 4) * 4);
-            let row = &weights[c * taps..][..taps];
-            for (tap, (w, place)) in row.iter().zip(&places).enumerate() {
-                let w = w.to_i32() - zero_points[c];
-                range = (w.min(range.0), w.max(range.1));
-                pairs[tap / 2][c % BLOCK * 2 + tap % 2] = w as i16;
-                lines[line + place.0].0[byte + place.1] = w as i8;
-                *sum += w;
+        for (block, sums) in column_sums.chunks_mut(BLOCK).enumerate() {
+            let rows = weights[block * BLOCK * taps..].chunks_exact(taps.max(1));
+            let pairs = &mut pairs[block * per_block..][..per_block];
+            let lines = &mut lines[block * BLOCK / 64 * per_64..][..per_64];
+            for tap in 0..taps {
+                let (ky, kx) = (tap / kernel[1], tap % kernel[1]);
+                let (pairs, _) = pairs[tap / 2].as_chunks_mut::<2>();
+                let lines = &mut lines[(ky / 4 * kernel[1] + kx) * 4..][..4];
+                let quads =
+                    lines.iter_mut().flat_map(|line| line.0[block * BLOCK % 64..][..BLOCK].as_chunks_mut::<4>().0);
+                let to = pairs.iter_mut().zip(quads).zip(sums.iter_mut());
+                let zero_points = &zero_points[block * BLOCK..];
+                for (((pair, quad), sum), (row, zero)) in to.zip(rows.clone().zip(zero_points)) {
+                    let w = row[tap].to_i32() - zero;
+                    range = (w.min(range.0), w.max(range.1));
+                    pair[tap % 2] = w as i16;
+                    quad[ky % 4] = w as i8;
+                    *sum += w;
+                }
             }
         }
         assert!(range.0 >= -256 && range.1 <= 255, "a zero point is a code of its weights");

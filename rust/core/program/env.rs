@@ -2,10 +2,12 @@
 
 use super::column::{Column, scalar};
 use super::graph::Cell;
+use super::sharing::Mixer;
 use super::types::{Datum, Rate, Value};
 use crate::error::{Error, Result};
 use crate::num::FloatType;
-use std::collections::BTreeMap;
+use indexmap::IndexMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 /// Most elements of a table, and most channels.
@@ -35,7 +37,7 @@ pub(super) enum InputKind {
 /// Names and their meaning, given by the operator that compiles a program.
 #[derive(Debug, Clone, Default)]
 pub struct Env {
-    pub(super) entries: BTreeMap<String, Entry>,
+    pub(super) entries: IndexMap<String, Entry, BuildHasherDefault<Mixer>>,
     pub(super) inputs: Vec<Input>,
     pub(super) output: Option<(i64, i64)>,
 }
