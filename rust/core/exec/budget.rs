@@ -27,12 +27,17 @@ impl Budget {
         self.0.min(FOLDED)
     }
 
+    /// Whether the limit allows so many bytes.
+    pub fn allows(self, bytes: u64) -> bool {
+        bytes <= self.0
+    }
+
     /// Refuses more bytes than the limit.
     ///
     /// # Errors
     /// `memory_limit`.
     pub fn check(self, bytes: u64) -> Result<()> {
-        if bytes <= self.0 {
+        if self.allows(bytes) {
             return Ok(());
         }
         let message = format!("a run needs {} for its values, {} may be used", shown(bytes), shown(self.0));

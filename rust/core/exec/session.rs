@@ -137,7 +137,7 @@ pub(super) enum Purpose {
     Explain,
 }
 
-/// Bytes of the largest arena that a session keeps between runs.
+/// Bytes of all arenas that a session keeps between runs.
 const KEPT_BYTES: usize = 1 << 30;
 
 /// Plans that a session keeps for different input shapes.
@@ -282,17 +282,21 @@ impl Session {
         Ok(out)
     }
 
-    /// Memory for the values of a run.
-    fn take_arena(&self, plan: &Plan) -> Arc<Arena> {
-        let kept = self.arenas.lock().expect("no panic while locked").pop();
-        kept.filter(|arena| arena.bytes() >= plan.bytes).unwrap_or_else(|| Arena::new(plan.bytes))
-    }
-
-    /// Keeps the memory of a run for the next.
-    fn keep_arena(&self, arena: Arc<Arena>) {
-        if arena.bytes() <= KEPT_BYTES {
-            self.arenas.lock().expect("no panic while locked").push(arena);
+    /// Does `body` with memory for the values of a run: that of an earlier one where it is neither too small nor far too large.
+    fn with_arena<T>(&self, plan: &Plan, body: impl FnOnce(&Arc<Arena>) -> Result<T>) -> Result<T> {
+        let mut kept = self.arenas.lock().expect("no panic while locked");
+        let fits = |arena: &Arc<Arena>| arena.bytes() >= plan.bytes && arena.bytes() / 4 <= plan.bytes;
+        let found = kept.iter().position(fits).map(|i| kept.remove(i));
+        drop(kept);
+        let arena = found.unwrap_or_else(|| Arena::new(plan.bytes));
+        let out = body(&arena);
+        let mut kept = self.arenas.lock().expect("no panic while locked");
+        kept.push(arena);
+        // The oldest go.
+        while kept.iter().map(|arena| arena.bytes()).sum::<usize>() > KEPT_BYTES {
+            kept.remove(0);
         }
+        out
     }
 
     /// Runs the graph on named inputs.
@@ -310,23 +314,22 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let purpose = if capture { Purpose::Capture } else { Purpose::Run };
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), purpose)?;
-        let arena = self.take_arena(&plan);
-        let mut slots = self.execute(&plan, &inputs, Some(&arena), between, &mut |_, _| ())?;
-        let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (i, (port, source)) in self.graph().outputs.iter().zip(&plan.outputs).enumerate() {
-            let again = |s: &Source| matches!((s, source), (Source::Slot(a), Source::Slot(b)) if a == b);
-            let value = match source {
-                Source::Slot(slot) if !plan.outputs[i + 1..].iter().any(again) => {
-                    slots[*slot].take().map(Cow::into_owned).ok_or_else(slot_empty)?
-                }
-                _ => fetch(&slots, source)?.clone(),
-            };
-            outputs.push((port.name.clone(), value));
-        }
-        drop(slots);
-        self.keep_arena(arena);
-        Ok(RunResult { outputs, captured })
+        self.with_arena(&plan, |arena| {
+            let mut slots = self.execute(&plan, &inputs, Some(arena), between, &mut |_, _| ())?;
+            let captured = if capture { self.captured(&plan, &slots)? } else { Vec::new() };
+            let mut outputs = Vec::with_capacity(plan.outputs.len());
+            for (i, (port, source)) in self.graph().outputs.iter().zip(&plan.outputs).enumerate() {
+                let again = |s: &Source| matches!((s, source), (Source::Slot(a), Source::Slot(b)) if a == b);
+                let value = match source {
+                    Source::Slot(slot) if !plan.outputs[i + 1..].iter().any(again) => {
+                        slots[*slot].take().map(Cow::into_owned).ok_or_else(slot_empty)?
+                    }
+                    _ => fetch(&slots, source)?.clone(),
+                };
+                outputs.push((port.name.clone(), value));
+            }
+            Ok(RunResult { outputs, captured })
+        })
     }
 
     /// Runs the graph and gives the time of each step.
@@ -334,11 +337,10 @@ impl Session {
         let inputs = self.bind(feeds)?;
         let plan = self.plan_for(inputs.iter().map(|t| t.shape().to_vec()).collect(), Purpose::Run)?;
         let mut out = Vec::new();
-        let arena = self.take_arena(&plan);
-        self.execute(&plan, &inputs, Some(&arena), &mut || Ok(()), &mut |label, time| {
-            out.push(Profile { label: label.to_string(), time });
+        let mut timed = |label: &str, time| out.push(Profile { label: label.to_string(), time });
+        self.with_arena(&plan, |arena| {
+            self.execute(&plan, &inputs, Some(arena), &mut || Ok(()), &mut timed).map(drop)
         })?;
-        self.keep_arena(arena);
         Ok(out)
     }
 
@@ -495,7 +497,6 @@ fn check_shape(
 mod tests {
     use super::*;
     use crate::exec::testing::Builder;
-    use crate::tensor::Elements;
 
     #[test]
     fn values_of_runs_lie_in_one_arena() {
@@ -508,22 +509,44 @@ mod tests {
             tensor.encoding = Some(Arc::new(Encoding::per_tensor(0.5, 3, 8, false).unwrap()));
         }
         let session = Session::new(graph, Spec::load("htp_v75").unwrap(), Options::default()).unwrap();
+        let x = Tensor::f32(&[70], vec![3.0; 70]);
+        let plan = session.plan_for(vec![vec![70]], Purpose::Run).unwrap();
+        let (arena, mut lent) = (Arena::new(plan.bytes), Vec::new());
+        let mut timed = |label: &str, _| lent.push((label.to_string(), arena.lent()));
+        session.execute(&plan, &[&x], Some(&arena), &mut || Ok(()), &mut timed).unwrap();
+        let labels = ["quantize x", "Add a", "Mul b", "Sub c", "Concat d", "Relu r", "dequantize r"];
+        let bytes = [70, 140, 140, 70, 140, 140, 0];
+        assert_eq!(lent, labels.map(str::to_string).into_iter().zip(bytes).collect::<Vec<_>>());
         let run = |count: usize| {
             let x = Tensor::f32(&[count], vec![3.0; count]);
             let result = session.run(&[("x", &x)]).unwrap();
             assert_eq!(result.outputs[0].1.to_f64(), vec![12.0; 2 * count]);
             session.profile(&[("x", &x)]).unwrap();
             let arenas = session.arenas.lock().unwrap();
-            let [arena] = &arenas[..] else { panic!("{} arenas for one run at a time", arenas.len()) };
-            let plan = session.plan_for(vec![vec![count]], Purpose::Run).unwrap();
-            for (step, next) in plan.steps.iter().zip(&plan.steps[1..]) {
-                let at = step.places[0].unwrap_or_else(|| panic!("'{}' before '{}'", step.label, next.label));
-                let codes = Elements::<u8>::at(arena, at, count);
-                assert!(codes.iter().all(|&code| code != 0), "{}: {codes:?}", step.label);
-            }
-            arena.bytes()
+            arenas.iter().map(|arena| arena.bytes()).collect::<Vec<_>>()
         };
-        let bytes = [run(70), run(1000), run(70)];
-        assert_eq!(bytes, [bytes[0], 3072 + 1024, 3072 + 1024]);
+        // Each takes its own again; one that is four times too large is left alone.
+        assert_eq!([run(70), run(1000), run(70)], [vec![512], vec![512, 4096], vec![4096, 512]]);
+        // A run that fails gives its arena back, too.
+        assert!(session.run(&[("x", &Tensor::f32(&[70], vec![f32::NAN; 70]))]).is_err());
+        assert_eq!(session.arenas.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_vectors_have_room_for_runs_without_an_arena() {
+        let mut builder = Builder::new();
+        builder.node("Relu", &["x"], "a").node("Transpose", &["a"], "b").node("Neg", &["b"], "y");
+        let graph = builder.graph(&["x"], &["y"]);
+        let session = |bytes| {
+            let options = Options { max_memory: Some(bytes), ..Options::default() };
+            Session::new(graph.clone(), Spec::load("float").unwrap(), options).unwrap()
+        };
+        let plan = |bytes| session(bytes).plan_for(vec![vec![2, 5]], Purpose::Run);
+        // Two values of 40 bytes at a time, or two places of 64 and the output.
+        assert!(plan(79).is_err_and(|e| e.code() == "memory_limit"));
+        assert_eq!([80, 167, 168].map(|bytes| plan(bytes).unwrap().bytes), [0, 0, 128]);
+        let x = Tensor::f32(&[2, 5], (0..10).map(|i| i as f32).collect());
+        let results = [80, 168].map(|bytes| session(bytes).run(&[("x", &x)]).unwrap().outputs);
+        assert_eq!(results[0], results[1]);
     }
 }

@@ -39,7 +39,12 @@ pub fn gemm_pair_saturating<E: Epilogue + ?Sized>(
     epilogue: &E,
     out: &mut [E::Out],
 ) {
-    if rows > 0 && k > 0 && !weights.is_empty() {
+    if rows > 0 && k == 0 {
+        // Empty sums are those of one zero.
+        let (a, weights) = (vec![0; rows], vec![0; out.len() / rows]);
+        return gemm_pair_saturating(engine, &a, rows, 1, &weights, init, epilogue, out);
+    }
+    if rows > 0 && !weights.is_empty() {
         let shape = ConvShape::new(1, [1, rows], k, weights.len() / k, [1, 1]);
         conv2d_pair_saturating(engine, &shape, a, 0, weights, init, epilogue, out);
     }

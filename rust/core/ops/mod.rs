@@ -183,10 +183,7 @@ impl<'a> RunContext<'a> {
     /// `len` elements of any value, to be written as output `i`.
     pub fn output<T: Plain>(&self, i: usize, len: usize) -> Elements<T> {
         let place = self.places.and_then(|places| Some((places.arena, (*places.outputs.get(i)?)?)));
-        match place {
-            Some((arena, at)) => Elements::at(arena, at, len),
-            None => vec![T::default(); len].into(),
-        }
+        place.map_or_else(|| Elements::vector(len), |(arena, at)| Elements::at(arena, at, len))
     }
 
     /// A copy of `data` as output `i`.

@@ -243,11 +243,13 @@ impl<'a> Lower<'a> {
             }
             "exponent" => {
                 let v = self.float_arg(&args[0], site)?;
-                let (lo, hi, nan) = self.node(v).range().float();
-                if self.node(v).rate.is_run() && (nan || !lo.is_finite() || !hi.is_finite()) {
-                    return Err(site
-                        .error("program_range", "exponent takes finite floats")
-                        .help("clamp the float before it"));
+                if self.node(v).rate.is_run() {
+                    let (lo, hi, nan) = self.node(v).range().float();
+                    if nan || !lo.is_finite() || !hi.is_finite() {
+                        return Err(site
+                            .error("program_range", "exponent takes finite floats")
+                            .help("clamp the float before it"));
+                    }
                 }
                 self.operation(Op::Exponent, &[v], Type::Int, site)
             }

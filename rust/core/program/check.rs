@@ -115,7 +115,7 @@ impl<'a> Lower<'a> {
             args: Args::new(),
             ty,
             rate,
-            proven: Interval::Other,
+            proven: column.proven(),
             frozen: Some(column),
             literal,
             name: None,
@@ -211,7 +211,8 @@ impl<'a> Lower<'a> {
             site: site.clone(),
         };
         if first != next {
-            node.frozen = self.node(first).frozen.clone();
+            let known = self.node(first);
+            (node.proven, node.frozen) = (known.proven, known.frozen.clone());
             self.sharing.alias(next, first);
             return self.push(node);
         }
@@ -220,6 +221,7 @@ impl<'a> Lower<'a> {
             let operands: SmallVec<[&Column; 3]> = node.args.iter().map(operand).collect();
             column::apply(&node, &operands, count)
         };
+        node.proven = column.proven();
         node.frozen = Some(column);
         self.push(node)
     }
@@ -319,7 +321,9 @@ impl<'a> Lower<'a> {
     }
 
     fn unknown(&self, name: &str, site: &Site) -> Error {
-        let known = self.scope.iter().map(|(n, _)| *n).chain(self.env.entries.keys().map(String::as_str));
+        let mut given: Vec<&str> = self.env.entries.keys().map(String::as_str).collect();
+        given.sort_unstable();
+        let known = self.scope.iter().map(|(n, _)| *n).chain(given);
         let error = site.error("program_unknown_name", format!("unknown name '{name}'"));
         match nearest(name, known.clone()) {
             Some(near) => error.help(format!("did you mean '{near}'?")),

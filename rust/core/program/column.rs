@@ -224,11 +224,22 @@ impl Column {
     pub fn uniform(&self) -> Option<Value> {
         let first = scalar(&*self.cell(0)?)?;
         let uniform = match self {
+            // The usual conditions, in loops that become vectors.
             Column::Bools(values) => values.iter().all(|&v| v == values[0]),
             Column::Ints(values) => values.iter().all(|&v| v == values[0]),
             _ => self.all(|v| v.is_some_and(|v| v.same_bits(first))),
         };
         uniform.then_some(first)
+    }
+
+    /// Whether it holds values of one type, one per channel.
+    pub fn is_typed(&self) -> bool {
+        matches!(self, Column::Ints(_) | Column::F32(_) | Column::F64(_) | Column::Bools(_))
+    }
+
+    /// What [`Node::range`](super::graph::Node::range) does not look up.
+    pub fn proven(&self) -> Interval {
+        if self.is_typed() { Interval::Other } else { self.range() }
     }
 
     /// The least interval that holds the values that there are, those in tables too.

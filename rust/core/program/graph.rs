@@ -133,7 +133,7 @@ pub(super) struct Node {
     pub args: Args,
     pub ty: Type,
     pub rate: Rate,
-    /// What values a node of the run can have; see [`Node::range`].
+    /// What values the node can have, where [`Node::range`] does not look at them.
     pub proven: Interval,
     /// The values of const and channel rate.
     pub frozen: Option<Column>,
@@ -150,10 +150,9 @@ impl Node {
         self.frozen.as_ref()?.cell(channel)
     }
 
-    /// An interval that holds all values: those of a frozen node, which take a look at each of them; anything where they are
-    /// forgotten.
+    /// An interval that holds all values. Columns of one type are looked at when somebody asks, which few do.
     pub fn range(&self) -> Interval {
-        self.frozen.as_ref().map_or(self.proven, Column::range)
+        self.frozen.as_ref().filter(|column| column.is_typed()).map_or(self.proven, Column::range)
     }
 
     /// The value that a frozen node has in all channels.

@@ -1,6 +1,6 @@
 //! The elements of a tensor.
 
-use super::arena::{Arena, Piece};
+use super::arena::{Arena, Piece, UNWRITTEN};
 use half::{bf16, f16};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -39,7 +39,17 @@ enum Home<T> {
 impl<T: Plain> Elements<T> {
     /// `len` elements of any value, to be written, at byte `at` of the arena; a vector where the place is taken.
     pub fn at(arena: &Arc<Arena>, at: usize, len: usize) -> Self {
-        arena.piece(at, len).map_or_else(|| vec![T::default(); len].into(), |piece| Elements(Home::Arena(piece)))
+        arena.piece(at, len).map_or_else(|| Self::vector(len), |piece| Elements(Home::Arena(piece)))
+    }
+
+    /// A vector of `len` elements of any value, to be written.
+    pub fn vector(len: usize) -> Self {
+        let mut elements = vec![T::default(); len];
+        if cfg!(debug_assertions) && T::ANY_BITS {
+            // SAFETY: the vector has as many elements, and any bits are one.
+            unsafe { elements.as_mut_ptr().write_bytes(UNWRITTEN, len) }
+        }
+        elements.into()
     }
 
     /// The elements as a vector; a copy where they lie in an arena.

@@ -173,12 +173,17 @@ impl<'a> Planner<'a> {
             };
             let quantized = facts.outputs[i].as_ref().is_some_and(|f| f.encoding.is_some());
             let form = if quantized { Form::Codes } else { Form::Real };
-            let slot = self.slot(self.bytes(t, form));
+            let moved = encoding_of(0).zip(y_encoding(i)).filter(|(from, to)| !from.same_grid(to));
+            let moved = moved.filter(|_| moves && !follows_output);
+            // What moves has the type that it comes in.
+            let bytes = match (&facts.outputs[i], &moved) {
+                (Some(fact), Some((from, _))) => fact.bytes_as(from.storage_dtype()),
+                _ => self.bytes(t, form),
+            };
+            let slot = self.slot(bytes);
             outputs.push(Some(slot));
             self.values.insert((t, form, layout), Source::Slot(slot));
-            if let (true, false, Some(from), Some(to)) = (moves, follows_output, encoding_of(0), y_encoding(i))
-                && !from.same_grid(&to)
-            {
+            if let Some((from, to)) = moved {
                 let name = &self.placed.graph.tensors[t].name;
                 let count = facts.outputs[i].as_ref().map_or(0, |f| f.shape.iter().product());
                 let rule = names::REQUANTIZE;

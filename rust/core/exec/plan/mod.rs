@@ -387,8 +387,17 @@ impl<'a> Planner<'a> {
             Some(n) => error.at_node(&self.placed.graph.nodes[n].name, &self.placed.graph.nodes[n].op_type),
             None => error,
         })?;
-        let bytes = place(&mut self.steps, &self.slots, &outputs);
-        self.budget.check(bytes as u64)?;
+        let mut bytes = place(&mut self.steps, &self.slots, &outputs);
+        let leaving: BTreeSet<usize> = outputs
+            .iter()
+            .filter_map(|source| if let Source::Slot(slot) = source { Some(*slot) } else { None })
+            .collect();
+        let others = leaving.iter().map(|&slot| self.slots[slot]).fold(besides, u64::saturating_add);
+        if !self.budget.allows((bytes as u64).saturating_add(others)) {
+            // An arena lasts for the whole run and has gaps; vectors take what lives at one time.
+            bytes = 0;
+            self.steps.iter_mut().for_each(|step| step.places.clear());
+        }
         Ok(Plan {
             steps: self.steps,
             slots: self.slots.len(),

@@ -81,25 +81,15 @@ fn groups_exchanged(facts: &Facts<'_>) -> Result<Option<Box<dyn Kernel>>> {
 
 /// The tensor as `batch` matrices of `rows × columns`, each transposed; `shape` is that of the result.
 pub fn transposed(context: &RunContext<'_>, x: &Tensor, sizes: [usize; 3], shape: &[usize]) -> Result<Tensor> {
-    macro_rules! codes {
-        ($v:expr, $variant:ident) => {{
-            let mut out = context.output(0, $v.len());
-            transpose(context.engine(), sizes, $v, &mut out);
-            Data::$variant(out)
-        }};
-    }
-    let data = match x.data() {
-        Data::U8(v) => codes!(v, U8),
-        Data::I8(v) => codes!(v, I8),
-        Data::U16(v) => codes!(v, U16),
-        Data::I16(v) => codes!(v, I16),
-        Data::F32(v) => codes!(v, F32),
-        data => transposed_data(context.engine(), sizes, data),
-    };
+    let data = map_data!(x.data(), v => {
+        let mut out = context.output(0, v.len());
+        transpose(context.engine(), sizes, v, &mut out);
+        out
+    });
     Tensor::new(shape.to_vec(), data)
 }
 
-/// [`transposed`] for elements of any type, in memory of its own.
+/// The elements of [`transposed`], outside of a run.
 pub fn transposed_data(engine: Engine<'_>, sizes: [usize; 3], x: &Data) -> Data {
     map_data!(x, v => {
         let mut out = v.clone();
