@@ -28,11 +28,7 @@ pub fn place(steps: &mut [Step], sizes: &[u64], leaving: &[Source]) -> usize {
         step.outputs.iter().flatten().for_each(|&slot| written[slot] = Some(s));
         step.frees.iter().for_each(|&slot| last[slot] = s);
     }
-    for source in leaving {
-        if let Source::Slot(slot) = source {
-            written[*slot] = None;
-        }
-    }
+    leaving.iter().filter_map(Source::slot).for_each(|slot| written[slot] = None);
     let size = |slot: usize| usize::try_from(sizes[slot]).ok()?.checked_next_multiple_of(LINE);
     let value = |slot: usize| Some(Value { slot, size: size(slot)?, first: written[slot]?, last: last[slot] });
     let mut values: Vec<Value> = (0..sizes.len()).filter_map(value).filter(|v| v.size > 0).collect();

@@ -15,6 +15,13 @@ pub enum Source {
     Constant(Arc<Tensor>),
 }
 
+impl Source {
+    /// The slot, where another step wrote the value.
+    pub fn slot(&self) -> Option<usize> {
+        if let Source::Slot(slot) = self { Some(*slot) } else { None }
+    }
+}
+
 /// Label of conversions between layouts.
 pub const LAYOUT: &str = "layout";
 
@@ -66,20 +73,14 @@ pub struct NodeReport {
 pub fn free_after_last_read<'s>(steps: &mut [Step], slots: usize, kept: impl Iterator<Item = &'s Source>) {
     let mut last_read = vec![None; slots];
     for (s, step) in steps.iter().enumerate() {
-        for source in step.inputs.iter().flatten() {
-            if let Source::Slot(slot) = source {
-                last_read[*slot] = Some(s);
-            }
+        for slot in step.inputs.iter().flatten().filter_map(Source::slot) {
+            last_read[slot] = Some(s);
         }
         for slot in step.outputs.iter().flatten() {
             last_read[*slot] = last_read[*slot].or(Some(s));
         }
     }
-    for source in kept {
-        if let Source::Slot(slot) = source {
-            last_read[*slot] = None;
-        }
-    }
+    kept.filter_map(Source::slot).for_each(|slot| last_read[slot] = None);
     for (slot, last) in last_read.into_iter().enumerate() {
         if let Some(step) = last {
             steps[step].frees.push(slot);

@@ -181,7 +181,8 @@ pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
     }
     let channels = shape.out_channels;
     let runs: Vec<Vec<usize>> = (0..shape.groups).map(runs).collect();
-    let per_task = engine.share(shape.output_pixels(), grain(engine.simd()));
+    let simd = engine.simd();
+    let per_task = engine.share(shape.output_pixels(), grain(simd));
     engine.for_each_chunk(out, per_task * channels, |task, out| {
         Scratch::with(|scratch| {
             for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
@@ -193,19 +194,7 @@ pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
                     let channel = g * shape.group_out();
                     let place = Place { row, channel };
                     let (panels, out) = (0..weights.panels(), &mut out[channel..]);
-                    tile(
-                        engine.simd(),
-                        &lhs,
-                        weights,
-                        panels,
-                        &inits[g],
-                        place,
-                        epilogue,
-                        out,
-                        channels,
-                        acc,
-                        row_sums,
-                    );
+                    tile(simd, &lhs, weights, panels, &inits[g], place, epilogue, out, channels, acc, row_sums);
                 }
             }
         });

@@ -63,11 +63,8 @@ impl Kernel for Followed {
 /// nothing else reads the output. `lasting` are the values that stay after the run.
 pub fn follow(steps: Vec<Step>, lasting: &[Source]) -> Vec<Step> {
     let mut reads: HashMap<usize, usize> = HashMap::new();
-    for source in steps.iter().flat_map(|step| step.inputs.iter().flatten()).chain(lasting) {
-        if let Source::Slot(slot) = source {
-            *reads.entry(*slot).or_default() += 1;
-        }
-    }
+    let sources = steps.iter().flat_map(|step| step.inputs.iter().flatten()).chain(lasting);
+    sources.filter_map(Source::slot).for_each(|slot| *reads.entry(slot).or_default() += 1);
     let mut out: Vec<Step> = Vec::with_capacity(steps.len());
     let mut written: HashMap<usize, usize> = HashMap::new();
     for step in steps {

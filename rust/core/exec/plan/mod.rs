@@ -388,10 +388,7 @@ impl<'a> Planner<'a> {
             None => error,
         })?;
         let mut bytes = place(&mut self.steps, &self.slots, &outputs);
-        let leaving: BTreeSet<usize> = outputs
-            .iter()
-            .filter_map(|source| if let Source::Slot(slot) = source { Some(*slot) } else { None })
-            .collect();
+        let leaving: BTreeSet<usize> = outputs.iter().filter_map(Source::slot).collect();
         let others = leaving.iter().map(|&slot| self.slots[slot]).fold(besides, u64::saturating_add);
         if !self.budget.allows((bytes as u64).saturating_add(others)) {
             // An arena lasts for the whole run and has gaps; vectors take what lives at one time.

@@ -8,7 +8,7 @@ use crate::map_data;
 use crate::ops::closure::{input, kernel};
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
 use crate::ops::{Fact, Facts, Kernel, Op, RunContext};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{Data, Elements, Tensor};
 
 /// The kernel of a movement that may stay in the order of its operands, where one of them is channels-last already.
 /// `data` are the inputs that hold codes; `padding` is the code of a constant Pad.
@@ -92,7 +92,7 @@ pub fn transposed(context: &RunContext<'_>, x: &Tensor, sizes: [usize; 3], shape
 /// The elements of [`transposed`], outside of a run.
 pub fn transposed_data(engine: Engine<'_>, sizes: [usize; 3], x: &Data) -> Data {
     map_data!(x, v => {
-        let mut out = v.clone();
+        let mut out = Elements::vector(v.len());
         transpose(engine, sizes, v, &mut out);
         out
     })

@@ -223,6 +223,13 @@ impl MatrixKernel {
         Right::Narrow(packed, init)
     }
 
+    /// A right matrix with the weights of a channel one after the other.
+    fn by_channel<T: Copy>(&self, matrix: &[T]) -> Vec<T> {
+        let (k, n) = (self.depth, self.channels);
+        let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
+        (0..n * k).map(|i| matrix[at(i % k, i / k)]).collect()
+    }
+
     /// Packs matrix number `batch` of the right operand.
     fn pack(&self, codes: &Tensor, batch: usize) -> Result<Right> {
         let (k, n) = (self.depth, self.channels);
@@ -232,8 +239,7 @@ impl MatrixKernel {
             (Epilogues::Narrow(_), Data::I8(v)) => Ok(self.pack_narrow(&v[range])),
             (Epilogues::Pairs(_), Data::I8(v)) => {
                 let v = &v[range];
-                let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
-                let by_channel: Vec<i8> = (0..n * k).map(|i| v[at(i % k, i / k)]).collect();
+                let by_channel = self.by_channel(v);
                 let init = PackedWeights::from_nk(k, n, &[], &by_channel).centred_init(&self.bias, self.x_zero as i32);
                 Ok(Right::Pairs(by_channel, init))
             }
@@ -241,8 +247,7 @@ impl MatrixKernel {
             _ => {
                 let mut v = vec![0; k * n];
                 read_codes(codes.data(), range.start, &mut v)?;
-                let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
-                let by_channel: Vec<i32> = (0..n * k).map(|i| v[at(i % k, i / k)]).collect();
+                let by_channel = self.by_channel(&v);
                 let packed = WideWeights::new(&ConvShape::new(1, [1, 1], k, n, [1, 1]), &by_channel, &self.w_zero);
                 let init = packed.centred_init(&self.arithmetic.bias, self.x_zero as i32);
                 Ok(Right::Wide(packed, init))
@@ -294,8 +299,7 @@ impl MatrixKernel {
         let (k, n) = (self.depth, self.channels);
         let x = &reference::codes(x.data())?[from * k..(from + rows) * k];
         let w = &reference::codes(w.data())?[right * k * n..(right + 1) * k * n];
-        let at = |row: usize, column: usize| if self.transposed { column * k + row } else { row * n + column };
-        let weights: Vec<i32> = (0..n * k).map(|i| w[at(i % k, i / k)]).collect();
+        let weights = self.by_channel(w);
         let shape = &ConvShape::new(1, [rows, 1], k, n, [1, 1]);
         let twin = reference::Convolution { shape, x, x_zero: self.x_zero, weights: &weights, w_zero: &self.w_zero };
         twin.run(context, &self.arithmetic, self.dtype)
