@@ -113,8 +113,10 @@ impl Drawing {
     fn step(&mut self, values: &[Value]) -> Value {
         let x = values[self.below(values.len())].clone();
         let [n, c, h, w] = x.shape;
-        match self.below(14) {
+        match self.below(17) {
             12 | 13 => self.residual(&x),
+            14 => self.average(&x),
+            15 | 16 => self.repeated(&x),
             0 => {
                 let same: Vec<Value> = values.iter().filter(|v| v.shape == x.shape).cloned().collect();
                 let other = same[self.below(same.len())].clone();
@@ -152,6 +154,35 @@ impl Drawing {
                 Value { id, shape, encoding: x.encoding }
             }
             _ => self.conv(&x),
+        }
+    }
+
+    fn average(&mut self, x: &Value) -> Value {
+        let [n, c, h, w] = x.shape;
+        let attributes = [
+            ("kernel_shape", ints(&[3, 2])),
+            ("strides", ints(&[1, 1 + self.below(2) as i64])),
+            ("pads", ints(&[1, 0, 1, 1])),
+            ("count_include_pad", Attribute::Int(self.below(2) as i64)),
+        ];
+        let Attribute::Ints(strides) = &attributes[1].1 else { unreachable!() };
+        let shape = [n, c, h, (w - 1) / strides[1] as usize + 1];
+        self.add("AveragePool", &[x.id], &attributes, x.encoding.0 * 0.7, shape)
+    }
+
+    /// A sum or product with a constant that repeats along some axes.
+    fn repeated(&mut self, x: &Value) -> Value {
+        let [n, c, h, w] = x.shape;
+        let shapes = [vec![], vec![1, 1], vec![w], vec![1, 1, 1, w], vec![h, 1], vec![c, 1, 1], vec![n, 1, h, w]];
+        let shape = &shapes[self.below(shapes.len())];
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| self.b.numbers.real() * 3.0).collect();
+        let (encoding, (scale, _)) = self.encoding(0.025);
+        let constant = self.b.constant(Tensor::f32(shape, values), Some(encoding));
+        let pair = if self.below(2) == 0 { [x.id, constant] } else { [constant, x.id] };
+        match self.below(2) {
+            0 => self.add("Mul", &pair, &[], x.encoding.0 * scale * 60.0, x.shape),
+            _ => self.add("Add", &pair, &[], x.encoding.0 + scale, x.shape),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Elements without a header, little endian.
 
-use crate::tensor::{DType, Data, Tensor, element_count};
+use crate::tensor::{DType, Data, Shape, Tensor, element_count};
 use crate::{Error, Result};
 use half::{bf16, f16};
 
@@ -75,7 +75,7 @@ pub fn decode(bytes: &[u8], dtype: DType, dims: &[Option<usize>]) -> Result<Tens
         )
         .help("raw files hold float32; codes with --native-input"));
     }
-    let shape = dims.iter().map(|d| d.unwrap_or_else(|| bytes.len() / row)).collect();
+    let shape: Shape = dims.iter().map(|d| d.unwrap_or_else(|| bytes.len() / row)).collect();
     Tensor::new(shape, element_from_le(dtype, bytes, false)?)
 }
 

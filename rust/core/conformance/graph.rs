@@ -192,7 +192,7 @@ fn float_parameter(name: &str, values: &Tensor) -> Result<TensorInfo> {
         name: name.into(),
         dtype: Some(DType::F32),
         constant: Some(values.clone().into()),
-        codes: Some(Tensor::new(values.shape().to_vec(), Data::I8(codes))?.into()),
+        codes: Some(Tensor::new(values.shape(), Data::I8(codes))?.into()),
         encoding: Some(Arc::new(encoding)),
         ..TensorInfo::default()
     })

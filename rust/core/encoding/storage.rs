@@ -74,7 +74,7 @@ impl Encoding {
             DType::I64 => Data::I64(codes.into_iter().map(i64::from).collect()),
             _ => Data::U32(codes.into_iter().map(|q| q as u32).collect()),
         };
-        Tensor::new(shape.to_vec(), data)
+        Tensor::new(shape, data)
     }
 
     /// Checks that the encoding fits a tensor of `shape`: the axis exists, blocks divide it, and there is one scale for

@@ -6,7 +6,7 @@ use crate::graph::{Clamp, Constant};
 use crate::ops::closure::input;
 use crate::ops::integer::table::ByteTable;
 use crate::ops::integer::{self, code_at, quantizers};
-use crate::ops::{Explained, Explanation, Fact, Facts, InPlace, Kernel, Op, Place, RunContext};
+use crate::ops::{Explained, Explanation, Fact, Facts, InPlace, Kernel, Op, Outputs, Place, RunContext};
 use crate::spec::{Execution, Spec, names};
 use crate::tensor::Tensor;
 
@@ -33,7 +33,7 @@ impl FloatTable {
         let mut values: Vec<Tensor> = Vec::with_capacity(self.stages.len());
         for (i, (_, kernel)) in self.stages.iter().enumerate() {
             let arguments = self.arguments(i, values.last().unwrap_or(&self.codes));
-            let value = kernel.run(context, &arguments)?.swap_remove(0);
+            let value = kernel.run(context, &arguments)?.into_first();
             values.push(value);
         }
         Ok(values)
@@ -49,7 +49,7 @@ impl Kernel for FloatTable {
         self.table.as_ref().map(|table| table as &dyn InPlace)
     }
 
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         self.table()?.run(context, inputs)
     }
 

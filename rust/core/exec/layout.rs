@@ -5,8 +5,8 @@ use crate::graph::TensorInfo;
 use crate::kernels::Engine;
 use crate::ops::integer::Layout;
 use crate::ops::integer::channels_last::{channel_axes, transposed, transposed_data};
-use crate::ops::{Kernel, RunContext};
-use crate::tensor::{Data, Tensor};
+use crate::ops::{Kernel, Outputs, RunContext};
+use crate::tensor::{Data, Shape, Tensor};
 
 /// The other of the two layouts.
 pub fn other(layout: Layout) -> Layout {
@@ -56,7 +56,7 @@ pub fn convert(tensor: &Tensor, to: Layout) -> Result<Tensor> {
 }
 
 /// The batched matrix transposition that brings a tensor of `shape` to a layout, and the shape of the result.
-fn transposition(shape: &[usize], to: Layout) -> Result<([usize; 3], Vec<usize>)> {
+fn transposition(shape: &[usize], to: Layout) -> Result<([usize; 3], Shape)> {
     if !(3..=5).contains(&shape.len()) {
         return Err(Error::invalid("layout_rank", format!("a tensor of shape {shape:?} has no channels-last form")));
     }
@@ -66,7 +66,10 @@ fn transposition(shape: &[usize], to: Layout) -> Result<([usize; 3], Vec<usize>)
         Layout::ChannelsLast => channels,
         Layout::RowMajor => rest.len() - channels,
     });
-    Ok(([batch, rows.iter().product(), columns.iter().product()], [&[batch], columns, rows].concat()))
+    Ok((
+        [batch, rows.iter().product(), columns.iter().product()],
+        [&[batch], columns, rows].into_iter().flatten().copied().collect(),
+    ))
 }
 
 /// Converts its argument to a layout.
@@ -82,10 +85,10 @@ impl LayoutKernel {
 }
 
 impl Kernel for LayoutKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = inputs.first().copied().flatten().ok_or_else(|| Error::invalid("input_missing", "no argument"))?;
         let (sizes, shape) = transposition(x.shape(), self.to)?;
-        Ok(vec![transposed(context, x, sizes, &shape)?])
+        Ok([transposed(context, x, sizes, &shape)?].into())
     }
 }
 
@@ -98,10 +101,10 @@ pub struct ClipKernel {
 }
 
 impl Kernel for ClipKernel {
-    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = inputs.first().copied().flatten().ok_or_else(|| Error::invalid("input_missing", "no argument"))?;
         let clipped = x.as_f32()?.iter().map(|v| v.max(self.lo).min(self.hi)).collect();
-        Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(clipped))?])
+        Ok([Tensor::new(x.shape(), Data::F32(clipped))?].into())
     }
 }
 

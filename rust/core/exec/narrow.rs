@@ -6,7 +6,7 @@ use crate::kernels::Engine;
 use crate::num::Narrow;
 use crate::ops::closure::input;
 use crate::ops::parallel::map;
-use crate::ops::{Facts, Kernel, Op, RunContext, accumulate};
+use crate::ops::{Facts, Kernel, Op, Outputs, RunContext, accumulate};
 use crate::spec::FloatArithmetic;
 use crate::tensor::{Data, Tensor};
 use half::{bf16, f16};
@@ -23,7 +23,7 @@ pub fn narrowed(engine: Engine<'_>, tensor: &Tensor, narrow: Narrow) -> Result<T
         }
         _ => return Ok(tensor.clone()),
     };
-    Tensor::new(tensor.shape().to_vec(), data)
+    Tensor::new(tensor.shape(), data)
 }
 
 /// The kernel of a node whose reals the target holds and sums in its own way. Constants among the arguments are rounded
@@ -57,8 +57,8 @@ pub fn kernel(
 pub struct NarrowKernel(pub Narrow);
 
 impl Kernel for NarrowKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        Ok(vec![narrowed(context.engine(), input(inputs, 0)?, self.0)?])
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
+        Ok([narrowed(context.engine(), input(inputs, 0)?, self.0)?].into())
     }
 }
 
@@ -71,7 +71,7 @@ struct Narrowed {
 }
 
 impl Kernel for Narrowed {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let mut rounded = Vec::with_capacity(inputs.len());
         for (tensor, &fresh) in inputs.iter().zip(&self.fresh) {
             rounded.push(match tensor {

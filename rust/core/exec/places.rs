@@ -64,7 +64,7 @@ pub fn place(steps: &mut [Step], sizes: &[u64], leaving: &[Source]) -> usize {
 mod tests {
     use super::*;
     use crate::exec::step::free_after_last_read;
-    use crate::ops::closure::kernel;
+    use crate::ops::{Outputs, closure::kernel};
 
     /// Steps that read and write these slots, and the bytes that their values take.
     fn placed(nodes: &[(&[usize], &[usize])], sizes: &[u64], leaving: &[usize]) -> (Vec<Step>, usize) {
@@ -74,7 +74,7 @@ mod tests {
                 node: None,
                 label: String::new(),
                 conversion: None,
-                kernel: kernel(|_, _| Ok(Vec::new())).unwrap(),
+                kernel: kernel(|_, _| Ok(Outputs::default())).unwrap(),
                 inputs: inputs.iter().map(|&slot| Some(Source::Slot(slot))).collect(),
                 outputs: outputs.iter().map(|&slot| Some(slot)).collect(),
                 frees: Vec::new(),

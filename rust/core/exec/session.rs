@@ -15,6 +15,7 @@ use crate::ops::{Places, RunContext};
 use crate::program::{Evaluator, Executor, Vectors};
 use crate::spec::{Evidence, Spec, Status};
 use crate::tensor::{Arena, DType, Tensor};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -362,12 +363,13 @@ impl Session {
             let started = Instant::now();
             let places = arena.map(|arena| Places { arena, outputs: &step.places });
             let context = RunContext { places, ..self.context() };
-            let arguments: Vec<Option<&Tensor>> =
+            let arguments: SmallVec<[Option<&Tensor>; 8]> =
                 step.inputs.iter().map(|s| s.as_ref().map(|s| fetch(&slots, s)).transpose()).collect::<Result<_>>()?;
             let outputs = step.kernel.run(&context, &arguments).map_err(|e| match step.node {
                 Some(n) => e.at_node(&self.graph().nodes[n].name, &self.graph().nodes[n].op_type),
                 None => e,
             })?;
+            drop(arguments);
             for (slot, tensor) in step.outputs.iter().zip(outputs) {
                 if let Some(slot) = slot {
                     slots[*slot] = Some(Cow::Owned(tensor));
@@ -422,7 +424,7 @@ impl Session {
     /// Reals of codes by the target's rule.
     pub fn dequantize(&self, name: &str, encoding: &Encoding, codes: &Tensor) -> Result<Tensor> {
         let kernel = crate::ops::integer::quantizers::dequantize_kernel(&self.spec, name, encoding, codes.shape())?;
-        Ok(kernel.run(&self.context(), &[Some(codes)])?.remove(0))
+        Ok(kernel.run(&self.context(), &[Some(codes)])?.into_first())
     }
 
     /// Codes of reals by the target's rule `quantize`.
@@ -435,7 +437,7 @@ impl Session {
             encoding,
             reals.shape(),
         )?;
-        Ok(kernel.run(&self.context(), &[Some(reals)])?.remove(0))
+        Ok(kernel.run(&self.context(), &[Some(reals)])?.into_first())
     }
 }
 

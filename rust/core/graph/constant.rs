@@ -256,7 +256,7 @@ mod tests {
     use crate::tensor::strides;
 
     fn codes(shape: &[usize], values: Vec<i8>) -> Constant {
-        Tensor::new(shape.to_vec(), Data::I8(values.into())).unwrap().into()
+        Tensor::new(shape, Data::I8(values.into())).unwrap().into()
     }
 
     fn encoding() -> Arc<Encoding> {
@@ -300,7 +300,7 @@ mod tests {
     fn axes_in_another_order_hold_the_same_elements() {
         for shape in [[2, 3, 4, 5], [1, 3, 3, 7], [6, 1, 1, 5], [1, 1, 1, 1], [2, 0, 3, 1]] {
             let len = shape.iter().product::<usize>();
-            let tensor = Tensor::new(shape.to_vec(), Data::U8((0..len).map(|i| i as u8).collect())).unwrap();
+            let tensor = Tensor::new(&shape[..], Data::U8((0..len).map(|i| i as u8).collect())).unwrap();
             for order in [[0, 3, 1, 2], [0, 2, 3, 1], [3, 0, 1, 2], [3, 2, 1, 0], [0, 1, 2, 3], [1, 0, 3, 2]] {
                 let turned = Constant::turned(tensor.clone(), &order).unwrap();
                 assert_eq!((turned.shape(), turned.is_computed()), (&order.map(|a| shape[a])[..], false));

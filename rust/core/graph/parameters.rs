@@ -210,7 +210,7 @@ pub fn dequantize(codes: &Tensor, encoding: &Encoding) -> Result<Tensor> {
         Data::I32(v) => fill!(v),
         _ => fill!(codes.to_i64()?),
     }
-    Tensor::new(codes.shape().to_vec(), Data::F32(out.into()))
+    Tensor::new(codes.shape(), Data::F32(out.into()))
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use super::byte_form::ByteForm;
 use super::code::Code8;
 use super::depthwise::{DepthwiseWeights, depthwise};
 use super::epilogue::{AccTile, Epilogue, OutTile};
-use super::gemm::{Lhs, Place, Scratch, Source, Then, all_then, grain, run_tiles, tile, tile_rows};
+use super::gemm::{Lhs, Place, Source, Then, all_then, grain, run_tiles, tile, tile_rows};
 use super::isa::{Engine, Simd};
-use super::pack::{Columns, PackedWeights, centred_init};
+use super::pack::{Columns, PANEL, PackedWeights, centred_init};
+use super::scratch::{Call, Scratch};
 use super::shape::ConvShape;
 use super::window::{self, Padded};
 
@@ -164,42 +165,47 @@ pub fn conv2d_then<X: Code8, E: Epilogue + ?Sized>(
         }
     };
     let [per_window, run] = window::runs(shape);
-    let runs = |group: usize| match &padded {
-        Some(padded) => padded.runs(group),
-        None => (0..per_window).map(|i| i * run.next_multiple_of(4)).collect(),
-    };
     let bytes = padded.as_ref().map(Padded::bytes);
     let step = shape.stride[0] * shape.stride[1] * shape.in_channels;
     let rows_per_tile = tile_rows(engine.simd(), if padded.is_some() { step } else { shape.depth() });
-    let part = |g: usize| if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
-    let inits: Vec<Vec<i32>> = groups.iter().enumerate().map(|(g, w)| w.kernel_init(part(g), form.excess)).collect();
-    if let [weights] = &groups[..] {
-        let build = |first: usize, count: usize, scratch: &mut Scratch| find(0, first, count, scratch);
-        let source = Source { bytes, runs: &runs(0), form, build };
-        run_tiles(engine, shape.output_pixels(), rows_per_tile, weights, &inits[0], &source, epilogue, then, out);
-        return;
-    }
-    let channels = shape.out_channels;
-    let runs: Vec<Vec<usize>> = (0..shape.groups).map(runs).collect();
-    let simd = engine.simd();
-    let per_task = engine.share(shape.output_pixels(), grain(simd));
-    engine.for_each_chunk(out, per_task * channels, |task, out| {
-        Scratch::with(|scratch| {
-            for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
-                let row = task * per_task + t * rows_per_tile;
-                for (g, weights) in groups.iter().enumerate() {
-                    find(g, row, out.len() / channels, scratch);
-                    let Scratch { acc, row_sums, bytes: gathered, rows } = &mut *scratch;
-                    let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs: &runs[g], form };
-                    let channel = g * shape.group_out();
-                    let place = Place { row, channel };
-                    let (panels, out) = (0..weights.panels(), &mut out[channel..]);
-                    tile(simd, &lhs, weights, panels, &inits[g], place, epilogue, out, channels, acc, row_sums);
-                }
+    Call::with(|Call { init: starts, runs, scratch }| {
+        for (g, weights) in groups.iter().enumerate() {
+            let part = if init.is_empty() { init } else { &init[g * shape.group_out()..][..shape.group_out()] };
+            weights.kernel_init(part, form.excess, starts);
+            match &padded {
+                Some(padded) => padded.runs(g, runs),
+                None => runs.extend((0..per_window).map(|i| i * run.next_multiple_of(4))),
             }
+        }
+        if let [weights] = &groups[..] {
+            let build = |first: usize, count: usize, scratch: &mut Scratch| find(0, first, count, scratch);
+            let source = Source { bytes, runs, form, build };
+            let pixels = shape.output_pixels();
+            return run_tiles(engine, pixels, rows_per_tile, weights, starts, &source, scratch, epilogue, then, out);
+        }
+        let (channels, padded_out) = (shape.out_channels, groups[0].panels() * PANEL);
+        let simd = engine.simd();
+        let per_task = engine.share(shape.output_pixels(), grain(simd));
+        engine.for_each_chunk(out, per_task * channels, |task, out| {
+            Scratch::with(|scratch| {
+                for (t, out) in out.chunks_mut(rows_per_tile * channels).enumerate() {
+                    let row = task * per_task + t * rows_per_tile;
+                    for (g, weights) in groups.iter().enumerate() {
+                        find(g, row, out.len() / channels, scratch);
+                        let Scratch { acc, row_sums, bytes: gathered, rows, .. } = &mut *scratch;
+                        let runs = &runs[g * per_window..][..per_window];
+                        let lhs = Lhs { bytes: bytes.unwrap_or(gathered), rows, runs, form };
+                        let channel = g * shape.group_out();
+                        let place = Place { row, channel };
+                        let (panels, out) = (0..weights.panels(), &mut out[channel..]);
+                        let init = &starts[g * padded_out..][..padded_out];
+                        tile(simd, &lhs, weights, panels, init, place, epilogue, out, channels, acc, row_sums);
+                    }
+                }
+            });
         });
+        all_then(engine, then, out);
     });
-    all_then(engine, then, out);
 }
 
 /// Hands one row of accumulators of consecutive pixels to the epilogue.

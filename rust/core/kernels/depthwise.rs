@@ -17,10 +17,12 @@ use super::isa::Shared;
 use super::isa::{Engine, Isa, Simd};
 #[cfg(target_arch = "aarch64")]
 use super::neon::Strips;
-use super::pack::Line;
+use super::pack::{Line, less_excess};
+use super::scratch::{Call, Scratch, at_least};
 use super::shape::ConvShape;
 #[cfg(target_arch = "aarch64")]
 use super::window::Padded;
+use smallvec::SmallVec;
 
 /// Channels of one block.
 pub(crate) const BLOCK: usize = 16;
@@ -96,8 +98,6 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
 ) {
     let channels = shape.out_channels;
     assert!(weights.channels == channels && weights.kernel == shape.kernel, "weights of the same shape");
-    let zero = vec![0; channels];
-    let init = if init.is_empty() { &zero[..] } else { init };
     #[cfg(target_arch = "x86_64")]
     if engine.simd().vectors() == Isa::Avx512Vnni
         && Strips::suit(shape)
@@ -116,47 +116,47 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
         }
     }
     let output = shape.output();
-    let padding = vec![pad; channels];
-    let (x, padding) = (X::bytes(x), X::bytes(&padding));
+    let (x, pad) = (X::bytes(x), X::bytes(&[pad])[0]);
     let per_task = engine.share(shape.output_pixels(), PIXELS);
-    engine.for_each_chunk(out, per_task * channels, |task, out| {
-        let mut acc = vec![0i32; PIXELS * channels];
-        let mut taps: Vec<&[u8]> = Vec::with_capacity(shape.taps() + 1);
-        let mut first = task * per_task;
-        let mut rest = out;
-        while !rest.is_empty() {
-            let (image, at) = shape.locate(output, first);
-            let pixels = (rest.len() / channels).min(PIXELS).min(output[1] - at[1]);
-            let (out, after) = rest.split_at_mut(pixels * channels);
-            let acc = &mut acc[..out.len()];
-            for (p, acc) in acc.chunks_exact_mut(channels).enumerate() {
-                taps.clear();
-                for ky in 0..shape.kernel[0] {
-                    for kx in 0..shape.kernel[1] {
-                        taps.push(match shape.source(image, [at[0], at[1] + p], [ky, kx]) {
-                            Some(pixel) => &x[pixel * channels..][..channels],
-                            None => padding,
-                        });
+    Call::with(|Call { init: start, scratch, .. }| {
+        less_excess(init, &weights.column_sums, 0, start);
+        scratch.bytes.clear();
+        scratch.bytes.resize(channels, pad);
+        let padding = &scratch.bytes[..];
+        engine.for_each_chunk(out, per_task * channels, |task, out| {
+            Scratch::with(|Scratch { acc, .. }| {
+                let acc = at_least(acc, PIXELS * channels);
+                let mut taps: SmallVec<[&[u8]; 26]> = SmallVec::new();
+                let mut first = task * per_task;
+                let mut rest = out;
+                while !rest.is_empty() {
+                    let (image, at) = shape.locate(output, first);
+                    let pixels = (rest.len() / channels).min(PIXELS).min(output[1] - at[1]);
+                    let (out, after) = rest.split_at_mut(pixels * channels);
+                    let acc = &mut acc[..out.len()];
+                    for (p, acc) in acc.chunks_exact_mut(channels).enumerate() {
+                        taps.clear();
+                        for ky in 0..shape.kernel[0] {
+                            for kx in 0..shape.kernel[1] {
+                                taps.push(match shape.source(image, [at[0], at[1] + p], [ky, kx]) {
+                                    Some(pixel) => &x[pixel * channels..][..channels],
+                                    None => padding,
+                                });
+                            }
+                        }
+                        if taps.len() % 2 == 1 {
+                            // The weights of the missing tap are zero.
+                            taps.push(padding);
+                        }
+                        pixel(engine.simd(), X::SIGNED, &taps, weights, start, acc);
                     }
+                    emit(engine.simd(), acc, channels, first, epilogue, out);
+                    first += pixels;
+                    rest = after;
                 }
-                if taps.len() % 2 == 1 {
-                    // The weights of the missing tap are zero.
-                    taps.push(padding);
-                }
-                pixel(engine.simd(), X::SIGNED, &taps, weights, init, acc);
-            }
-            emit(engine.simd(), acc, channels, first, epilogue, out);
-            first += pixels;
-            rest = after;
-        }
+            });
+        });
     });
-}
-
-/// The initial accumulators of a form that makes the bytes exceed their codes.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn kernel_init(weights: &DepthwiseWeights, init: &[i32], form: ByteForm) -> Vec<i32> {
-    let less = |(&init, &sum): (&i32, &i32)| init.wrapping_sub(form.excess.wrapping_mul(sum));
-    init.iter().zip(&weights.column_sums).map(less).collect()
 }
 
 /// The form for the 8-bit dot product of AVX-512: tasks are runs of output rows, or blocks of channels where these are shared
@@ -177,39 +177,50 @@ fn vectors<X: Code8, E: Epilogue + ?Sized>(
     let channels = shape.out_channels;
     let [height, width] = shape.output();
     let form = ByteForm::new(engine.simd(), X::SIGNED);
-    let init = &kernel_init(weights, init, form)[..];
     let (rows, blocks, row) = (shape.batch * height, channels.div_ceil(64), width * channels);
     assert!(
         engine.simd().vectors() == Isa::Avx512Vnni && shape.in_channels == channels && x.len() == shape.input_len()
     );
     assert!(lines.len() == blocks * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
-    assert!(init.len() == channels && out.len() == rows * row);
+    assert!(weights.column_sums.len() == channels && out.len() == rows * row);
     let (bytes, pad, output) = (X::bytes(x), X::bytes(&[pad])[0], [height, width]);
-    let strips = Strips { shape, output, bytes, pad, flip: form.flip, lines, init };
     let (rows_each, blocks_each) = (engine.share(rows, 1), engine.share(blocks, 1));
-    let Some(fused) = epilogue.fused() else {
-        engine.for_each_chunk(out, rows_each * row, |task, out| {
-            let (mut columns, mut acc) = (Vec::new(), vec![0i32; row]);
-            for (i, out) in out.chunks_exact_mut(row).enumerate() {
-                let at = task * rows_each + i;
-                // SAFETY: the instruction set and the lengths are asserted above; the accumulators are those of one row.
-                unsafe { strips.store(at..at + 1, &mut columns, acc.as_mut_ptr()) };
-                emit(engine.simd(), &acc, channels, at * width, epilogue, out);
-            }
+    Call::with(|Call { init: start, .. }| {
+        less_excess(init, &weights.column_sums, form.excess, start);
+        let strips = Strips { shape, output, bytes, pad, flip: form.flip, lines, init: start };
+        let Some(fused) = epilogue.fused() else {
+            engine.for_each_chunk(out, rows_each * row, |task, out| {
+                Scratch::with(|Scratch { acc, lines: columns, .. }| {
+                    let acc = at_least(acc, row);
+                    for (i, out) in out.chunks_exact_mut(row).enumerate() {
+                        let at = task * rows_each + i;
+                        // SAFETY: the instruction set and the lengths are asserted above; the accumulators are those of one
+                        // row.
+                        unsafe { strips.store(at..at + 1, columns, acc.as_mut_ptr()) };
+                        emit(engine.simd(), acc, channels, at * width, epilogue, out);
+                    }
+                });
+            });
+            return;
+        };
+        assert!(
+            size_of::<E::Out>() == 1 && fused.channels() >= channels,
+            "fused epilogues write bytes of all channels"
+        );
+        let by_rows =
+            engine.largest_share(rows, rows_each) * blocks <= engine.largest_share(blocks, blocks_each) * rows;
+        let [rows_each, blocks_each] = if by_rows { [rows_each, blocks] } else { [rows, blocks_each] };
+        let parts = blocks.div_ceil(blocks_each);
+        let out = Shared::new(out);
+        engine.for_each_task(rows.div_ceil(rows_each) * parts, |task| {
+            let (first, block) = (task / parts * rows_each, task % parts * blocks_each);
+            let rows = first..rows.min(first + rows_each);
+            let part = block * 64..channels.min((block + blocks_each) * 64);
+            Scratch::with(|Scratch { lines: columns, .. }| {
+                // SAFETY: as above; tasks write different rows or channels.
+                unsafe { strips.finish(&fused, rows, part, columns, out.at(first * row).cast()) };
+            });
         });
-        return;
-    };
-    assert!(size_of::<E::Out>() == 1 && fused.channels() >= channels, "fused epilogues write bytes of all channels");
-    let by_rows = engine.largest_share(rows, rows_each) * blocks <= engine.largest_share(blocks, blocks_each) * rows;
-    let [rows_each, blocks_each] = if by_rows { [rows_each, blocks] } else { [rows, blocks_each] };
-    let parts = blocks.div_ceil(blocks_each);
-    let out = Shared::new(out);
-    engine.for_each_task(rows.div_ceil(rows_each) * parts, |task| {
-        let (first, block) = (task / parts * rows_each, task % parts * blocks_each);
-        let rows = first..rows.min(first + rows_each);
-        let part = block * 64..channels.min((block + blocks_each) * 64);
-        // SAFETY: as above; tasks write different rows or channels.
-        unsafe { strips.finish(&fused, rows, part, &mut Vec::new(), out.at(first * row).cast()) };
     });
 }
 
@@ -229,20 +240,24 @@ fn strips<E: Epilogue + ?Sized>(
 ) {
     let channels = shape.out_channels;
     let [height, width] = shape.output();
-    let init = &kernel_init(weights, init, form)[..];
     assert!(lines.len() == channels.div_ceil(64) * shape.kernel[0].div_ceil(4) * shape.kernel[1] * 4);
-    assert!(init.len() == channels && out.len() == shape.output_len() && shape.in_channels == channels);
-    let strips = Strips { shape, bytes: padded.bytes(), pitch: padded.pitch(), form, lines, init };
+    assert!(weights.column_sums.len() == channels && out.len() == shape.output_len() && shape.in_channels == channels);
     let per_task = engine.share(shape.batch * height, 1);
-    engine.for_each_chunk(out, per_task * width * channels, |task, out| {
-        let (mut columns, mut acc) = (Vec::new(), vec![0i32; width * channels]);
-        for (i, out) in out.chunks_exact_mut(width * channels).enumerate() {
-            let row = task * per_task + i;
-            let start = padded.start(row / height, [row % height, 0]);
-            // SAFETY: the lengths are asserted above; `padded` has the windows of all pixels in the form of this set.
-            unsafe { strips.store(engine.simd(), start, &mut columns, &mut acc) };
-            emit(engine.simd(), &acc, channels, row * width, epilogue, out);
-        }
+    Call::with(|Call { init: start, .. }| {
+        less_excess(init, &weights.column_sums, form.excess, start);
+        let strips = Strips { shape, bytes: padded.bytes(), pitch: padded.pitch(), form, lines, init: start };
+        engine.for_each_chunk(out, per_task * width * channels, |task, out| {
+            Scratch::with(|Scratch { acc, lines: columns, .. }| {
+                let acc = at_least(acc, width * channels);
+                for (i, out) in out.chunks_exact_mut(width * channels).enumerate() {
+                    let row = task * per_task + i;
+                    let start = padded.start(row / height, [row % height, 0]);
+                    // SAFETY: the lengths are asserted above; `padded` has the windows of all pixels in the form of this set.
+                    unsafe { strips.store(engine.simd(), start, columns, acc) };
+                    emit(engine.simd(), acc, channels, row * width, epilogue, out);
+                }
+            });
+        });
     });
 }
 

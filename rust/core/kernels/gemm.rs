@@ -10,7 +10,7 @@ use super::code::Code8;
 use super::epilogue::{AccTile, Epilogue, Fused, OutTile};
 use super::isa::{Engine, Isa, Shared, Simd};
 use super::pack::{Line, PANEL, PackedWeights, Pairing, TILE_LINES};
-use std::cell::Cell;
+use super::scratch::{Call, Scratch, at_least};
 
 /// Columns of one block of accumulators.
 const BLOCK_COLUMNS: usize = 16 * PANEL;
@@ -59,34 +59,6 @@ pub(crate) struct Place {
     pub channel: usize,
 }
 
-/// Buffers that a task uses again for each of its tiles.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    /// Accumulators of one block.
-    pub acc: Vec<i32>,
-    /// Sums of the rows of the left operand.
-    pub row_sums: Vec<i32>,
-    /// Rows of the left operand that had to be gathered.
-    pub bytes: Vec<u8>,
-    /// First bytes of rows.
-    pub rows: Vec<usize>,
-}
-
-thread_local! {
-    /// The buffers of the last task on this thread.
-    static SCRATCH: Cell<Scratch> = Cell::default();
-}
-
-impl Scratch {
-    /// Does `body` with the buffers of this thread.
-    pub(crate) fn with<T>(body: impl FnOnce(&mut Scratch) -> T) -> T {
-        let mut scratch = SCRATCH.take();
-        let out = body(&mut scratch);
-        SCRATCH.set(scratch);
-        out
-    }
-}
-
 /// Multiplies a tile by the panels `panels` of the weights and hands the accumulators to the epilogue, which writes to
 /// `out` (whose first element is the first row's first channel of these panels).
 #[allow(clippy::too_many_arguments)]
@@ -117,7 +89,7 @@ pub(crate) fn tile<E: Epilogue + ?Sized>(
     if factors.is_some() {
         sum_rows(lhs, run, row_sums);
     }
-    acc.resize(block_rows(simd) * BLOCK_COLUMNS, 0);
+    let acc = at_least(acc, block_rows(simd) * BLOCK_COLUMNS);
     for row in (0..rows).step_by(block_rows(simd)) {
         let count = (rows - row).min(block_rows(simd));
         for panel in panels.clone().step_by(BLOCK_COLUMNS / PANEL) {
@@ -320,7 +292,6 @@ pub fn gemm<X: Code8, E: Epilogue + ?Sized>(
     assert_eq!(a.len(), rows * k, "activations and their shape");
     assert_eq!(out.len(), rows * n, "outputs and their shape");
     let form = ByteForm::new(engine.simd(), X::SIGNED);
-    let init = weights.kernel_init(init, form.excess);
     if rows == 0 || n == 0 {
         return;
     }
@@ -336,7 +307,11 @@ pub fn gemm<X: Code8, E: Epilogue + ?Sized>(
     };
     let bytes = in_place.then(|| X::bytes(a));
     let source = Source { bytes, runs: &[0], form, build };
-    run_tiles(engine, rows, tile_rows(engine.simd(), k), weights, &init, &source, epilogue, None, out);
+    let rows_per_tile = tile_rows(engine.simd(), k);
+    Call::with(|Call { init: start, scratch, .. }| {
+        weights.kernel_init(init, form.excess, start);
+        run_tiles(engine, rows, rows_per_tile, weights, start, &source, scratch, epilogue, None, out);
+    });
 }
 
 /// How tiles of the left operand come about.
@@ -371,7 +346,7 @@ pub(crate) fn all_then<O: Send>(engine: Engine<'_>, then: Option<Then<'_, O>>, o
     }
 }
 
-/// Runs all tiles: over tasks of rows where there are enough of them, else over tasks of columns.
+/// Runs all tiles: over tasks of rows where there are enough of them, else over tasks of columns, which share `scratch`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     engine: Engine<'_>,
@@ -380,6 +355,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     weights: &PackedWeights,
     init: &[i32],
     source: &Source<'_, B>,
+    scratch: &mut Scratch,
     epilogue: &E,
     then: Option<Then<'_, E::Out>>,
     out: &mut [E::Out],
@@ -397,7 +373,7 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
                 for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
                     let row = first + t * rows_per_tile;
                     (source.build)(row, out.len() / n, scratch);
-                    let Scratch { acc, row_sums, bytes, rows } = &mut *scratch;
+                    let Scratch { acc, row_sums, bytes, rows, .. } = &mut *scratch;
                     let lhs = source.lhs(bytes, rows);
                     let place = Place { row, channel: 0 };
                     tile(simd, &lhs, weights, 0..panels, init, place, epilogue, out, n, acc, row_sums);
@@ -411,39 +387,39 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
     }
     let per_task = engine.share(panels, 1);
     let part = |task: usize| task * per_task..((task + 1) * per_task).min(panels);
-    let mut scratch = Scratch::default();
     for (t, out) in out.chunks_mut(rows_per_tile * n).enumerate() {
         let row = t * rows_per_tile;
         let count = out.len() / n;
-        (source.build)(row, count, &mut scratch);
+        (source.build)(row, count, scratch);
         let lhs = source.lhs(&scratch.bytes, &scratch.rows);
-        if let Some(fused) = in_registers(simd, weights, epilogue) {
-            let out = Shared::new(out);
-            engine.for_each_task(panels.div_ceil(per_task), |task| {
-                let panels = part(task);
-                let out = out.at(panels.start * PANEL);
+        let fused = in_registers(simd, weights, epilogue);
+        let shared = Shared::new(out);
+        engine.for_each_task(panels.div_ceil(per_task), |task| {
+            if let Some(fused) = &fused {
+                let out = shared.at(part(task).start * PANEL);
                 // SAFETY: the rows are those of the tile, and tasks write different columns.
-                unsafe { fused_tile(simd, &lhs, weights, panels, init, 0, &fused, out, n) };
-            });
-            continue;
-        }
-        let parts = engine.map(panels.div_ceil(per_task), |task| {
-            let range = part(task);
-            let width = (range.end * PANEL).min(n) - range.start * PANEL;
-            let mut part = vec![E::Out::default(); count * width];
-            let place = Place { row, channel: 0 };
-            let (mut acc, mut sums) = (Vec::new(), Vec::new());
-            tile(simd, &lhs, weights, range, init, place, epilogue, &mut part, width, &mut acc, &mut sums);
-            part
-        });
-        let mut column = 0;
-        for part in parts {
-            let width = part.len() / count;
-            for (to, from) in out.chunks_exact_mut(n).zip(part.chunks_exact(width)) {
-                to[column..column + width].copy_from_slice(from);
+                return unsafe { fused_tile(simd, &lhs, weights, part(task), init, 0, fused, out, n) };
             }
-            column += width;
-        }
+            Scratch::with(|Scratch { acc, row_sums, .. }| {
+                // The columns of other tasks lie between those of this one.
+                let mut block = [E::Out::default(); MOST_ROWS * BLOCK_COLUMNS];
+                for first in (0..count).step_by(block_rows(simd)) {
+                    let lhs = Lhs { rows: &lhs.rows[first..count.min(first + block_rows(simd))], ..lhs };
+                    for panel in part(task).step_by(BLOCK_COLUMNS / PANEL) {
+                        let panels = panel..part(task).end.min(panel + BLOCK_COLUMNS / PANEL);
+                        let (column, width) = (panel * PANEL, (panels.end * PANEL).min(n) - panel * PANEL);
+                        let place = Place { row: row + first, channel: 0 };
+                        let block = &mut block[..lhs.rows.len() * width];
+                        tile(simd, &lhs, weights, panels, init, place, epilogue, block, width, acc, row_sums);
+                        for (r, line) in block.chunks_exact(width).enumerate() {
+                            let to = shared.at((first + r) * n + column);
+                            // SAFETY: as above.
+                            unsafe { to.copy_from_nonoverlapping(line.as_ptr(), width) };
+                        }
+                    }
+                }
+            });
+        });
     }
     all_then(engine, then, out);
 }

@@ -5,6 +5,7 @@
 //! [`Epilogue`], called on each block while it is in the cache. Every kernel has a naive twin of the same name in
 //! [`mod@reference`]; the tests run both over the same cases.
 
+mod average;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -32,12 +33,14 @@ mod pool;
 mod processors;
 mod quantize;
 pub mod reference;
+mod scratch;
 mod shape;
 mod team;
 mod transpose_conv;
 mod wide;
 mod window;
 
+pub use average::{FloatAverage, float_average};
 pub use code::{Code, Code8};
 pub use conv::{ConvWeights, conv2d, conv2d_then};
 pub use epilogue::{
@@ -57,6 +60,7 @@ pub use pairs::{FloatSum, float_sum, lookup_pairs};
 pub use pool::{max_pool, window_counts, window_sum};
 pub use processors::spawn_beside;
 pub use quantize::{FloatQuantize, Nearest, any_nan, quantize};
+pub(crate) use scratch::{at_least, with_kept};
 pub use shape::{ConvShape, PoolShape, TransposeShape};
 pub use team::Team;
 pub use transpose_conv::{TransposeWeights, conv_transpose2d, conv_transpose2d_wide};

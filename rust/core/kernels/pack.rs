@@ -257,16 +257,12 @@ impl PackedWeights {
         self.row_sum_factors.as_deref()
     }
 
-    /// Accumulators that the kernels start from: `init`, less `excess·Σw'` where activations enter as `x + excess`, so that
-    /// the result equals `init + Σ x·w'`.
-    pub(crate) fn kernel_init(&self, init: &[i32], excess: i32) -> Vec<i32> {
-        assert!(init.is_empty() || init.len() == self.n, "one initial accumulator per column");
-        let mut out = vec![0i32; self.panels() * PANEL];
-        for (c, o) in out.iter_mut().take(self.n).enumerate() {
-            let start = if init.is_empty() { 0 } else { init[c] };
-            *o = start.wrapping_sub(self.raw_sums[c].wrapping_mul(excess));
-        }
-        out
+    /// Appends the accumulators that the kernels start from, one for each column of all panels: `init`, less `excess·Σw'`
+    /// where activations enter as `x + excess`, so that the result equals `init + Σ x·w'`.
+    pub(crate) fn kernel_init(&self, init: &[i32], excess: i32, out: &mut Vec<i32>) {
+        let end = out.len() + self.panels() * PANEL;
+        less_excess(init, &self.raw_sums, excess, out);
+        out.resize(end, 0);
     }
 }
 
@@ -275,6 +271,15 @@ pub(crate) fn centred_init(sums: &[i32], bias: &[i32], zero_point: i32) -> Vec<i
     assert!(bias.is_empty() || bias.len() == sums.len(), "one bias per column");
     let bias_of = |c: usize| if bias.is_empty() { 0 } else { bias[c] };
     sums.iter().enumerate().map(|(c, &s)| bias_of(c).wrapping_sub(zero_point.wrapping_mul(s))).collect()
+}
+
+/// Appends `init - excess · sums`, modulo 2^32; an empty `init` is zero.
+pub(crate) fn less_excess(init: &[i32], sums: &[i32], excess: i32, out: &mut Vec<i32>) {
+    assert!(init.is_empty() || init.len() == sums.len(), "one initial accumulator per column");
+    match init {
+        [] => out.extend(sums.iter().map(|sum| sum.wrapping_mul(excess).wrapping_neg())),
+        _ => out.extend(init.iter().zip(sums).map(|(start, sum)| start.wrapping_sub(sum.wrapping_mul(excess)))),
+    }
 }
 
 #[cfg(test)]

@@ -93,7 +93,9 @@ pub fn conv_transpose2d<X: Code8, E: Epilogue + ?Sized>(
         .map(|phase| {
             let init = |(g, packed): (usize, &PackedWeights)| {
                 let bias = if bias.is_empty() { bias } else { &bias[g * group_out..(g + 1) * group_out] };
-                packed.kernel_init(&packed.centred_init(bias, zero_point.to_i32()), form.excess)
+                let mut init = Vec::new();
+                packed.kernel_init(&packed.centred_init(bias, zero_point.to_i32()), form.excess, &mut init);
+                init
             };
             phase.groups.iter().enumerate().map(init).collect()
         })

@@ -113,15 +113,15 @@ impl<'a> Padded<'a> {
         }
     }
 
-    /// First bytes of the runs of a window of `group`, relative to that of the window.
-    pub(crate) fn runs(&self, group: usize) -> Vec<usize> {
+    /// Appends the first bytes of the runs of a window of `group`, relative to that of the window.
+    pub(crate) fn runs(&self, group: usize, starts: &mut Vec<usize>) {
         let shape = self.shape;
         let per_row = runs(shape)[0] / shape.kernel[0];
         let offset = |i: usize| {
             let (ky, kx) = (i / per_row, i % per_row);
             ky * shape.dilation[0] * self.pitch[0] + kx * shape.dilation[1] * shape.in_channels
         };
-        (0..runs(shape)[0]).map(|i| offset(i) + group * shape.group_in()).collect()
+        starts.extend((0..runs(shape)[0]).map(|i| offset(i) + group * shape.group_in()));
     }
 }
 

@@ -446,7 +446,7 @@ impl<'g> Writer<'g> {
             Some(DType::BF16) => Data::BF16(single.iter().map(|&s| half::bf16::from_f32(s)).collect()),
             _ => Data::F32(single.into()),
         };
-        tensor::encode("", data.dtype(), &Tensor::new(shape.to_vec(), data)?)
+        tensor::encode("", data.dtype(), &Tensor::new(shape, data)?)
     }
 }
 

@@ -100,7 +100,7 @@ fn matmul(facts: &Facts<'_>, sums: Sums) -> Result<Box<dyn Kernel>> {
                 *y = sums.result(sum);
             }
         });
-        Ok(vec![floats::write(&plan.output, y, a.dtype())?])
+        Ok([floats::write(&plan.output, y, a.dtype())?].into())
     })
 }
 
@@ -129,6 +129,6 @@ fn gemm(facts: &Facts<'_>, sums: Sums) -> Result<Box<dyn Kernel>> {
                 *y = sums.result(sum);
             }
         });
-        Ok(vec![floats::write(&out, y, a.dtype())?])
+        Ok([floats::write(&out, y, a.dtype())?].into())
     })
 }

@@ -139,7 +139,7 @@ impl Op for Shrink {
                 _ => 0.0,
             };
             let values = Data::F64(x.to_f64().into_iter().map(f).collect());
-            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.engine(), &values, x.dtype())?)?])
+            Ok([Tensor::new(x.shape(), cast(context.engine(), &values, x.dtype())?)?].into())
         })
     }
 }
@@ -164,7 +164,7 @@ impl Op for SwiGlu {
         kernel(move |_, inputs| {
             let (a, b) = (shaped(inputs, 0, &shape)?, shaped(inputs, 1, &shape)?);
             let y = a.to_f64().iter().zip(b.to_f64()).map(|(&a, b)| swish(a, &[alpha]) * b).collect();
-            Ok(vec![floats::write_f64(&shape, y, a.dtype())?])
+            Ok([floats::write_f64(&shape, y, a.dtype())?].into())
         })
     }
 }
@@ -201,7 +201,7 @@ impl Op for PRelu {
                 boolean v.first().and(None),
             );
             let data = data.ok_or_else(|| Error::invalid("tensor_dtype", "PRelu needs floats of one type"))?;
-            Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
+            Ok([Tensor::new(plan.shape(), data)?].into())
         })
     }
 }

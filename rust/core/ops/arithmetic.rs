@@ -90,7 +90,7 @@ fn apply(engine: Engine<'_>, op: Arithmetic, a: &Tensor, b: &Tensor) -> Result<T
     );
     let data = data
         .ok_or_else(|| Error::invalid("tensor_dtype", format!("no arithmetic of {} and {}", a.dtype(), b.dtype())))??;
-    Tensor::new(plan.shape().to_vec(), data)
+    Tensor::new(plan.shape(), data)
 }
 
 /// Add, Sub, Mul and Div.
@@ -107,7 +107,7 @@ impl Op for Binary {
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let op = self.0;
-        kernel(move |context, inputs| Ok(vec![apply(context.engine(), op, input(inputs, 0)?, input(inputs, 1)?)?]))
+        kernel(move |context, inputs| Ok([apply(context.engine(), op, input(inputs, 0)?, input(inputs, 1)?)?].into()))
     }
 }
 
@@ -154,9 +154,9 @@ impl Op for Variadic {
             if mean {
                 let count = inputs.len() as f64;
                 let data = super::elementwise::map_reals(context.engine(), out.data(), |x| x / count)?;
-                out = Tensor::new(out.shape().to_vec(), data)?;
+                out = Tensor::new(out.shape(), data)?;
             }
-            Ok(vec![out])
+            Ok([out].into())
         })
     }
 }
@@ -221,7 +221,7 @@ impl Op for Pow {
                 integer integers(context.engine(), &plan, v, exponent)?,
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans have no powers", v.len()))),
             );
-            Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
+            Ok([Tensor::new(plan.shape(), data)?].into())
         })
     }
 }
@@ -278,7 +278,7 @@ impl Op for Mod {
                 boolean v.first().and(None),
             );
             let data = data.ok_or_else(|| Error::invalid("tensor_dtype", "Mod needs two inputs of one type"))??;
-            Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
+            Ok([Tensor::new(plan.shape(), data)?].into())
         })
     }
 }

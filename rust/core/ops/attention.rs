@@ -303,7 +303,7 @@ impl Op for Attention {
                 let stage = rows.into_iter().flat_map(|r| r.1).collect();
                 out.push(floats::write_f64(&[plan.q.batch, plan.q.heads, plan.q.sequence, count], stage, q.dtype())?);
             }
-            Ok(out)
+            Ok(out.into())
         })
     }
 }
@@ -404,7 +404,7 @@ impl Op for RotaryEmbedding {
                     }
                 }
             }
-            Ok(vec![floats::write_f64(&shape, y, x.dtype())?])
+            Ok([floats::write_f64(&shape, y, x.dtype())?].into())
         })
     }
 }

@@ -52,7 +52,7 @@ fn pairs(f: impl Fn(i128, i128, u32) -> i128 + Send + Sync + 'static) -> Result<
             integer typed(context.engine(), &plan, v, b.data(), &f),
             boolean v.first().and(None),
         );
-        Ok(vec![Tensor::new(plan.shape().to_vec(), data.ok_or_else(no_integers)?)?])
+        Ok([Tensor::new(plan.shape(), data.ok_or_else(no_integers)?)?].into())
     })
 }
 
@@ -134,7 +134,7 @@ impl Op for BitwiseNot {
                 integer Some(typed(context.engine(), v)),
                 boolean v.first().and(None),
             );
-            Ok(vec![Tensor::new(x.shape().to_vec(), data.ok_or_else(no_integers)?)?])
+            Ok([Tensor::new(x.shape(), data.ok_or_else(no_integers)?)?].into())
         })
     }
 }
@@ -212,7 +212,7 @@ impl Op for BitCast {
         let to = Self::target(facts)?;
         kernel(move |_, inputs| {
             let x = input(inputs, 0)?;
-            Ok(vec![Tensor::new(x.shape().to_vec(), from_bits(&bits_of(x.data()), to)?)?])
+            Ok([Tensor::new(x.shape(), from_bits(&bits_of(x.data()), to)?)?].into())
         })
     }
 }

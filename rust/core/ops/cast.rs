@@ -90,7 +90,7 @@ impl Op for Cast {
         let target = self.target(facts)?;
         kernel(move |context, inputs| {
             let x = input(inputs, 0)?;
-            Ok(vec![Tensor::new(x.shape().to_vec(), cast(context.engine(), x.data(), target)?)?])
+            Ok([Tensor::new(x.shape(), cast(context.engine(), x.data(), target)?)?].into())
         })
     }
 }

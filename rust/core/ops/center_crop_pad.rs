@@ -2,7 +2,7 @@
 
 use super::closure::{kernel, shaped};
 use super::element::Element;
-use super::grid::{Sources, pick};
+use super::grid::{Picks, Sources};
 use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::Result;
 use crate::map_data;
@@ -42,18 +42,19 @@ impl Op for CenterCropPad {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fn typed<T: Element>(context: &RunContext<'_>, shape: &[usize], sources: &Sources, x: &[T]) -> Elements<T> {
-            pick(context, shape, sources, x, T::default())
+        fn typed<T: Element>(context: &RunContext<'_>, picks: &Picks, x: &[T]) -> Elements<T> {
+            picks.of(context, x, T::default())
         }
         let (shape, out) = (facts.input(0)?.shape.clone(), plan(facts)?);
         let sources: Sources = match out.contains(&0) {
             true => vec![Vec::new(); shape.len()],
             false => shape.iter().zip(&out).map(|(&from, &to)| sources(from, to)).collect(),
         };
+        let picks = Picks::new(shape, sources);
         kernel(move |context, inputs| {
-            let x = shaped(inputs, 0, &shape)?;
-            let data = map_data!(x.data(), v => typed(context, &shape, &sources, v));
-            Ok(vec![Tensor::new(out.clone(), data)?])
+            let x = shaped(inputs, 0, picks.shape())?;
+            let data = map_data!(x.data(), v => typed(context, &picks, v));
+            Ok([Tensor::new(&out[..], data)?].into())
         })
     }
 }

@@ -87,7 +87,7 @@ impl Op for Clip {
                 integer integers(context.engine(), v, limits)?,
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans cannot be clipped", v.len()))),
             );
-            Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+            Ok([Tensor::new(x.shape(), data)?].into())
         })
     }
 }

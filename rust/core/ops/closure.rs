@@ -1,6 +1,6 @@
 //! Kernels made from closures, and checked access to their inputs.
 
-use super::{Kernel, RunContext};
+use super::{Kernel, Outputs, RunContext};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -8,9 +8,9 @@ struct Closure<F>(F);
 
 impl<F> Kernel for Closure<F>
 where
-    F: Fn(&RunContext<'_>, &[Option<&Tensor>]) -> Result<Vec<Tensor>> + Send + Sync,
+    F: Fn(&RunContext<'_>, &[Option<&Tensor>]) -> Result<Outputs> + Send + Sync,
 {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         (self.0)(context, inputs)
     }
 }
@@ -18,7 +18,7 @@ where
 /// A kernel that calls `f`.
 pub fn kernel<F>(f: F) -> Result<Box<dyn Kernel>>
 where
-    F: Fn(&RunContext<'_>, &[Option<&Tensor>]) -> Result<Vec<Tensor>> + Send + Sync + 'static,
+    F: Fn(&RunContext<'_>, &[Option<&Tensor>]) -> Result<Outputs> + Send + Sync + 'static,
 {
     Ok(Box::new(Closure(f)))
 }

@@ -16,7 +16,7 @@ impl Op for Requantize {
     }
 
     fn float(&self, _: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        kernel(|_, inputs| Ok(vec![input(inputs, 0)?.clone()]))
+        kernel(|_, inputs| Ok([input(inputs, 0)?.clone()].into()))
     }
 }
 

@@ -5,7 +5,8 @@ use super::element::Element;
 use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::{Error, Result};
 use crate::map_data;
-use crate::tensor::{Data, Elements, Tensor, View, element_count, strides};
+use crate::tensor::{Data, Elements, Shape, Tensor, View, element_count};
+use smallvec::SmallVec;
 
 /// Concat. On codes, all inputs must have one grid.
 pub struct Concat;
@@ -50,7 +51,7 @@ impl Op for Concat {
             blocks: &[usize],
             outer: usize,
         ) -> Result<Elements<T>> {
-            let parts: Option<Vec<&[T]>> = parts.iter().map(|p| T::view(p)).collect();
+            let parts: Option<SmallVec<[&[T]; 8]>> = parts.iter().map(|p| T::view(p)).collect();
             let parts = parts.ok_or_else(|| Error::invalid("tensor_dtype", "Concat needs inputs of one type"))?;
             let mut out = context.output(0, outer * blocks.iter().sum::<usize>());
             let mut rest = &mut out[..];
@@ -66,13 +67,14 @@ impl Op for Concat {
         let (axis, shape) = Self::plan(facts)?;
         let shapes: Vec<Vec<usize>> =
             (0..facts.inputs.len()).map(|i| Ok(facts.input(i)?.shape.clone())).collect::<Result<_>>()?;
+        let shape = Shape::from(shape);
         let blocks: Vec<usize> = shapes.iter().map(|s| s[axis..].iter().product()).collect();
         let outer: usize = shape[..axis].iter().product();
         kernel(move |context, inputs| {
-            let parts: Vec<&Data> =
+            let parts: SmallVec<[&Data; 8]> =
                 shapes.iter().enumerate().map(|(i, s)| Ok(shaped(inputs, i, s)?.data())).collect::<Result<_>>()?;
             let data = map_data!(input(inputs, 0)?.data(), v => join(context, v, &parts, &blocks, outer)?);
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }
@@ -138,13 +140,12 @@ impl Op for Split {
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let (axis, parts) = Self::plan(facts)?;
         let shape = facts.input(0)?.shape.clone();
-        let steps: Vec<isize> = strides(&shape).iter().map(|&s| s as isize).collect();
+        let mut view = View::dense(&shape);
         let mut at = 0;
         let mut views = Vec::with_capacity(parts.len());
         for part in parts {
-            let mut dims = shape.clone();
-            dims[axis] = part;
-            views.push(View { dims, strides: steps.clone(), offset: at * steps[axis] as usize });
+            view.dims[axis] = part;
+            views.push(View { offset: at * view.strides[axis] as usize, ..view.clone() });
             at += part;
         }
         kernel(move |context, inputs| {

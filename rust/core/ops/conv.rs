@@ -116,7 +116,7 @@ fn planar_kernel(facts: &Facts<'_>, conv: ConvShape, shape: kernels::ConvShape) 
         let mut y = vec![0f32; sums.len()];
         let pixels = shape.output().iter().product();
         to_channels_first(engine, [shape.batch, shape.out_channels, pixels], &sums, &mut y);
-        Ok(vec![floats::write(&conv.output_shape(), y, x.dtype())?])
+        Ok([floats::write(&conv.output_shape(), y, x.dtype())?].into())
     })
 }
 
@@ -216,7 +216,7 @@ pub(super) fn by_planes(
             };
             compute(&plane, part);
         });
-        Ok(vec![floats::write(&shape, y, dtype)?])
+        Ok([floats::write(&shape, y, dtype)?].into())
     })
 }
 

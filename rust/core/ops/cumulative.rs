@@ -103,7 +103,7 @@ impl Op for Cumulative {
                 integer integers(v, around, how),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans have no sum", v.len()))),
             );
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }

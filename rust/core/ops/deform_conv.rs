@@ -122,7 +122,7 @@ impl Op for DeformConv {
                     *y = sum;
                 }
             });
-            Ok(vec![floats::write_f64(&shape, y, tensor.dtype())?])
+            Ok([floats::write_f64(&shape, y, tensor.dtype())?].into())
         })
     }
 }
@@ -205,7 +205,7 @@ impl Op for Col2Im {
                     y[plane * pixels + place] += value;
                 }
             }
-            Ok(vec![floats::write_f64(&output, y, tensor.dtype())?])
+            Ok([floats::write_f64(&output, y, tensor.dtype())?].into())
         })
     }
 }
@@ -277,7 +277,7 @@ impl Op for CausalConvWithState {
             if outputs > 1 {
                 out.push(floats::write_f64(&[shape[0], channels, past], present, tensor.dtype())?);
             }
-            Ok(out)
+            Ok(out.into())
         })
     }
 }

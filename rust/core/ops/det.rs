@@ -48,7 +48,7 @@ impl Op for Det {
                 0 => vec![1.0; out.iter().product()],
                 _ => x.to_f64().chunks_exact_mut(n * n).map(|m| determinant(m, n)).collect(),
             };
-            Ok(vec![floats::write_f64(&out, y, x.dtype())?])
+            Ok([floats::write_f64(&out, y, x.dtype())?].into())
         })
     }
 }

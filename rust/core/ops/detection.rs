@@ -172,7 +172,7 @@ impl Op for RoiAlign {
                 }
                 y.extend(part);
             }
-            Ok(vec![floats::write_f64(&out, y, tensor.dtype())?])
+            Ok([floats::write_f64(&out, y, tensor.dtype())?].into())
         })
     }
 }
@@ -271,7 +271,7 @@ impl Op for NonMaxSuppression {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let value = Self::value(facts)?;
-        kernel(move |_, _| Ok(vec![value.clone()]))
+        kernel(move |_, _| Ok([value.clone()].into()))
     }
 }
 

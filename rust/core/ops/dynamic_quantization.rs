@@ -104,7 +104,7 @@ impl Op for MatMulInteger {
                     *y = (0..k).map(term).sum::<i64>() as i32;
                 }
             });
-            Ok(vec![Tensor::new(plan.output.clone(), Data::I32(y.into()))?])
+            Ok([Tensor::new(plan.output.clone(), Data::I32(y.into()))?].into())
         })
     }
 }
@@ -174,7 +174,7 @@ impl Op for ConvInteger {
                     *y = sum as i32;
                 }
             });
-            Ok(vec![Tensor::new(plan.shape.clone(), Data::I32(y.into()))?])
+            Ok([Tensor::new(plan.shape.clone(), Data::I32(y.into()))?].into())
         })
     }
 }

@@ -223,7 +223,7 @@ impl Op for Einsum {
                 integer integers(context.engine(), &plan, &views(v, &tensors)?, count),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans have no sum", v.len()))),
             );
-            Ok(vec![Tensor::new(plan.output.clone(), data)?])
+            Ok([Tensor::new(plan.output.clone(), data)?].into())
         })
     }
 }
@@ -256,7 +256,7 @@ mod tests {
         let team = Team::new(1);
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Some).collect();
         let inferred = Einsum.infer(&facts)?;
-        let y = Einsum.float(&facts)?.run(&RunContext::new(&team), &inputs)?.remove(0);
+        let y = Einsum.float(&facts)?.run(&RunContext::new(&team), &inputs)?.into_first();
         assert_eq!(inferred, [(y.dtype(), y.shape().to_vec())]);
         Ok(y)
     }

@@ -60,7 +60,7 @@ impl Op for NumberFunction {
                 integer integer_map(context.engine(), v, integer),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} elements have no arithmetic", v.len()))),
             );
-            Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+            Ok([Tensor::new(x.shape(), data)?].into())
         })
     }
 }
@@ -110,7 +110,7 @@ fn test(f: impl Fn(f64) -> bool + Send + Sync + 'static) -> Result<Box<dyn Kerne
             integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
             boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
         );
-        Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(out.into()))?])
+        Ok([Tensor::new(x.shape(), Data::Bool(out.into()))?].into())
     })
 }
 
@@ -119,7 +119,7 @@ pub fn reals(f: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Result<Box<dyn K
     kernel(move |context, inputs| {
         let x = input(inputs, 0)?;
         let data = map_reals(context.engine(), x.data(), &f)?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+        Ok([Tensor::new(x.shape(), data)?].into())
     })
 }
 

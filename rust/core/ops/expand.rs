@@ -1,6 +1,6 @@
 //! Expand and Tile: repetition. They move any type.
 
-use super::broadcast::{broadcast_shape, broadcast_strides};
+use super::broadcast::broadcast_shape;
 use super::transpose::move_kernel;
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::Result;
@@ -27,8 +27,7 @@ impl Op for Expand {
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let (shape, out) = (&facts.input(0)?.shape, expanded(facts)?);
-        let strides = broadcast_strides(shape, &out).into_iter().map(|s| s as isize).collect();
-        move_kernel(shape.clone(), View { dims: out.clone(), strides, offset: 0 }, out)
+        move_kernel(shape.clone(), View::broadcast(shape, &out), out)
     }
 }
 
@@ -59,7 +58,7 @@ impl Op for Tile {
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
         let shape = &facts.input(0)?.shape;
         let (repeats, out) = repeats(facts)?;
-        let mut view = View { dims: Vec::new(), strides: Vec::new(), offset: 0 };
+        let mut view = View::new(&[], &[], 0);
         for ((&d, &r), &s) in shape.iter().zip(&repeats).zip(&strides(shape)) {
             view.dims.extend([r, d]);
             view.strides.extend([0, s as isize]);

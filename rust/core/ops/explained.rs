@@ -7,7 +7,7 @@ use super::integer::channels_last::channel_axes;
 use super::integer::movement::{data_inputs, is_movement};
 use super::integer::window::{PoolGeometry, geometry};
 use super::products::Products;
-use super::{Explanation, Fact, Facts, Kernel, Place, RunContext, axis};
+use super::{Explanation, Fact, Facts, Kernel, Outputs, Place, RunContext, axis};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::graph::Node;
@@ -32,7 +32,7 @@ enum Pick {
 }
 
 /// A kernel's outputs on tags, and each tagged input with the number of its first element.
-type Tagged = (Vec<Tensor>, Vec<(usize, usize)>);
+type Tagged = (Outputs, Vec<(usize, usize)>);
 
 /// Where a moved element comes from.
 enum Origin {
@@ -371,7 +371,7 @@ fn keys(x: &Tensor) -> Result<Vec<i64>> {
 }
 
 impl Kernel for Explained {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         self.kernel.run(context, inputs)
     }
 

@@ -23,7 +23,7 @@ pub fn write(shape: &[usize], elements: Vec<f32>, dtype: DType) -> Result<Tensor
         DType::BF16 => Data::BF16(elements.iter().map(|&x| <bf16 as Real>::from_f64(x.into())).collect()),
         _ => Data::F32(elements.into()),
     };
-    Tensor::new(shape.to_vec(), data)
+    Tensor::new(shape, data)
 }
 
 /// A tensor of `dtype` from float64; each element is rounded once.
@@ -38,5 +38,5 @@ pub fn write_f64(shape: &[usize], elements: Vec<f64>, dtype: DType) -> Result<Te
         DType::BF16 => rounded::<bf16>(&elements),
         other => return Err(Error::invalid("tensor_dtype", format!("{other} is no float type"))),
     };
-    Tensor::new(shape.to_vec(), data)
+    Tensor::new(shape, data)
 }

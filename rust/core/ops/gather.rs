@@ -104,7 +104,7 @@ impl Op for Gather {
                     map_data!(x.data(), v => sources.map(|s| v[s]).collect())
                 }
             };
-            Ok(vec![Tensor::new(out.clone(), data)?])
+            Ok([Tensor::new(out.clone(), data)?].into())
         })
     }
 }
@@ -168,7 +168,7 @@ impl Op for GatherNd {
                 }
                 y.into()
             });
-            Ok(vec![Tensor::new(plan.output.clone(), data)?])
+            Ok([Tensor::new(plan.output.clone(), data)?].into())
         })
     }
 }

@@ -197,7 +197,7 @@ impl Op for GridSample {
                     let value = |i: usize| read(i).1.first().map_or_else(Default::default, |p| v[base(i) + p.0]);
                     (0..count).map(value).collect()
                 });
-                return Ok(vec![Tensor::new(out.clone(), data)?]);
+                return Ok([Tensor::new(out.clone(), data)?].into());
             }
             let v = x.to_f64();
             let mut y = vec![0.0; count];
@@ -207,7 +207,7 @@ impl Op for GridSample {
                     *y = read(i).1.iter().map(|&(p, w)| w * v[base(i) + p]).sum();
                 }
             });
-            Ok(vec![floats::write_f64(&out, y, x.dtype())?])
+            Ok([floats::write_f64(&out, y, x.dtype())?].into())
         })
     }
 }
@@ -268,7 +268,7 @@ impl Op for AffineGrid {
                     matrix.chunks_exact(spatial + 1).map(|r| r.iter().zip(&point).map(|(a, b)| a * b).sum::<f64>()),
                 );
             }
-            Ok(vec![floats::write_f64(&shape, y, tensor.dtype())?])
+            Ok([floats::write_f64(&shape, y, tensor.dtype())?].into())
         })
     }
 }

@@ -153,7 +153,7 @@ impl Op for LinearAttention {
             if outputs > 1 {
                 out.push(floats::write_f64(&plan.state_shape(), states, state_type)?);
             }
-            Ok(out)
+            Ok(out.into())
         })
     }
 }

@@ -42,7 +42,7 @@ impl Op for Compare {
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let out =
                 with_data!(a.data(), v => typed(context.engine(), &plan, v, b.data(), f)).ok_or_else(wrong_types)?;
-            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(out.into()))?])
+            Ok([Tensor::new(plan.shape(), Data::Bool(out.into()))?].into())
         })
     }
 }
@@ -66,7 +66,7 @@ impl Op for Logical {
             let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
             let plan = Broadcast::new(&[a.shape(), b.shape()])?;
             let (Data::Bool(x), Data::Bool(y)) = (a.data(), b.data()) else { return Err(wrong_types()) };
-            Ok(vec![Tensor::new(plan.shape().to_vec(), Data::Bool(plan.zip(context.engine(), x, y, f).into()))?])
+            Ok([Tensor::new(plan.shape(), Data::Bool(plan.zip(context.engine(), x, y, f).into()))?].into())
         })
     }
 }
@@ -93,7 +93,7 @@ impl Op for Not {
         kernel(|context, inputs| {
             let x = input(inputs, 0)?;
             let Data::Bool(v) = x.data() else { return Err(wrong_types()) };
-            Ok(vec![Tensor::new(x.shape().to_vec(), Data::Bool(map(context.engine(), v, |b: bool| !b).into()))?])
+            Ok([Tensor::new(x.shape(), Data::Bool(map(context.engine(), v, |b: bool| !b).into()))?].into())
         })
     }
 }
@@ -126,7 +126,7 @@ impl Op for Where {
             let plan = Broadcast::new(&[condition.shape(), a.shape(), b.shape()])?;
             let Data::Bool(c) = condition.data() else { return Err(wrong_types()) };
             let data = map_data!(a.data(), v => typed(context.engine(), &plan, c, v, b.data())?.into());
-            Ok(vec![Tensor::new(plan.shape().to_vec(), data)?])
+            Ok([Tensor::new(plan.shape(), data)?].into())
         })
     }
 }

@@ -39,7 +39,7 @@ impl Op for LpNormalization {
                     (0..depth).for_each(|i| out[at(i)] = (f64::from(out[at(i)]) / norm) as f32);
                 }
             }
-            Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out.into()))?])
+            Ok([Tensor::new(x.shape(), Data::F32(out.into()))?].into())
         })
     }
 }

@@ -70,7 +70,7 @@ impl Op for LpPool {
                     part[at] = root(sum);
                 });
             });
-            Ok(vec![floats::write_f64(&pool.output_shape, y, tensor.dtype())?])
+            Ok([floats::write_f64(&pool.output_shape, y, tensor.dtype())?].into())
         })
     }
 }
@@ -151,7 +151,7 @@ impl Op for MaxUnpool {
                 places.iter().zip(v).for_each(|(&p, &x)| y[p] = x);
                 y.into()
             });
-            Ok(vec![Tensor::new(out.clone(), data)?])
+            Ok([Tensor::new(out.clone(), data)?].into())
         })
     }
 }

@@ -50,7 +50,7 @@ impl Op for Lrn {
                     y[at(c)] = x[at(c)] / libm::pow(bias + alpha / size as f64 * squares, beta);
                 }
             }
-            Ok(vec![floats::write_f64(&shape, y, tensor.dtype())?])
+            Ok([floats::write_f64(&shape, y, tensor.dtype())?].into())
         })
     }
 }
@@ -94,7 +94,7 @@ impl Op for MeanVarianceNormalization {
                 let variance = row.iter().map(|&i| (x[i] - mean) * (x[i] - mean)).sum::<f64>() / plan.count as f64;
                 row.iter().for_each(|&i| y[i] = (x[i] - mean) / (variance.sqrt() + 1e-9));
             }
-            Ok(vec![floats::write_f64(&plan.input, y, tensor.dtype())?])
+            Ok([floats::write_f64(&plan.input, y, tensor.dtype())?].into())
         })
     }
 }
@@ -135,7 +135,7 @@ impl Op for RmsNormalization {
                 let inverse = 1.0 / (squares + epsilon).sqrt();
                 line.iter_mut().enumerate().for_each(|(i, x)| *x = *x * inverse * values[plan.index(0, i)]);
             }
-            Ok(vec![floats::write_f64(&shape, y, dtype)?])
+            Ok([floats::write_f64(&shape, y, dtype)?].into())
         })
     }
 }

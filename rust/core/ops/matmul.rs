@@ -98,7 +98,7 @@ impl Op for MatMul {
                     gemm_f32(engine, &x[left * m * k..][..m * k], m, &weights[right], &[], part);
                 }
             }
-            Ok(vec![floats::write(&plan.output, y, a.dtype())?])
+            Ok([floats::write(&plan.output, y, a.dtype())?].into())
         })
     }
 }
@@ -198,7 +198,7 @@ impl Op for Gemm {
             } else if g.alpha != 1.0 {
                 y.iter_mut().for_each(|v| *v *= g.alpha);
             }
-            Ok(vec![floats::write(&out, y, a.dtype())?])
+            Ok([floats::write(&out, y, a.dtype())?].into())
         })
     }
 }

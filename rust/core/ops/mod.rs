@@ -42,6 +42,7 @@ pub mod lrn;
 pub mod matmul;
 pub mod normalization;
 pub mod one_hot;
+mod outputs;
 pub mod pad;
 pub mod parallel;
 pub mod pool;
@@ -72,6 +73,7 @@ use crate::kernels::{Code8, Engine, Simd, Team, Then};
 use crate::tensor::{Arena, DType, Data, Elements, Plain, Tensor};
 pub use explained::Explained;
 pub use explanation::{Explanation, Place};
+pub use outputs::Outputs;
 use std::sync::Arc;
 
 /// What is known of a tensor when a node is prepared.
@@ -199,7 +201,7 @@ impl<'a> RunContext<'a> {
 /// A node that is ready to run.
 pub trait Kernel: Send + Sync {
     /// Computes the outputs.
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>>;
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs>;
 
     /// Type of the codes of the one output, where [`Kernel::run_then`] hands them on while they are in the cache.
     fn hands_on(&self) -> Option<DType> {
@@ -207,12 +209,7 @@ pub trait Kernel: Send + Sync {
     }
 
     /// As [`Kernel::run`] for kernels of one output of bytes, and calls `then` for every part of it.
-    fn run_then(
-        &self,
-        context: &RunContext<'_>,
-        inputs: &[Option<&Tensor>],
-        then: Then<'_, u8>,
-    ) -> Result<Vec<Tensor>> {
+    fn run_then(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], then: Then<'_, u8>) -> Result<Outputs> {
         let mut outputs = self.run(context, inputs)?;
         match outputs.first_mut().map(Tensor::data_mut) {
             Some(Data::U8(codes)) => then(0, codes),

@@ -127,7 +127,7 @@ impl Op for BatchNormalization {
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }
@@ -195,7 +195,7 @@ impl Op for GroupNormalization {
                     v * scale[entry] + bias[entry]
                 }
             })?;
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }
@@ -279,7 +279,7 @@ impl Op for LayerNormalization {
             for extra in [mean, inverse].into_iter().take(outputs.saturating_sub(1)) {
                 out.push(Tensor::new(reduced.clone(), Data::F32(extra.into()))?);
             }
-            Ok(out)
+            Ok(out.into())
         })
     }
 }

@@ -61,7 +61,7 @@ impl Op for OneHot {
             let indices: Vec<f64> = shaped(inputs, 0, &index_shape)?.to_f64().into_iter().map(f64::trunc).collect();
             let (values, count) = (shaped(inputs, 2, &[2])?, element_count(&shape)?);
             let data = map_data!(values.data(), v => typed(v, &indices, inner, depth, count).into());
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }
@@ -97,7 +97,7 @@ impl Op for Hardmax {
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::closure::{kernel, optional, shaped};
 use super::element::{Element, Integer, Real, by_class};
-use super::grid::{Sources, pick};
+use super::grid::{Picks, Sources};
 use super::{Facts, Inferred, Kernel, Op, RunContext, axis, signature};
 use crate::error::{Error, Result};
 use crate::tensor::{Data, MAX_ELEMENTS, Tensor, element_count};
@@ -140,34 +140,34 @@ pub fn pad_kernel(facts: &Facts<'_>, value: PadValue, order: AxisOrder) -> Resul
     }
     fn reals<T: Real>(
         context: &RunContext<'_>,
-        plan: &(Plan, Sources),
+        picks: &Picks,
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(context, &plan.0.shape, &plan.1, x, real(value, given)?)))
+        Ok(T::wrap(picks.of(context, x, real(value, given)?)))
     }
     fn integers<T: Integer>(
         context: &RunContext<'_>,
-        plan: &(Plan, Sources),
+        picks: &Picks,
         x: &[T],
         value: PadValue,
         given: Option<&Tensor>,
     ) -> Result<Data> {
-        Ok(T::wrap(pick(context, &plan.0.shape, &plan.1, x, integer(value, given)?)))
+        Ok(T::wrap(picks.of(context, x, integer(value, given)?)))
     }
     let plan = plan(facts)?.in_order(order);
     let sources = sources(facts, &plan)?;
-    let plan = (plan, sources);
+    let picks = Picks::new(plan.shape, sources);
     kernel(move |context, inputs| {
-        let x = shaped(inputs, 0, &plan.0.shape)?;
+        let x = shaped(inputs, 0, picks.shape())?;
         let given = optional(inputs, 2);
         let data = by_class!(x.data(), v =>
-            real reals(context, &plan, v, value, given)?,
-            integer integers(context, &plan, v, value, given)?,
-            boolean Data::Bool(pick(context, &plan.0.shape, &plan.1, v, scalar(given)?)),
+            real reals(context, &picks, v, value, given)?,
+            integer integers(context, &picks, v, value, given)?,
+            boolean Data::Bool(picks.of(context, v, scalar(given)?)),
         );
-        Ok(vec![Tensor::new(plan.0.out.clone(), data)?])
+        Ok([Tensor::new(picks.output(), data)?].into())
     })
 }
 
@@ -234,7 +234,7 @@ mod tests {
         let facts = Facts { node: &node, opset: 19, inputs: &inputs, outputs: &[] };
         Pad.infer(&facts)?;
         let team = Team::new(1);
-        Ok(pad_kernel(&facts, value, AxisOrder::Onnx)?.run(&RunContext::new(&team), &[Some(&x)])?.remove(0))
+        Ok(pad_kernel(&facts, value, AxisOrder::Onnx)?.run(&RunContext::new(&team), &[Some(&x)])?.into_first())
     }
 
     #[test]

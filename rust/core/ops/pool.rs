@@ -135,7 +135,7 @@ impl Op for Pool {
                     integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                     boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
                 );
-                Ok(vec![Tensor::new(pool.output_shape.clone(), data)?])
+                Ok([Tensor::new(pool.output_shape.clone(), data)?].into())
             });
         }
         let indices = facts.node.outputs.len() > 1;
@@ -167,7 +167,7 @@ impl Op for Pool {
                 let at = at.into_iter().map(|i| place(i) as i64).collect();
                 out.push(Tensor::new(pool.output_shape.clone(), Data::I64(at))?);
             }
-            Ok(out)
+            Ok(out.into())
         })
     }
 }

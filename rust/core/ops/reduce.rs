@@ -166,7 +166,7 @@ impl Op for Reduce {
                     })
                 },
             );
-            Ok(vec![Tensor::new(plan.output.clone(), data)?])
+            Ok([Tensor::new(plan.output.clone(), data)?].into())
         })
     }
 }
@@ -254,7 +254,7 @@ impl Op for ArgExtreme {
                 let rows = gathered(context.engine(), v, &plan);
                 each_row(context.engine(), &rows, &plan, |row| extreme(row, wanted, last))
             });
-            Ok(vec![Tensor::new(plan.output.clone(), Data::I64(indices.into()))?])
+            Ok([Tensor::new(plan.output.clone(), Data::I64(indices.into()))?].into())
         })
     }
 }

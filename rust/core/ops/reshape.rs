@@ -3,7 +3,7 @@
 use super::closure::{input, kernel};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::Result;
-use crate::tensor::{DType, Data, Tensor, element_count};
+use crate::tensor::{DType, Data, Shape, Tensor, element_count};
 
 /// How the output's shape follows from the input's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +105,10 @@ impl Op for Reshape {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        let shape = self.shape(facts, &facts.input(0)?.shape)?;
-        kernel(move |context, inputs| Ok(vec![Tensor::new(shape.clone(), context.copy(0, input(inputs, 0)?.data()))?]))
+        let shape = Shape::from(self.shape(facts, &facts.input(0)?.shape)?);
+        kernel(move |context, inputs| {
+            Ok([Tensor::new(shape.clone(), context.copy(0, input(inputs, 0)?.data()))?].into())
+        })
     }
 }
 
@@ -144,9 +146,9 @@ impl Op for Dropout {
             let x = input(inputs, 0)?;
             let mut out = vec![x.clone()];
             if with_mask {
-                out.push(Tensor::new(x.shape().to_vec(), Data::Bool(vec![true; x.len()].into()))?);
+                out.push(Tensor::new(x.shape(), Data::Bool(vec![true; x.len()].into()))?);
             }
-            Ok(out)
+            Ok(out.into())
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::closure::{kernel, shaped};
 use super::element::{Element, Real, by_class};
-use super::grid::{Sources, pick};
+use super::grid::{Picks, Sources};
 use super::parallel::fill;
 use super::resize_axis::{Axis, Coordinates, Filter, Nearest, Tap};
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
@@ -250,14 +250,14 @@ impl Op for Resize {
             let x = shaped(inputs, 0, &shape)?;
             if let (Data::F32(v), Some((rows, columns))) = (x.data(), planar(&taps)) {
                 let out = bilinear(context.engine(), v, &shape, rows, columns, plan.extrapolation);
-                return Ok(vec![Tensor::new(plan.output.clone(), Data::F32(out.into()))?]);
+                return Ok([Tensor::new(plan.output.clone(), Data::F32(out.into()))?].into());
             }
             let data = by_class!(x.data(), v =>
                 real interpolate(context.engine(), v, &shape, &taps, plan.extrapolation.into()),
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );
-            Ok(vec![Tensor::new(plan.output.clone(), data)?])
+            Ok([Tensor::new(plan.output.clone(), data)?].into())
         })
     }
 }
@@ -270,14 +270,14 @@ fn nearest_kernel(shape: Vec<usize>, plan: ResizePlan, taps: &[Option<Taps>]) ->
         Some(taps) => taps.iter().map(|t| t.as_ref().and_then(|t| t.first()).map(|t| t.0)).collect(),
     };
     let sources: Sources = taps.iter().enumerate().map(source).collect();
+    let picks = Picks::new(shape, sources);
     kernel(move |context, inputs| {
         fn fill_value<T: Element>(_: &[T], value: f32) -> T {
             T::view(&Data::F32(vec![value].into())).and_then(|v| v.first().copied()).unwrap_or_default()
         }
-        let x = shaped(inputs, 0, &shape)?;
-        let data = map_data!(x.data(), v =>
-            pick(context, &shape, &sources, v, fill_value(v, plan.extrapolation)));
-        Ok(vec![Tensor::new(plan.output.clone(), data)?])
+        let x = shaped(inputs, 0, picks.shape())?;
+        let data = map_data!(x.data(), v => picks.of(context, v, fill_value(v, plan.extrapolation)));
+        Ok([Tensor::new(picks.output(), data)?].into())
     })
 }
 

@@ -151,7 +151,7 @@ impl Op for ScatterElements {
                 at
             };
             let places: Vec<usize> = resolve(indices, shape[axis])?.into_iter().enumerate().map(place).collect();
-            Ok(vec![reduction.apply(x, updates, &places, 1)?])
+            Ok([reduction.apply(x, updates, &places, 1)?].into())
         })
     }
 }
@@ -186,7 +186,7 @@ impl Op for ScatterNd {
             let x = shaped(inputs, 0, &shape)?;
             let (indices, updates) = (shaped(inputs, 1, &index_shape)?, shaped(inputs, 2, &update_shape)?);
             let places = resolve_tuples(indices, &shape)?;
-            Ok(vec![reduction.apply(x, updates, &places, element_count(&shape[depth..])?)?])
+            Ok([reduction.apply(x, updates, &places, element_count(&shape[depth..])?)?].into())
         })
     }
 }
@@ -253,7 +253,7 @@ impl Op for TensorScatter {
                     places.extend((0..run).map(|i| ((batch * lines + line) * size + (start + i) % size) * inner));
                 }
             }
-            Ok(vec![Reduction::Replace.apply(x, update, &places, inner)?])
+            Ok([Reduction::Replace.apply(x, update, &places, inner)?].into())
         })
     }
 }
@@ -308,7 +308,7 @@ impl Op for ReverseSequence {
                 }
                 y.into()
             });
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }

@@ -2,14 +2,14 @@
 
 use super::closure::kernel;
 use super::element::Element;
-use super::{Facts, Inferred, Kernel, Op, axis, signature};
+use super::{Facts, Inferred, Kernel, Op, Outputs, axis, signature};
 use crate::error::Result;
 use crate::tensor::{DType, Data, Tensor, strides};
 use crate::{map_data, with_data};
 use std::cmp::Ordering;
 
 /// A kernel that gives values fixed when the node is prepared.
-fn fixed(values: Vec<Tensor>) -> Result<Box<dyn Kernel>> {
+fn fixed(values: Outputs) -> Result<Box<dyn Kernel>> {
     kernel(move |_, _| Ok(values.clone()))
 }
 
@@ -41,7 +41,7 @@ impl Op for NonZero {
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {
-        fixed(vec![Self::value(facts)?])
+        fixed([Self::value(facts)?].into())
     }
 }
 
@@ -92,7 +92,7 @@ impl Op for Compress {
                 }
                 y.into()
             });
-            Ok(vec![Tensor::new(out.clone(), data)?])
+            Ok([Tensor::new(out.clone(), data)?].into())
         })
     }
 }
@@ -140,7 +140,7 @@ fn classes<T: Element>(v: &[T], count: usize, places: &[usize], steps: usize, so
 }
 
 impl Unique {
-    fn values(facts: &Facts<'_>) -> Result<Vec<Tensor>> {
+    fn values(facts: &Facts<'_>) -> Result<Outputs> {
         let (x, sorted) = (facts.constant(0)?, signature::flag(facts, "sorted", true)?);
         let at = match facts.node.attributes.contains_key("axis") {
             true => Some(axis::normalize(facts, facts.node.int("axis", 0)?, x.shape().len())?),

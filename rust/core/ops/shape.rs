@@ -9,7 +9,7 @@ use crate::tensor::{DType, Data, MAX_ELEMENTS, Tensor, element_count};
 
 /// A kernel that gives a value fixed when the node is prepared.
 fn constant(value: Tensor) -> Result<Box<dyn Kernel>> {
-    kernel(move |_, _| Ok(vec![value.clone()]))
+    kernel(move |_, _| Ok([value.clone()].into()))
 }
 
 /// Shape and Size. Their kernels need no inputs.
@@ -82,7 +82,7 @@ impl Op for ConstantOfShape {
         let (value, shape) = Self::value(facts)?;
         kernel(move |_, _| {
             let count = element_count(&shape)?;
-            Ok(vec![Tensor::new(shape.clone(), map_data!(&value, v => vec![v[0]; count].into()))?])
+            Ok([Tensor::new(shape.clone(), map_data!(&value, v => vec![v[0]; count].into()))?].into())
         })
     }
 }

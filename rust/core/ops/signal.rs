@@ -136,7 +136,7 @@ impl Op for Dft {
             });
             let single = plan.output[plan.output.len() - 1] == 1;
             let y = y.into_iter().flat_map(|(a, b)| if single { vec![a] } else { vec![a, b] }).collect();
-            Ok(vec![floats::write_f64(&plan.output, y, tensor.dtype())?])
+            Ok([floats::write_f64(&plan.output, y, tensor.dtype())?].into())
         })
     }
 }
@@ -205,7 +205,7 @@ impl Op for Stft {
                 }
             });
             let y = y.into_iter().flat_map(|(a, b)| [a, b]).collect();
-            Ok(vec![floats::write_f64(&plan.output, y, tensor.dtype())?])
+            Ok([floats::write_f64(&plan.output, y, tensor.dtype())?].into())
         })
     }
 }
@@ -246,7 +246,7 @@ impl Op for CosineWindow {
                 let terms = coefficients.iter().enumerate();
                 terms.map(|(k, c)| c * libm::cos(2.0 * PI * (k * i % period) as f64 / period as f64)).sum::<f64>()
             };
-            Ok(vec![floats::write_f64(&[size], (0..size).map(value).collect(), dtype)?])
+            Ok([floats::write_f64(&[size], (0..size).map(value).collect(), dtype)?].into())
         })
     }
 }

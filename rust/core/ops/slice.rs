@@ -4,7 +4,6 @@ use super::transpose::move_kernel;
 use super::{Facts, Inferred, Kernel, Op, axis, signature};
 use crate::error::Result;
 use crate::tensor::View;
-use crate::tensor::strides;
 
 /// Slice.
 pub struct Slice;
@@ -25,8 +24,7 @@ fn view(facts: &Facts<'_>) -> Result<View> {
         return Err(facts.invalid("starts, ends, axes and steps have different lengths"));
     }
     let axes = axis::normalize_all(facts, &axes, shape.len())?;
-    let mut view =
-        View { dims: shape.clone(), strides: strides(shape).into_iter().map(|s| s as isize).collect(), offset: 0 };
+    let mut view = View::dense(shape);
     for (((&a, &start), &end), &step) in axes.iter().zip(&starts).zip(&ends).zip(&steps) {
         let (start, count) =
             range(shape[a] as i64, start, end, step).ok_or_else(|| facts.invalid("a step of 0 goes nowhere"))?;
@@ -63,7 +61,7 @@ impl Op for Slice {
         let (inputs, attributes): (_, &[&str]) =
             if facts.opset < 10 { (1..=1, &["starts", "ends", "axes"]) } else { (3..=5, &[]) };
         signature::check(facts, inputs, 1..=1, attributes)?;
-        Ok(vec![(facts.input(0)?.dtype, view(facts)?.dims)])
+        Ok(vec![(facts.input(0)?.dtype, view(facts)?.dims.into_vec())])
     }
 
     fn float(&self, facts: &Facts<'_>) -> Result<Box<dyn Kernel>> {

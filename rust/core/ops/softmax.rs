@@ -80,7 +80,7 @@ impl Op for Softmax {
                 integer return Err(Error::invalid("tensor_dtype", format!("{} integers, not floats", v.len()))),
                 boolean return Err(Error::invalid("tensor_dtype", format!("{} booleans, not floats", v.len()))),
             );
-            Ok(vec![Tensor::new(shape.clone(), data)?])
+            Ok([Tensor::new(shape.clone(), data)?].into())
         })
     }
 }

@@ -3,14 +3,15 @@
 use super::closure::{kernel, shaped};
 use super::{Facts, Inferred, Kernel, Op, signature};
 use crate::error::Result;
-use crate::tensor::{Tensor, View, element_count};
+use crate::tensor::{Shape, Tensor, View, element_count};
 
 /// A kernel that copies `view` of an input of `shape` into a tensor of shape `out`.
-pub fn move_kernel(shape: Vec<usize>, view: View, out: Vec<usize>) -> Result<Box<dyn Kernel>> {
+pub fn move_kernel(shape: Vec<usize>, view: View, out: impl Into<Shape>) -> Result<Box<dyn Kernel>> {
+    let out = out.into();
     kernel(move |context, inputs| {
         let x = shaped(inputs, 0, &shape)?;
         let data = view.output(context, 0, x.data());
-        Ok(vec![Tensor::new(out.clone(), data)?])
+        Ok([Tensor::new(out.clone(), data)?].into())
     })
 }
 

@@ -49,7 +49,7 @@ impl Op for Trilu {
         kernel(move |_, inputs| {
             let x = shaped(inputs, 0, &shape)?;
             let kept = |distance: i64| if upper { distance >= k } else { distance <= k };
-            Ok(vec![Tensor::new(shape.clone(), map_data!(x.data(), v => typed(v, rows, columns, kept).into()))?])
+            Ok([Tensor::new(shape.clone(), map_data!(x.data(), v => typed(v, rows, columns, kept).into()))?].into())
         })
     }
 }
@@ -85,7 +85,7 @@ impl Op for EyeLike {
             let (count, columns) = (element_count(&shape)?, shape[1]);
             let one = |i: usize| (i % columns) as i64 - (i / columns) as i64 == k;
             let ones = Data::Bool((0..count).map(one).collect());
-            Ok(vec![Tensor::new(shape.clone(), cast(context.engine(), &ones, dtype)?)?])
+            Ok([Tensor::new(shape.clone(), cast(context.engine(), &ones, dtype)?)?].into())
         })
     }
 

@@ -55,7 +55,7 @@ pub use functions::Functions;
 pub use normal_form::NormalForm;
 pub use split::{Meeting, Split};
 pub use syntax::Text;
-pub use tile::{Channels, LANES, Lanes, Scratch, TileProgram};
+pub use tile::{Channels, LANES, Lanes, TileProgram};
 pub use trace::{Exact, Step, Trace};
 pub use types::Value;
 

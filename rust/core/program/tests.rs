@@ -307,7 +307,7 @@ mod soup {
         let (accs, floats) = ([0i64, -1, i64::MIN, i64::MAX], [0.0f32, -1.5, f32::NAN, f32::INFINITY]);
         let lanes = [tile::Lanes::I64(&accs), tile::Lanes::F32(&floats)];
         let mut out = [0i64; 4];
-        let ran = tile.run_i64(&lanes, tile::Channels::Uniform(0), &mut tile::Scratch::new(), &mut out).is_ok();
+        let ran = tile.run_i64(&lanes, tile::Channels::Uniform(0), &mut out).is_ok();
         for i in 0..4 {
             let inputs = [Value::Int(accs[i].into()), Value::F32(floats[i])];
             let _ = compiled.trace(0, &inputs);

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 pub use arena::{Arena, LINE};
 pub use elements::{Elements, Plain};
 use half::{bf16, f16};
+use smallvec::SmallVec;
 use std::fmt;
 
 /// Largest number of elements that a tensor may have: shapes beyond it are taken for lies.
@@ -226,9 +227,12 @@ impl Data {
 /// A shape and its elements. `data.len()` always equals the product of `shape`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    shape: Vec<usize>,
+    shape: Shape,
     data: Data,
 }
+
+/// Dimensions. Those of up to six axes need no memory of their own.
+pub type Shape = SmallVec<[usize; 6]>;
 
 /// Number of elements of a shape, or an error where it overflows or exceeds [`MAX_ELEMENTS`]. A dimension of 0 does
 /// not excuse the others: every product of dimensions stays within the limit.
@@ -244,7 +248,8 @@ pub fn element_count(shape: &[usize]) -> Result<usize> {
 
 impl Tensor {
     /// A tensor from shape and data; an error where their sizes differ.
-    pub fn new(shape: Vec<usize>, data: Data) -> Result<Self> {
+    pub fn new(shape: impl Into<Shape>, data: Data) -> Result<Self> {
+        let shape = shape.into();
         let count = element_count(&shape)?;
         if count != data.len() {
             return Err(Error::invalid(
@@ -257,12 +262,12 @@ impl Tensor {
 
     /// A rank-0 or any-rank float tensor; panics where sizes differ (for values the program itself made).
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
-        Self::new(shape.to_vec(), Data::F32(data.into())).expect("shape and data made together")
+        Self::new(shape, Data::F32(data.into())).expect("shape and data made together")
     }
 
     /// As [`Tensor::f32`] for int64.
     pub fn i64(shape: &[usize], data: Vec<i64>) -> Self {
-        Self::new(shape.to_vec(), Data::I64(data.into())).expect("shape and data made together")
+        Self::new(shape, Data::I64(data.into())).expect("shape and data made together")
     }
 
     /// Dimensions.
@@ -301,7 +306,7 @@ impl Tensor {
     }
 
     /// The same elements under another shape.
-    pub fn reshaped(self, shape: Vec<usize>) -> Result<Self> {
+    pub fn reshaped(self, shape: impl Into<Shape>) -> Result<Self> {
         Self::new(shape, self.data)
     }
 
@@ -398,14 +403,34 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
 #[derive(Debug, Clone)]
 pub struct View {
     /// Dimensions of the output.
-    pub dims: Vec<usize>,
+    pub dims: Shape,
     /// Step in the input, in elements; negative ones walk backwards, 0 repeats.
-    pub strides: Vec<isize>,
+    pub strides: SmallVec<[isize; 6]>,
     /// Index of the first element.
     pub offset: usize,
 }
 
 impl View {
+    /// A view of as many axes as both lists have.
+    pub fn new(dims: &[usize], strides: &[isize], offset: usize) -> View {
+        View { dims: dims.into(), strides: strides.into(), offset }
+    }
+
+    /// All elements of a tensor of `shape`, as they lie.
+    pub fn dense(shape: &[usize]) -> View {
+        View { dims: shape.into(), strides: strides(shape).into_iter().map(|s| s as isize).collect(), offset: 0 }
+    }
+
+    /// A dense tensor of `shape` repeated to `out`, to which it must broadcast.
+    pub fn broadcast(shape: &[usize], out: &[usize]) -> View {
+        let mut view = View { dims: out.into(), strides: SmallVec::from_elem(0, out.len()), offset: 0 };
+        let skip = out.len() - shape.len();
+        for (i, step) in strides(shape).into_iter().enumerate().filter(|&(i, _)| shape[i] != 1) {
+            view.strides[skip + i] = step as isize;
+        }
+        view
+    }
+
     /// The view that puts dimension `permutation[i]` of a dense tensor of `shape` at place `i`.
     pub fn permuted(shape: &[usize], permutation: &[usize]) -> View {
         let steps = strides(shape);
@@ -419,23 +444,23 @@ impl View {
     /// Drops dimensions of size 1 and merges those that are contiguous with each other.
     #[must_use]
     pub fn merged(&self) -> View {
-        let (mut dims, mut strides): (Vec<usize>, Vec<isize>) = (Vec::new(), Vec::new());
+        let mut merged = View { dims: Shape::new(), strides: SmallVec::new(), offset: self.offset };
         for (&d, &s) in self.dims.iter().zip(&self.strides) {
             if d == 1 {
                 continue;
             }
-            match (dims.last_mut(), strides.last_mut()) {
+            match (merged.dims.last_mut(), merged.strides.last_mut()) {
                 (Some(outer), Some(step)) if *step == s * d as isize => {
                     *outer *= d;
                     *step = s;
                 }
                 _ => {
-                    dims.push(d);
-                    strides.push(s);
+                    merged.dims.push(d);
+                    merged.strides.push(s);
                 }
             }
         }
-        View { dims, strides, offset: self.offset }
+        merged
     }
 }
 

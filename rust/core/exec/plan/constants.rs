@@ -37,7 +37,7 @@ impl Planner<'_> {
                 let from = fact.encoding.as_deref().expect("codes have encodings");
                 let rule = self.requantize_rule(target);
                 let kernel = quantizers::requantize_kernel(self.spec, rule, &fact.name, from, &to, codes.len())?;
-                Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0))
+                Arc::new(kernel.run(&self.context, &[Some(&codes)])?.into_first())
             }
         };
         Ok(Source::Constant(match layout {
@@ -49,7 +49,7 @@ impl Planner<'_> {
     fn dequantized_constant(&self, fact: &Fact, encoding: &Encoding) -> Result<Arc<Tensor>> {
         let codes = quantizers::quantize_constant(self.spec, fact, &self.context)?;
         let kernel = quantizers::dequantize_kernel(self.spec, &fact.name, encoding, &fact.shape)?;
-        Ok(Arc::new(kernel.run(&self.context, &[Some(&codes)])?.remove(0)))
+        Ok(Arc::new(kernel.run(&self.context, &[Some(&codes)])?.into_first()))
     }
 
     /// Computes a node whose inputs are all constant and unquantized: shapes and index arithmetic. What would take more memory

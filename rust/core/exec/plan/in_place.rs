@@ -3,7 +3,7 @@
 use super::{Source, Step};
 use crate::error::Result;
 use crate::kernels::Then;
-use crate::ops::{InPlace, Kernel, RunContext};
+use crate::ops::{InPlace, Kernel, Outputs, RunContext};
 use crate::tensor::{DType, Tensor};
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ impl Followed {
         context: &RunContext<'_>,
         inputs: &[Option<&Tensor>],
         next: Option<Then<'_, u8>>,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Outputs> {
         let (arguments, others) = inputs.split_at(self.arguments);
         let function = self.function();
         function.check(self.own, others)?;
@@ -41,7 +41,7 @@ impl Followed {
 }
 
 impl Kernel for Followed {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         self.compute(context, inputs, None)
     }
 
@@ -49,12 +49,7 @@ impl Kernel for Followed {
         self.function().takes(self.own)
     }
 
-    fn run_then(
-        &self,
-        context: &RunContext<'_>,
-        inputs: &[Option<&Tensor>],
-        then: Then<'_, u8>,
-    ) -> Result<Vec<Tensor>> {
+    fn run_then(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], then: Then<'_, u8>) -> Result<Outputs> {
         self.compute(context, inputs, Some(then))
     }
 }

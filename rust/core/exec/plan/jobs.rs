@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::kernels::{Team, spawn_beside};
 use crate::ops::integer::{Arrangement, Context, IntegerOp, Layout, Prepared, intrinsics, quantizers};
-use crate::ops::{Fact, Facts, Kernel, RunContext};
+use crate::ops::{Fact, Facts, Kernel, Outputs, RunContext};
 use crate::program::Env;
 use crate::spec::{Action, Body, Spec};
 use crate::tensor::Tensor;
@@ -77,7 +77,7 @@ pub(super) fn lacks_codes(fact: &Fact) -> bool {
 pub(super) struct Awaited;
 
 impl Kernel for Awaited {
-    fn run(&self, _: &RunContext<'_>, _: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, _: &RunContext<'_>, _: &[Option<&Tensor>]) -> Result<Outputs> {
         Err(Error::invalid("kernel_awaited", "a kernel was not prepared; please report this"))
     }
 }

@@ -13,4 +13,4 @@ pub use conv::{conv_transpose2d, conv2d, conv2d_pair_saturating, gemm, matmul};
 pub use epilogue::{double_rounding, float_affine, float_scale, float_sum, meet, mul_shift, quantize, shift_right};
 pub use float::{conv_transpose2d_f32, conv2d_f32, gemm_f32, max_pool_f32, window_sum_f32};
 pub use movement::{lookup, lookup_pairs, transpose};
-pub use pool::{max_pool, window_sum};
+pub use pool::{float_average, max_pool, window_sum};

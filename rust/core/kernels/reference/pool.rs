@@ -1,6 +1,7 @@
 //! Twins of the pools: every window looks at every position and asks whether it lies in the input.
 
-use super::super::code::Code;
+use super::super::average::FloatAverage;
+use super::super::code::{Code, Code8};
 use super::super::shape::PoolShape;
 
 /// The elements of the window of each output, in the order (ky, kx), padding left out.
@@ -34,4 +35,22 @@ pub fn max_pool<T: Code>(shape: &PoolShape, x: &[T]) -> Vec<T> {
 /// Sum of the codes of each window.
 pub fn window_sum<T: Code>(shape: &PoolShape, x: &[T]) -> Vec<i64> {
     windows(shape, x).into_iter().map(|w| w.into_iter().map(|v| i64::from(v.to_i32())).sum()).collect()
+}
+
+/// See [`super::super::float_average`].
+pub fn float_average<X: Code8, Y: Code>(
+    shape: &PoolShape,
+    FloatAverage { x: (x_scale, x_zero), y: (y_scale, y_zero), bounds }: &FloatAverage,
+    counts: &[i32],
+    x: &[X],
+) -> Vec<Y> {
+    let mean = |(i, window): (usize, Vec<X>)| {
+        let sum = window.into_iter().fold(0f32, |sum, code| sum + x_scale * (code.to_i32() - x_zero) as f32);
+        let scaled = sum / counts[i / shape.channels % counts.len()] as f32 / y_scale + *y_zero as f32;
+        let floor = scaled.floor();
+        let up = scaled - floor > 0.5 || (scaled - floor == 0.5 && floor % 2.0 != 0.0);
+        let code = if scaled.is_nan() { 0.0 } else { floor + f32::from(up) };
+        Y::wrap(f64::from(code).clamp(bounds.0.into(), bounds.1.into()) as i64)
+    };
+    windows(shape, x).into_iter().enumerate().map(mean).collect()
 }

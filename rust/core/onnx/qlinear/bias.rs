@@ -34,7 +34,7 @@ impl QlinearWriter<'_> {
             exact.round_ties_even().clamp(i32::MIN.into(), i32::MAX.into()) as i32
         };
         let codes = Data::I32(values.iter().enumerate().map(code).collect());
-        let codes = Tensor::new(constant.shape().to_vec(), codes)?;
+        let codes = Tensor::new(constant.shape(), codes)?;
         self.initializer(format!("{}_quantized", info.name), DType::I32, &codes)
     }
 }

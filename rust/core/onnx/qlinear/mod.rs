@@ -279,5 +279,5 @@ fn round(constant: &Tensor, encoding: &Encoding, dtype: DType) -> Result<Tensor>
         DType::U16 => Data::U16(codes.into_iter().map(|c| c as u16).collect()),
         _ => Data::I32(codes.into()),
     };
-    Tensor::new(constant.shape().to_vec(), data)
+    Tensor::new(constant.shape(), data)
 }

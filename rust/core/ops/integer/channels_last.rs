@@ -8,7 +8,7 @@ use crate::map_data;
 use crate::ops::closure::{input, kernel};
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
 use crate::ops::{Fact, Facts, Kernel, Op, RunContext};
-use crate::tensor::{Data, Elements, Tensor};
+use crate::tensor::{Data, Elements, Shape, Tensor};
 
 /// The kernel of a movement that may stay in the order of its operands, where one of them is channels-last already.
 /// `data` are the inputs that hold codes; `padding` is the code of a constant Pad.
@@ -45,10 +45,18 @@ pub fn channel_axes(rank: usize) -> usize {
 }
 
 /// A shape in the order of memory.
-fn turned(shape: &[usize]) -> Vec<usize> {
-    let mut turned = shape.to_vec();
+pub fn turned(shape: &[usize]) -> Shape {
+    let mut turned = Shape::from_slice(shape);
     turned[1..].rotate_left(channel_axes(shape.len()));
     turned
+}
+
+/// The shape of images with their channels last; those of rank 3 have one row, and no axis for it.
+pub fn images(rank: usize, [batch, height, width, channels]: [usize; 4]) -> Shape {
+    match rank {
+        3 => Shape::from_slice(&[batch, width, channels]),
+        _ => Shape::from_slice(&[batch, height, width, channels]),
+    }
 }
 
 /// A Reshape that splits channels into groups, or joins them: nothing moves.
@@ -63,7 +71,7 @@ fn regrouped(facts: &Facts<'_>) -> Result<Option<Box<dyn Kernel>>> {
         return Ok(None);
     }
     let shape = turned(&y.shape);
-    kernel(move |context, inputs| Ok(vec![Tensor::new(shape.clone(), context.copy(0, input(inputs, 0)?.data()))?]))
+    kernel(move |context, inputs| Ok([Tensor::new(shape.clone(), context.copy(0, input(inputs, 0)?.data()))?].into()))
         .map(Some)
 }
 
@@ -74,7 +82,7 @@ fn groups_exchanged(facts: &Facts<'_>) -> Result<Option<Box<dyn Kernel>>> {
         return Ok(None);
     }
     kernel(move |context, inputs| {
-        Ok(vec![transposed(context, input(inputs, 0)?, [n * h * w, a, b], &[n, h, w, b, a])?])
+        Ok([transposed(context, input(inputs, 0)?, [n * h * w, a, b], &[n, h, w, b, a])?].into())
     })
     .map(Some)
 }
@@ -86,7 +94,7 @@ pub fn transposed(context: &RunContext<'_>, x: &Tensor, sizes: [usize; 3], shape
         transpose(context.engine(), sizes, v, &mut out);
         out
     });
-    Tensor::new(shape.to_vec(), data)
+    Tensor::new(shape, data)
 }
 
 /// The elements of [`transposed`], outside of a run.
@@ -109,7 +117,7 @@ fn along_channels(facts: &Facts<'_>, op: &dyn Op, data: &[usize]) -> Result<Opti
         let mut out = facts.to_vec();
         for (_, fact) in out.iter_mut().enumerate().filter(|(i, _)| which(*i)) {
             if let Some(fact) = fact {
-                fact.shape = turned(&fact.shape);
+                fact.shape = turned(&fact.shape).into_vec();
                 fact.constant = None;
             }
         }

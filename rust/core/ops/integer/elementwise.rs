@@ -1,17 +1,16 @@
 //! Operators that compute each output element from one element of each operand.
 
 use super::environment::{add_attributes, add_code_input, add_encoding, add_output, encoding_of};
-use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes};
+use super::lanes::{CHUNK, ScaleMap, compute_codes, read_codes, read_viewed};
 use super::table::ByteTable;
 use super::{Argument, Arrangement, Context, IntegerOp, Layout, Prepared, pairs};
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
-use crate::map_data;
-use crate::ops::broadcast::Broadcast;
-use crate::ops::{Explanation, Fact, Facts, InPlace, Kernel, Place, RunContext};
-use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
+use crate::ops::{Explanation, Fact, Facts, InPlace, Kernel, Outputs, Place, RunContext};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, TileProgram, Value};
 use crate::spec::Action;
-use crate::tensor::{DType, Data, Tensor};
+use crate::tensor::{DType, Data, Tensor, View};
+use smallvec::SmallVec;
 
 /// Names of the operands in programs, for each operator of this kind.
 pub fn arity(op_type: &str) -> Option<&'static [&'static str]> {
@@ -113,8 +112,12 @@ impl IntegerOp for Elementwise {
                 layout: if shapes[input] == y.shape.as_slice() { layout } else { Layout::RowMajor },
             })
             .collect();
-        let kernel =
-            ElementwiseKernel { tile: compiled.tile(), compiled, names, map, dtype, shape: y.shape.clone(), plain };
+        let view = |s: &&[usize]| {
+            let repeated = *s != y.shape.as_slice() && s.iter().product::<usize>() > 1;
+            repeated.then(|| View::broadcast(s, &y.shape).merged())
+        };
+        let (views, shape, tile) = (shapes.iter().map(view).collect(), y.shape.clone(), compiled.tile());
+        let kernel = ElementwiseKernel { tile, compiled, names, map, dtype, shape, plain, views };
         Ok(Prepared { kernel: Box::new(kernel), arrangement: Arrangement { arguments, layout } })
     }
 }
@@ -218,13 +221,6 @@ impl Slope {
     }
 }
 
-/// The operand repeated to the output's shape.
-fn spread(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    let plan = Broadcast::new(&[x.shape(), shape])?;
-    let data = map_data!(x.data(), v => (0..plan.len()).map(|i| v[plan.index(0, i)]).collect());
-    Tensor::new(shape.to_vec(), data)
-}
-
 /// Channels of the one operand that has per-channel scales, in terms of the output's shape.
 fn channel_map(facts: &Facts<'_>, operands: usize, shape: &[usize]) -> Result<ScaleMap> {
     for i in 0..operands {
@@ -289,7 +285,7 @@ impl Table {
     fn build(compiled: Compiled, first: i32, last: i32, dtype: DType) -> Result<Self> {
         let codes: Vec<i32> = (first..=last).collect();
         let mut out = vec![0i32; codes.len()];
-        compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
+        compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut out)?;
         let entries = match dtype {
             DType::U8 => Data::U8(out.iter().map(|&v| v as u8).collect()),
             DType::I8 => Data::I8(out.iter().map(|&v| v as i8).collect()),
@@ -303,11 +299,11 @@ impl Table {
 }
 
 impl Kernel for Table {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = crate::ops::closure::input(inputs, 0)?;
         let dtype = self.entries.dtype();
         if let Some(data) = self.bytes.as_ref().and_then(|table| table.look_up(context, x.data())) {
-            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+            return Ok([Tensor::new(x.shape(), data)?].into());
         }
         let data = compute_codes(context, dtype, x.len(), |start, out| {
             read_codes(x.data(), start, out)?;
@@ -322,7 +318,7 @@ impl Kernel for Table {
             }
             Ok(())
         })?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+        Ok([Tensor::new(x.shape(), data)?].into())
     }
 
     fn in_place(&self) -> Option<&dyn InPlace> {
@@ -348,48 +344,50 @@ struct ElementwiseKernel {
     dtype: DType,
     shape: Vec<usize>,
     plain: bool,
+    /// How an operand of many elements is repeated to the output, where it is smaller.
+    views: Vec<Option<View>>,
 }
 
 impl Kernel for ElementwiseKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
-        let mut operands = Vec::with_capacity(inputs.len());
-        for i in 0..inputs.len() {
-            let x = crate::ops::closure::input(inputs, i)?;
-            let whole = self.plain || x.shape() == self.shape.as_slice();
-            operands.push(if whole {
-                std::borrow::Cow::Borrowed(x)
-            } else {
-                std::borrow::Cow::Owned(spread(x, &self.shape)?)
-            });
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
+        let mut operands: SmallVec<[&Tensor; 2]> = SmallVec::new();
+        for i in 0..self.views.len() {
+            operands.push(crate::ops::closure::input(inputs, i)?);
         }
         let shape = match operands.iter().find(|x| x.shape().len() == self.shape.len() && x.len() > 1) {
-            Some(x) if self.plain => x.shape().to_vec(),
-            _ => self.shape.clone(),
+            Some(x) if self.plain => x.shape(),
+            _ => &self.shape,
         };
         let len = self.shape.iter().product();
         let data = compute_codes(context, self.dtype, len, |start, out| {
             let mut buffers = [[0i32; CHUNK]; 2];
-            let mut lanes = Vec::with_capacity(2);
-            for (x, buffer) in operands.iter().zip(&mut buffers) {
+            let mut wide = [const { Vec::new() }; 2];
+            let mut lanes: SmallVec<[Lanes<'_>; 2]> = SmallVec::new();
+            for (((x, view), narrow), wide) in operands.iter().zip(&self.views).zip(&mut buffers).zip(&mut wide) {
                 let (first, count) = if x.len() == 1 { (0, 1) } else { (start, out.len()) };
-                if let Data::I64(codes) = x.data() {
-                    lanes.push(Lanes::I64(&codes[first..first + count]));
-                    continue;
+                match x.data() {
+                    Data::I64(codes) if view.is_none() => lanes.push(Lanes::I64(&codes[first..first + count])),
+                    Data::I64(codes) => {
+                        wide.resize(count, 0);
+                        view.as_ref().expect("seen above").read(codes, first, wide, |code| code);
+                        lanes.push(Lanes::I64(wide));
+                    }
+                    data => {
+                        read_viewed(data, view.as_ref(), first, &mut narrow[..count])?;
+                        lanes.push(Lanes::I32(&narrow[..count]));
+                    }
                 }
-                read_codes(x.data(), first, &mut buffer[..count])?;
-                lanes.push(Lanes::I32(&buffer[..count]));
             }
-            let mut scratch = Scratch::default();
             match &self.map {
-                None => self.tile.run(&lanes, Channels::Uniform(0), &mut scratch, out),
+                None => self.tile.run(&lanes, Channels::Uniform(0), out),
                 Some(map) => map.segments(start..start + out.len(), |range, channels| {
                     let part = range.start - start..range.end - start;
-                    let lanes: Vec<_> = lanes.iter().map(|&l| section(l, part.clone())).collect();
-                    self.tile.run(&lanes, channels, &mut scratch, &mut out[part])
+                    let lanes: SmallVec<[_; 2]> = lanes.iter().map(|&l| section(l, part.clone())).collect();
+                    self.tile.run(&lanes, channels, &mut out[part])
                 }),
             }
         })?;
-        Ok(vec![Tensor::new(shape, data)?])
+        Ok([Tensor::new(shape, data)?].into())
     }
 
     fn explain(
@@ -401,14 +399,17 @@ impl Kernel for ElementwiseKernel {
         let mut operands = Vec::with_capacity(inputs.len());
         for (i, name) in self.names.iter().enumerate() {
             let x = crate::ops::closure::input(inputs, i)?;
-            let code = if x.len() == 1 {
-                code_at(x, 0)?
-            } else if self.plain || x.shape() == self.shape.as_slice() {
-                code_at(x, index)?
-            } else {
-                code_at(&spread(x, &self.shape)?, index)?
+            let at = match self.views.get(i).and_then(Option::as_ref) {
+                Some(view) => view.index(index),
+                None => {
+                    if x.len() == 1 {
+                        0
+                    } else {
+                        index
+                    }
+                }
             };
-            operands.push((*name, code));
+            operands.push((*name, code_at(x, at)?));
         }
         let mut channel = 0;
         if let Some(map) = &self.map {

@@ -4,7 +4,7 @@ use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Result};
 use crate::ops::RunContext;
 use crate::program::Channels;
-use crate::tensor::{DType, Data, strides};
+use crate::tensor::{DType, Data, View, strides};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +20,25 @@ pub fn read_codes(data: &Data, start: usize, out: &mut [i32]) -> Result<()> {
         Data::U16(v) => v[range].iter().zip(out).for_each(|(&c, o)| *o = c.into()),
         Data::I16(v) => v[range].iter().zip(out).for_each(|(&c, o)| *o = c.into()),
         Data::I32(v) => out.copy_from_slice(&v[range]),
-        other => return Err(Error::invalid("codes_dtype", format!("{} does not hold codes", other.dtype()))),
+        other => return Err(no_codes(other)),
+    }
+    Ok(())
+}
+
+fn no_codes(data: &Data) -> Error {
+    Error::invalid("codes_dtype", format!("{} does not hold codes", data.dtype()))
+}
+
+/// As [`read_codes`], of a view of the tensor where there is one.
+pub fn read_viewed(data: &Data, view: Option<&View>, start: usize, out: &mut [i32]) -> Result<()> {
+    let Some(view) = view else { return read_codes(data, start, out) };
+    match data {
+        Data::U8(v) => view.read(v, start, out, i32::from),
+        Data::I8(v) => view.read(v, start, out, i32::from),
+        Data::U16(v) => view.read(v, start, out, i32::from),
+        Data::I16(v) => view.read(v, start, out, i32::from),
+        Data::I32(v) => view.read(v, start, out, |code| code),
+        other => return Err(no_codes(other)),
     }
     Ok(())
 }

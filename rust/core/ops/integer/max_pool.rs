@@ -1,12 +1,13 @@
 //! Maxima of codes over windows of channels-last images.
 
+use super::channels_last::images;
 use super::{Arrangement, Context, Layout, Prepared};
 use crate::error::{Error, Result};
 use crate::kernels::{PoolShape, max_pool};
 use crate::ops::closure::input;
 use crate::ops::explanation::{coordinates, elided, result, shown};
 use crate::ops::pool::Pool;
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Outputs, Place, RunContext};
 use crate::tensor::{Data, Tensor};
 
 /// The geometry of a pool over one or two spatial axes, the first of which is then 1; `None` for others, and where a window
@@ -55,7 +56,7 @@ struct Maxima {
 }
 
 impl Kernel for Maxima {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         macro_rules! maxima {
             ($v:expr, $variant:ident, $t:ty) => {{
@@ -76,8 +77,7 @@ impl Kernel for Maxima {
             other => return Err(super::mac::wrong_codes(other)),
         };
         let PoolShape { batch, output: [height, width], channels, .. } = self.shape;
-        let dims = if self.rank == 3 { vec![batch, width, channels] } else { vec![batch, height, width, channels] };
-        Ok(vec![Tensor::new(dims, data)?])
+        Ok([Tensor::new(images(self.rank, [batch, height, width, channels]), data)?].into())
     }
 
     fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {

@@ -6,7 +6,7 @@ use crate::encoding::{Encoding, Granularity};
 use crate::error::Result;
 use crate::ops::explanation::result;
 use crate::ops::pad::{AxisOrder, PadValue, pad_kernel};
-use crate::ops::{Explained, Explanation, Facts, Kernel, Place, RunContext, registry};
+use crate::ops::{Explained, Explanation, Facts, Kernel, Outputs, Place, RunContext, registry};
 use crate::program::{Env, Value};
 use crate::spec::{Spec, names};
 use crate::tensor::{Data, Tensor};
@@ -130,7 +130,7 @@ struct Clamped {
 }
 
 impl Kernel for Clamped {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let mut outputs = self.kernel.run(context, inputs)?;
         macro_rules! clamp {
             ($v:expr, $t:ty) => {

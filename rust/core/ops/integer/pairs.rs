@@ -1,7 +1,9 @@
 //! Elementwise operators of two operands: vector code where the program has a form for it, or a table of all pairs of bytes.
 
+use super::channels_last::turned;
 use super::elementwise::{code_at, explain_codes};
 use super::float_pairs::factors;
+use super::lanes::{CHUNK, for_chunks};
 use super::mac::epilogue::{self, AnyEpilogue};
 use super::{Argument, Arrangement, Context, Layout, Prepared};
 use crate::encoding::Encoding;
@@ -10,9 +12,10 @@ use crate::kernels::{
     Code8, Codes, Engine, FloatSum, MEET_CHANNELS, PairResults, Part, Simd, float_sum, lookup_pairs, meet,
 };
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Facts, InPlace, Kernel, Place, RunContext};
-use crate::program::{Channels, Compiled, Evaluator, Lanes, Meeting, Scratch};
+use crate::ops::{Explanation, Facts, InPlace, Kernel, Outputs, Place, RunContext};
+use crate::program::{Channels, Compiled, Evaluator, Lanes, Meeting};
 use crate::tensor::{DType, Data, Tensor};
+use std::ops::Range;
 
 /// Elements from which on a table of all pairs is worth making.
 const TABLE_ELEMENTS: usize = 1 << 13;
@@ -25,8 +28,17 @@ const FLOAT_ELEMENTS: usize = 1 << 17;
 enum Shape {
     /// Element by element.
     Whole,
-    /// One code per channel and image, or per channel.
-    Channels,
+    /// A row of codes again and again.
+    Rows(Rows),
+}
+
+/// How rows of codes repeat, in the order in which the output lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rows {
+    /// Codes of a row.
+    len: usize,
+    /// How often each row comes before the next one does; behind the last one the first one comes again.
+    times: usize,
 }
 
 enum Form {
@@ -63,7 +75,7 @@ pub fn prepare(
         _ => return Ok(Err(compiled)),
     };
     let len: usize = output.iter().product();
-    let mut shapes = [Shape::Whole; 2];
+    let (mut shapes, mut layout) = ([Shape::Whole; 2], None);
     let mut operands = [dtype; 2];
     for (i, shape) in shapes.iter_mut().enumerate() {
         let fact = facts.input(i)?;
@@ -79,12 +91,20 @@ pub fn prepare(
                     && (*n == 1 || *n == output[0])
                     && spatial.iter().all(|&d| d == 1) =>
             {
-                Shape::Channels
+                layout = Some(Layout::ChannelsLast);
+                Shape::Rows(Rows { len: output[1], times: output[2..].iter().product() })
+            }
+            s if len > 0 && s.iter().all(|&d| d == 1) => Shape::Rows(Rows { len: 1, times: len }),
+            // One code for each element of the last axis.
+            [ones @ .., last] if len > 0 && Some(last) == output.last() && ones.iter().all(|&d| d == 1) => {
+                layout = Some(Layout::RowMajor);
+                Shape::Rows(Rows { len: *last, times: len / last })
             }
             _ => return Ok(Err(compiled)),
         };
     }
-    if compiled.channels() != 1 || compiled.evaluator() != Evaluator::Fast || shapes == [Shape::Channels; 2] {
+    let whole = shapes.contains(&Shape::Whole);
+    if compiled.channels() != 1 || compiled.evaluator() != Evaluator::Fast || !whole {
         return Ok(Err(compiled));
     }
     let bytes = operands.iter().all(|t| t.size() == 1);
@@ -94,10 +114,8 @@ pub fn prepare(
         None if bytes && len >= TABLE_ELEMENTS => (Form::Table(table(facts, &compiled, dtype)?), None),
         None => return Ok(Err(compiled)),
     };
-    let layout = match shapes {
-        [Shape::Whole, Shape::Whole] => context.layouts[..2].iter().copied().max().unwrap_or(Layout::RowMajor),
-        _ => Layout::ChannelsLast,
-    };
+    let own = (0..2).filter(|&i| shapes[i] == Shape::Whole).map(|i| context.layouts[i]).max();
+    let layout = layout.or(own).unwrap_or(Layout::RowMajor);
     let arguments = (0..2)
         .map(|input| {
             let layout = if shapes[input] == Shape::Whole { layout } else { Layout::RowMajor };
@@ -148,7 +166,7 @@ fn part(compiled: &Compiled, encoding: &Encoding) -> Result<Option<Part>> {
     let (least, most) = (encoding.qmin() as i32, encoding.qmax() as i32);
     let codes: Vec<i32> = (least..=most).collect();
     let mut values = vec![0i32; codes.len()];
-    compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut Scratch::default(), &mut values)?;
+    compiled.tile().run(&[Lanes::I32(&codes)], Channels::Uniform(0), &mut values)?;
     let factor = values.get(1).map_or(0, |second| second.wrapping_sub(values[0]));
     if values.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == factor) {
         return Ok(Some(Part::Affine { factor, constant: values[0].wrapping_sub(least.wrapping_mul(factor)) }));
@@ -166,11 +184,11 @@ fn table(facts: &Facts<'_>, compiled: &Compiled, dtype: DType) -> Result<Data> {
     let range = |i: usize| encoding(facts, i).map(|e| e.qmin() as i32..=e.qmax() as i32);
     let (first, second) = (range(0)?, range(1)?);
     let codes: Vec<i32> = second.clone().collect();
-    let (tile, mut scratch) = (compiled.tile(), Scratch::default());
+    let tile = compiled.tile();
     let mut entries = vec![0i32; 1 << 16];
     let mut line = vec![0i32; codes.len()];
     for a in first {
-        tile.run(&[Lanes::I32(&[a]), Lanes::I32(&codes)], Channels::Uniform(0), &mut scratch, &mut line)?;
+        tile.run(&[Lanes::I32(&[a]), Lanes::I32(&codes)], Channels::Uniform(0), &mut line)?;
         for (&b, &y) in codes.iter().zip(&line) {
             entries[usize::from(a as u8) << 8 | usize::from(b as u8)] = y;
         }
@@ -184,74 +202,58 @@ fn table(facts: &Facts<'_>, compiled: &Compiled, dtype: DType) -> Result<Data> {
     })
 }
 
-/// The codes of each image's channels (or those of all images), as often as each of `images` has pixels.
-fn repeat<T: Copy>(codes: &[T], images: usize, channels: usize, pixels: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(images * pixels * channels);
-    for own in codes.chunks_exact(channels.max(1)).cycle().take(images) {
-        (0..pixels).for_each(|_| out.extend_from_slice(own));
-    }
-    out
-}
-
 impl Pairs {
-    fn pixels(&self) -> usize {
-        self.output[2..].iter().product()
-    }
-
-    /// The codes of an operand, one for each element of the output.
-    fn spread<'x>(&self, x: &'x Tensor, shape: Shape) -> Result<Spread<'x>> {
-        macro_rules! spread {
-            ($v:expr, $variant:ident) => {{
-                if shape == Shape::Whole {
-                    return Ok(Spread::Whole(x.data()));
+    /// Calls `body` with the codes of operand `i` that the elements `range` of the output meet, at most [`CHUNK`] where rows of
+    /// them repeat.
+    fn with_codes<R>(
+        &self,
+        i: usize,
+        data: &Data,
+        range: Range<usize>,
+        body: impl FnOnce(Codes<'_>) -> R,
+    ) -> Result<R> {
+        macro_rules! codes {
+            ($v:expr, $variant:ident, $t:ty) => {
+                match self.shapes[i] {
+                    Shape::Whole => body(Codes::$variant(&$v[range])),
+                    Shape::Rows(rows) => {
+                        let mut near = [0 as $t; CHUNK];
+                        let near = &mut near[..range.len()];
+                        rows.repeat($v, range.start, near);
+                        body(Codes::$variant(near))
+                    }
                 }
-                let repeated = repeat($v, self.output[0], self.output[1], self.pixels());
-                Spread::Repeated(Data::$variant(repeated.into()))
-            }};
+            };
         }
-        Ok(match x.data() {
-            Data::U8(v) => spread!(v, U8),
-            Data::I8(v) => spread!(v, I8),
-            Data::U16(v) => spread!(v, U16),
-            Data::I16(v) => spread!(v, I16),
+        Ok(match data {
+            Data::U8(v) => codes!(v, U8, u8),
+            Data::I8(v) => codes!(v, I8, i8),
+            Data::U16(v) => codes!(v, U16, u16),
+            Data::I16(v) => codes!(v, I16, i16),
             other => return Err(super::mac::wrong_codes(other)),
         })
     }
+}
 
-    /// Index of the code of operand `i` that element `index` of the output meets, both in memory order.
-    fn place(&self, i: usize, x: &Tensor, index: usize) -> usize {
-        if self.shapes[i] == Shape::Whole {
-            return index;
+impl Rows {
+    /// The codes from element `start` of the output on.
+    fn repeat<T: Copy>(self, codes: &[T], start: usize, out: &mut [T]) {
+        if let [only] = codes {
+            return out.fill(*only);
         }
-        let channels = self.output[1];
-        let image = index / (channels * self.pixels());
-        image % (x.len() / channels) * channels + index % channels
-    }
-}
-
-enum Spread<'x> {
-    Whole(&'x Data),
-    Repeated(Data),
-}
-
-impl Spread<'_> {
-    fn data(&self) -> &Data {
-        match self {
-            Spread::Whole(data) => data,
-            Spread::Repeated(data) => data,
+        let mut at = 0;
+        while at < out.len() {
+            let from = self.place(codes.len(), start + at);
+            let run = (self.len - from % self.len).min(out.len() - at);
+            out[at..at + run].copy_from_slice(&codes[from..from + run]);
+            at += run;
         }
     }
-}
 
-/// Codes of one or two bytes.
-fn codes(data: &Data) -> Result<Codes<'_>> {
-    Ok(match data {
-        Data::U8(v) => Codes::U8(v),
-        Data::I8(v) => Codes::I8(v),
-        Data::U16(v) => Codes::U16(v),
-        Data::I16(v) => Codes::I16(v),
-        other => return Err(super::mac::wrong_codes(other)),
-    })
+    /// Which of `count` codes element `index` of the output meets.
+    fn place(self, count: usize, index: usize) -> usize {
+        index / (self.len * self.times) % (count / self.len) * self.len + index % self.len
+    }
 }
 
 /// The bytes of codes of one byte.
@@ -340,9 +342,6 @@ impl Pairs {
     }
 }
 
-/// Codes that [`InPlace::replace`] sets aside at a time.
-const ASIDE: usize = 4096;
-
 impl InPlace for Pairs {
     fn takes(&self, own: usize) -> Option<DType> {
         let fits = self.shapes == [Shape::Whole; 2] && self.operands.iter().all(|t| t.size() == 1);
@@ -364,25 +363,23 @@ impl InPlace for Pairs {
     fn replace(&self, simd: Simd, own: usize, inputs: &[Option<&Tensor>], start: usize, replaced: &mut [u8]) {
         let other = inputs[1 - own].expect("two operands");
         let engine = Engine::single().with(simd);
-        let mut aside = [0; ASIDE];
-        for (i, part) in replaced.chunks_mut(ASIDE).enumerate() {
-            let range = start + i * ASIDE..start + i * ASIDE + part.len();
+        let mut aside = [0; CHUNK];
+        for (i, part) in replaced.chunks_mut(CHUNK).enumerate() {
+            let range = start + i * CHUNK..start + i * CHUNK + part.len();
             let aside = &mut aside[..part.len()];
             aside.copy_from_slice(part);
-            let other = match other.data() {
-                Data::U8(v) => Codes::U8(&v[range]),
-                Data::I8(v) => Codes::I8(&v[range]),
-                _ => panic!("codes of one byte"),
-            };
             let aside = &*aside;
             let own_codes = if self.dtype == DType::U8 { Codes::U8(aside) } else { Codes::I8(i8::of_bytes(aside)) };
-            self.combine_bytes(engine, if own == 0 { [own_codes, other] } else { [other, own_codes] }, part);
+            self.with_codes(1 - own, other.data(), range, |other| {
+                self.combine_bytes(engine, if own == 0 { [own_codes, other] } else { [other, own_codes] }, part);
+            })
+            .expect("the types have been checked");
         }
     }
 }
 
 impl Kernel for Pairs {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let len = self.output.iter().product();
         for (i, dtype) in self.operands.iter().enumerate() {
             let x = input(inputs, i)?;
@@ -390,13 +387,21 @@ impl Kernel for Pairs {
                 return Err(super::mac::wrong_codes(x.data()));
             }
         }
-        let a = self.spread(input(inputs, 0)?, self.shapes[0])?;
-        let b = self.spread(input(inputs, 1)?, self.shapes[1])?;
-        let (engine, operands) = (context.engine(), [codes(a.data())?, codes(b.data())?]);
+        let (engine, alone) = (context.engine(), Engine::single().with(context.simd));
+        let [a, b] = [0, 1].map(|i| inputs[i].expect("checked above").data());
         macro_rules! results {
             ($t:ty, $variant:ident $(, $sum:ident)?) => {{
                 let mut out = context.output::<$t>(0, len);
-                combine!(self, engine, operands, &mut out[..], $variant $(, $sum)?);
+                let results = |engine: Engine<'_>, start: usize, out: &mut [$t]| {
+                    let range = start..start + out.len();
+                    self.with_codes(0, a, range.clone(), |a| {
+                        self.with_codes(1, b, range, |b| combine!(self, engine, [a, b], out, $variant $(, $sum)?))
+                    })?
+                };
+                match self.shapes {
+                    [Shape::Whole, Shape::Whole] => results(engine, 0, &mut out)?,
+                    _ => for_chunks(context, &mut out, |start, out| results(alone, start, out))?,
+                }
                 Data::$variant(out)
             }};
         }
@@ -408,10 +413,10 @@ impl Kernel for Pairs {
             _ => results!(i32, I32),
         };
         let shape = match self.layout {
-            Layout::RowMajor => self.output.clone(),
-            Layout::ChannelsLast => [&self.output[..1], &self.output[2..], &self.output[1..2]].concat(),
+            Layout::RowMajor => self.output.as_slice().into(),
+            Layout::ChannelsLast => turned(&self.output),
         };
-        Ok(vec![Tensor::new(shape, data)?])
+        Ok([Tensor::new(shape, data)?].into())
     }
 
     fn in_place(&self) -> Option<&dyn InPlace> {
@@ -427,7 +432,11 @@ impl Kernel for Pairs {
         let mut operands = Vec::with_capacity(2);
         for (i, name) in self.names.iter().enumerate() {
             let x = input(inputs, i)?;
-            operands.push((*name, code_at(x, self.place(i, x, index))?));
+            let at = match self.shapes[i] {
+                Shape::Whole => index,
+                Shape::Rows(rows) => rows.place(x.len(), index),
+            };
+            operands.push((*name, code_at(x, at)?));
         }
         explain_codes(&self.compiled, 0, &operands)
     }

@@ -9,8 +9,8 @@ use crate::graph::Constant;
 use crate::kernels::{FloatQuantize, Nearest, any_nan, quantize};
 use crate::num::{FloatType, Rounding};
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Fact, InPlace, Kernel, Place, RunContext};
-use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, Scratch, TileProgram, Value};
+use crate::ops::{Explanation, Fact, InPlace, Kernel, Outputs, Place, RunContext};
+use crate::program::{Channels, Compiled, Env, Evaluator, Lanes, TileProgram, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{DType, Data, Tensor};
 
@@ -168,7 +168,7 @@ pub fn requantize_kernel(
         let mut out = vec![0i32; codes.len()];
         let mut wide = vec![0i32; codes.len()];
         read_codes(codes.data(), 0, &mut wide)?;
-        tile.run(&[Lanes::I32(&wide)], Channels::Uniform(0), &mut Scratch::default(), &mut out)?;
+        tile.run(&[Lanes::I32(&wide)], Channels::Uniform(0), &mut out)?;
         table = match dtype {
             DType::U8 => ByteTable::new(from.qmin(), &Data::U8(out.iter().map(|&v| v as u8).collect())),
             DType::I8 => ByteTable::new(from.qmin(), &Data::I8(out.iter().map(|&v| v as i8).collect())),
@@ -190,8 +190,7 @@ pub fn quantize_constant(spec: &Spec, fact: &Fact, context: &RunContext<'_>) -> 
     };
     let rule = spec.constant_rule();
     let kernel = prepare_quantize(spec, rule, &fact.name, encoding, &fact.shape)?;
-    let mut out = kernel.run(context, &[Some(constant)])?;
-    Ok(out.remove(0).into())
+    Ok(kernel.run(context, &[Some(constant)])?.into_first().into())
 }
 
 /// The trace of one element `x`, whose channel the map gives.
@@ -229,17 +228,17 @@ impl Quantize {
             .at(Location::Tensor { name: self.name.clone(), index }))
     }
 
-    fn codes(&self, x: &[f32], start: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
+    fn codes(&self, x: &[f32], start: usize, out: &mut [i32]) -> Result<()> {
         let len = out.len();
         self.map.segments(start..start + len, |range, channels| {
             let to = &mut out[range.start - start..range.end - start];
-            self.tile.run(&[Lanes::F32(&x[range])], channels, scratch, to)
+            self.tile.run(&[Lanes::F32(&x[range])], channels, to)
         })
     }
 }
 
 impl Kernel for Quantize {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.name))?;
         self.check(context, values)?;
@@ -258,12 +257,10 @@ impl Kernel for Quantize {
                 DType::I16 => codes!(I16, i16),
                 _ => codes!(I32, i32),
             };
-            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+            return Ok([Tensor::new(x.shape(), data)?].into());
         }
-        let data = compute_codes(context, self.dtype, values.len(), |start, out| {
-            self.codes(values, start, &mut Scratch::default(), out)
-        })?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+        let data = compute_codes(context, self.dtype, values.len(), |start, out| self.codes(values, start, out))?;
+        Ok([Tensor::new(x.shape(), data)?].into())
     }
 
     fn explain(
@@ -278,25 +275,25 @@ impl Kernel for Quantize {
 }
 
 impl Dequantize {
-    fn reals(&self, codes: &[i32], start: usize, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
+    fn reals(&self, codes: &[i32], start: usize, out: &mut [f32]) -> Result<()> {
         self.map.segments(start..start + out.len(), |range, channels| {
             let part = range.start - start..range.end - start;
-            self.tile.run_f32(&[Lanes::I32(&codes[part.clone()])], channels, scratch, &mut out[part])
+            self.tile.run_f32(&[Lanes::I32(&codes[part.clone()])], channels, &mut out[part])
         })
     }
 }
 
 impl Kernel for Dequantize {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         let mut out = context.output(0, x.len());
         for_chunks(context, &mut out, |start, chunk| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..chunk.len()];
             read_codes(x.data(), start, codes)?;
-            self.reals(codes, start, &mut Scratch::default(), chunk)
+            self.reals(codes, start, chunk)
         })?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
+        Ok([Tensor::new(x.shape(), Data::F32(out))?].into())
     }
 
     fn explain(
@@ -310,7 +307,7 @@ impl Kernel for Dequantize {
 }
 
 impl Kernel for FakeQuant {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.quantize.name))?;
         self.quantize.check(context, values)?;
@@ -318,11 +315,10 @@ impl Kernel for FakeQuant {
         for_chunks(context, &mut out, |start, chunk| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..chunk.len()];
-            let mut scratch = Scratch::default();
-            self.quantize.codes(values, start, &mut scratch, codes)?;
-            self.dequantize.reals(codes, start, &mut Scratch::default(), chunk)
+            self.quantize.codes(values, start, codes)?;
+            self.dequantize.reals(codes, start, chunk)
         })?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), Data::F32(out))?])
+        Ok([Tensor::new(x.shape(), Data::F32(out))?].into())
     }
 
     fn explain(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {
@@ -338,18 +334,18 @@ impl Kernel for Requantize {
         self.table.as_ref().map(|table| table as &dyn InPlace)
     }
 
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         if let Some(data) = self.table.as_ref().and_then(|table| table.look_up(context, x.data())) {
-            return Ok(vec![Tensor::new(x.shape().to_vec(), data)?]);
+            return Ok([Tensor::new(x.shape(), data)?].into());
         }
         let data = compute_codes(context, self.dtype, x.len(), |start, out| {
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..out.len()];
             read_codes(x.data(), start, codes)?;
-            self.tile.run(&[Lanes::I32(codes)], Channels::Uniform(0), &mut Scratch::default(), out)
+            self.tile.run(&[Lanes::I32(codes)], Channels::Uniform(0), out)
         })?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+        Ok([Tensor::new(x.shape(), data)?].into())
     }
 
     fn explain(
@@ -388,6 +384,6 @@ pub fn quantize_bias(
     }
     let mut out = vec![0i32; values.len()];
     let channels = Channels::Cyclic { start: 0 };
-    compiled.tile().run(&[Lanes::F32(values)], channels, &mut Scratch::default(), &mut out)?;
+    compiled.tile().run(&[Lanes::F32(values)], channels, &mut out)?;
     Ok(out.into_iter().map(i64::from).collect())
 }

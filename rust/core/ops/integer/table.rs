@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::{Code8, Engine, Simd, lookup8};
 use crate::ops::closure::input;
-use crate::ops::{InPlace, Kernel, RunContext};
+use crate::ops::{InPlace, Kernel, Outputs, RunContext};
 use crate::tensor::{DType, Data, Tensor};
 
 /// The entry of each byte of a code.
@@ -76,12 +76,12 @@ impl InPlace for ByteTable {
 }
 
 impl Kernel for ByteTable {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         let data = self
             .look_up(context, x.data())
             .ok_or_else(|| Error::invalid("codes_dtype", format!("{} does not hold codes of one byte", x.dtype())))?;
-        Ok(vec![Tensor::new(x.shape().to_vec(), data)?])
+        Ok([Tensor::new(x.shape(), data)?].into())
     }
 
     fn in_place(&self) -> Option<&dyn InPlace> {

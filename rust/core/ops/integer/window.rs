@@ -1,17 +1,20 @@
 //! Pools and reductions: a sum over a window, and a program from sum and count to code.
 
+use super::channels_last::turned;
 use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, compute_codes};
 use super::{Arrangement, Context, IntegerOp, Layout, Prepared, max_pool};
 use crate::error::Result;
-use crate::kernels::{Engine, PoolShape, transpose, window_counts, window_sum};
+use crate::kernels::{Engine, PoolShape, at_least, transpose, window_counts, window_sum, with_kept};
 use crate::ops::closure::input;
 use crate::ops::pool::Pool;
 use crate::ops::window::Window as WindowShape;
-use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext, axis};
-use crate::program::{Channels, Compiled, Env, Lanes, Scratch, TileProgram, Value};
+use crate::ops::{Explanation, Fact, Facts, Kernel, Outputs, Place, RunContext, axis};
+use crate::program::{Channels, Compiled, Env, Lanes, TileProgram, Value};
 use crate::spec::{Action, Terms};
-use crate::tensor::{DType, Data, Tensor, strides};
+use crate::tensor::{DType, Data, Shape, Tensor, strides};
+use smallvec::SmallVec;
+use std::cell::Cell;
 
 /// Which elements each output sums: up to three spatial axes, or any set of reduced axes.
 #[derive(Debug, Clone)]
@@ -116,46 +119,44 @@ impl PoolGeometry {
                 offsets.len()
             }
             Kind::Pool { input, window, include_pad } => {
-                let spatial = &input[2..];
-                let out = &self.output_shape[2..];
-                let plane: usize = spatial.iter().product();
-                let out_plane: usize = out.iter().product();
-                let base = index / out_plane * plane;
-                let mut taps = vec![base];
-                let mut count = 1;
-                let mut rest = index % out_plane;
-                let steps = strides(spatial);
-                let mut position = vec![0; out.len()];
+                let (spatial, out) = (&input[2..], &self.output_shape[2..]);
+                let (mut rest, mut step, mut count) = (index, 1, 1);
+                let mut base = 0;
+                // Of each axis, the last one first, the distance between taps and their number.
+                let mut taps: SmallVec<[[usize; 2]; 3]> = SmallVec::new();
                 for i in (0..out.len()).rev() {
-                    position[i] = rest % out[i];
+                    let (dilation, kernel) = (window.dilations[i], window.kernel[i]);
+                    let start = rest % out[i] * window.strides[i];
                     rest /= out[i];
-                }
-                for i in 0..out.len() {
-                    let first = (position[i] * window.strides[i]) as i64 - window.pads_begin[i] as i64;
-                    let at = |k: usize| first + (k * window.dilations[i]) as i64;
-                    let inside: Vec<usize> = (0..window.kernel[i])
-                        .filter_map(|k| usize::try_from(at(k)).ok().filter(|&p| p < spatial[i]))
-                        .collect();
-                    let padded = (spatial[i] + window.pads_end[i]) as i64;
+                    // The first tap that does not lie before `end`, which is counted from the begin of the padding.
+                    let first_at = |end: usize| end.saturating_sub(start).div_ceil(dilation).min(kernel);
+                    let pad = window.pads_begin[i];
+                    let (first, behind) = (first_at(pad), first_at(pad + spatial[i]));
                     count *= match include_pad {
-                        true => (0..window.kernel[i]).filter(|&k| at(k) < padded).count(),
-                        false => inside.len(),
+                        true => first_at(pad + spatial[i] + window.pads_end[i]),
+                        false => behind - first,
                     };
-                    taps = taps
-                        .iter()
-                        .flat_map(|&t| inside.iter().map(move |&p| (t, p)))
-                        .map(|(t, p)| t + p * steps[i])
-                        .collect();
+                    base += (start + first * dilation).saturating_sub(pad) * step;
+                    taps.push([dilation * step, behind - first]);
+                    step *= spatial[i];
                 }
-                taps.into_iter().for_each(&mut visit);
+                walk(&taps, base + rest * step, &mut visit);
                 count
             }
         }
     }
 }
 
-/// `planar` says whether the planes of images are reduced.
-fn arrangement(planar: bool, y: &Fact) -> Arrangement {
+/// Visits the sums of `base` and multiples of the distances, those of the last pair outermost.
+fn walk(taps: &[[usize; 2]], base: usize, visit: &mut impl FnMut(usize)) {
+    match taps {
+        [] => visit(base),
+        [rest @ .., [distance, count]] => (0..*count).for_each(|i| walk(rest, base + i * distance, visit)),
+    }
+}
+
+/// The arrangement of a pool; `planar` says whether the planes of images are reduced.
+pub fn arrangement(planar: bool, y: &Fact) -> Arrangement {
     let layout = if planar { Layout::ChannelsLast } else { Layout::RowMajor };
     // The channels of one pixel lie in the same order in both layouts.
     let pixel = y.shape.len() < 3 || y.shape[2..].iter().all(|&d| d == 1);
@@ -208,14 +209,18 @@ impl IntegerOp for Window {
     }
 }
 
-/// The window as one over channels-last images, with the divisor of each output of a plane.
-struct Planar {
-    shape: PoolShape,
-    counts: Vec<i32>,
+/// The window as one over channels-last images.
+pub struct Planar {
+    /// Geometry.
+    pub shape: PoolShape,
+    /// Divisor of each output of a plane.
+    pub counts: Vec<i32>,
+    /// Elements of the input that each window meets.
+    met: Vec<i32>,
 }
 
-/// `None` for other reductions than those over one or two spatial axes.
-fn planar(facts: &Facts<'_>) -> Result<Option<Planar>> {
+/// The planar form; `None` for other reductions than those over one or two spatial axes.
+pub fn planar(facts: &Facts<'_>) -> Result<Option<Planar>> {
     let x = &facts.input(0)?.shape;
     let rank = x.len();
     let shape = match facts.node.op_type.as_str() {
@@ -237,6 +242,7 @@ fn planar(facts: &Facts<'_>) -> Result<Option<Planar>> {
     let fits = |s: &PoolShape| (3..=4).contains(&rank) && s.kernel[0] * s.kernel[1] < 1 << 14;
     Ok(shape.filter(fits).map(|shape| Planar {
         counts: window_counts(&shape, include_pad).into_iter().map(|n| n.max(1) as i32).collect(),
+        met: window_counts(&shape, false).into_iter().map(|n| n as i32).collect(),
         shape,
     }))
 }
@@ -322,55 +328,77 @@ impl<'a> Codes<'a> {
     }
 }
 
+impl Planar {
+    /// The shape of an output of shape `y`, as [`arrangement`] has it in memory.
+    pub fn output_shape(&self, y: &[usize]) -> Shape {
+        if self.shape.output == [1, 1] { y.into() } else { turned(y) }
+    }
+
+    /// All codes in ONNX's order, and where element `index` of the output stands in that.
+    pub fn in_order(&self, x: &Tensor, index: usize) -> Result<(Vec<i64>, usize)> {
+        let [height, width] = self.shape.input;
+        let (channels, plane) = (self.shape.channels, self.shape.output[0] * self.shape.output[1]);
+        let mut ordered = vec![0i64; x.len()];
+        transpose(Engine::single(), [self.shape.batch, height * width, channels], &x.to_i64()?, &mut ordered);
+        let (pixel, channel) = (index / channels, index % channels);
+        Ok((ordered, (pixel / plane * channels + channel) * plane + pixel % plane))
+    }
+}
+
+thread_local! {
+    static SUMS: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+}
+
 impl WindowKernel {
     /// All outputs, from channels-last codes.
-    fn run_planar(&self, context: &RunContext<'_>, planar: &Planar, x: &Tensor) -> Result<Vec<Tensor>> {
-        let Planar { shape, counts } = planar;
-        let mut sums = vec![0; shape.output_len()];
+    fn run_planar(&self, context: &RunContext<'_>, planar: &Planar, x: &Tensor) -> Result<Outputs> {
+        with_kept(&SUMS, |sums| self.finish_planar(context, planar, x, at_least(sums, planar.shape.output_len())))
+    }
+
+    fn finish_planar(
+        &self,
+        context: &RunContext<'_>,
+        planar: &Planar,
+        x: &Tensor,
+        sums: &mut [i32],
+    ) -> Result<Outputs> {
+        let Planar { shape, counts, met } = planar;
         let engine = context.engine();
         match x.data() {
-            Data::U8(v) => window_sum(engine, shape, v, &mut sums),
-            Data::I8(v) => window_sum(engine, shape, v, &mut sums),
-            Data::U16(v) => window_sum(engine, shape, v, &mut sums),
-            Data::I16(v) => window_sum(engine, shape, v, &mut sums),
+            Data::U8(v) => window_sum(engine, shape, v, sums),
+            Data::I8(v) => window_sum(engine, shape, v, sums),
+            Data::U16(v) => window_sum(engine, shape, v, sums),
+            Data::I16(v) => window_sum(engine, shape, v, sums),
             other => return Err(super::mac::wrong_codes(other)),
         }
-        // Elements that a window meets: padding is no part of the sums, whether it counts or not.
-        let met = window_counts(shape, false);
+        // Padding is no part of the sums, whether it counts or not.
         let channels = shape.channels;
         let plane = shape.output[0] * shape.output[1];
         for (pixel, sums) in sums.chunks_exact_mut(channels).enumerate() {
-            let offset = met[pixel % plane] as i32 * self.zero_point as i32;
+            let offset = met[pixel % plane] * self.zero_point as i32;
             sums.iter_mut().for_each(|s| *s -= offset);
         }
         let counts_vary = self.geometry.constant_count().is_none();
         let data = compute_codes(context, self.dtype, sums.len(), |start, out| {
-            let mut lanes = vec![Lanes::I32(&sums[start..start + out.len()])];
             let mut divisors = [0i32; CHUNK];
             if counts_vary {
                 let of = |i: usize| counts[(start + i) / channels % plane];
                 divisors[..out.len()].iter_mut().enumerate().for_each(|(i, d)| *d = of(i));
-                lanes.push(Lanes::I32(&divisors[..out.len()]));
             }
+            let lanes = [Lanes::I32(&sums[start..start + out.len()]), Lanes::I32(&divisors[..out.len()])];
+            let lanes = &lanes[..1 + usize::from(counts_vary)];
             let cyclic = match self.compiled.channels() {
                 1 => Channels::Uniform(0),
                 c => Channels::Cyclic { start: start % c },
             };
-            self.tile.run(&lanes, cyclic, &mut Scratch::default(), out)
+            self.tile.run(lanes, cyclic, out)
         })?;
-        let shape = match plane {
-            1 => self.geometry.output_shape().to_vec(),
-            _ => {
-                let y = self.geometry.output_shape();
-                [&y[..1], &y[2..], &y[1..2]].concat()
-            }
-        };
-        Ok(vec![Tensor::new(shape, data)?])
+        Ok([Tensor::new(planar.output_shape(self.geometry.output_shape()), data)?].into())
     }
 }
 
 impl Kernel for WindowKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         if let Some(planar) = &self.planar {
             return self.run_planar(context, planar, x);
@@ -384,17 +412,15 @@ impl Kernel for WindowKernel {
                 let (sum, count) = self.sum(&codes, start + i);
                 (sums[i], counts[i]) = (sum, count as i32);
             }
-            let mut lanes = vec![Lanes::I64(&sums[..out.len()])];
-            if counts_vary {
-                lanes.push(Lanes::I32(&counts[..out.len()]));
-            }
+            let lanes = [Lanes::I64(&sums[..out.len()]), Lanes::I32(&counts[..out.len()])];
+            let lanes = &lanes[..1 + usize::from(counts_vary)];
             let channels = match self.compiled.channels() {
                 1 => Channels::Uniform(0),
                 c => Channels::Cyclic { start: start % c },
             };
-            self.tile.run(&lanes, channels, &mut Scratch::default(), out)
+            self.tile.run(lanes, channels, out)
         })?;
-        Ok(vec![Tensor::new(self.geometry.output_shape().to_vec(), data)?])
+        Ok([Tensor::new(self.geometry.output_shape(), data)?].into())
     }
 
     fn explain(
@@ -404,17 +430,10 @@ impl Kernel for WindowKernel {
         Place { index, .. }: Place,
     ) -> Result<Explanation> {
         let x = input(inputs, 0)?;
-        let mut codes = Codes::new(x)?;
-        let mut index = index;
-        if let Some(Planar { shape, .. }) = &self.planar {
-            let [height, width] = shape.input;
-            let (channels, plane) = (shape.channels, shape.output[0] * shape.output[1]);
-            let mut ordered = vec![0i64; x.len()];
-            transpose(Engine::single(), [shape.batch, height * width, channels], &x.to_i64()?, &mut ordered);
-            codes = Codes::Wide(ordered);
-            let (pixel, channel) = (index / channels, index % channels);
-            index = (pixel / plane * channels + channel) * plane + pixel % plane;
-        }
+        let (codes, index) = match &self.planar {
+            Some(planar) => planar.in_order(x, index).map(|(codes, index)| (Codes::Wide(codes), index))?,
+            None => (Codes::new(x)?, index),
+        };
         let (sum, count) = self.sum(&codes, index);
         let mut values = vec![Value::Int(sum.into())];
         if self.geometry.constant_count().is_none() {

@@ -1,13 +1,18 @@
 //! Registers, constants and views of them.
 
 use super::{Class, Source};
+use std::cell::Cell;
 
 /// Elements per tile.
 pub const LANES: usize = 256;
 
-/// Registers of a run; reusable among programs and calls. One per thread.
-#[derive(Debug, Clone, Default)]
-pub struct Scratch {
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// Registers, which each thread keeps for all programs and calls.
+#[derive(Default)]
+pub(super) struct Scratch {
     i32: Vec<Vec<i32>>,
     i64: Vec<Vec<i64>>,
     i128: Vec<Vec<i128>>,
@@ -16,12 +21,16 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Holds nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Does `body` with at least `registers` of each class.
+    pub(super) fn with<T>(registers: [usize; 5], body: impl FnOnce(&mut Scratch) -> T) -> T {
+        let mut scratch = SCRATCH.take();
+        scratch.reserve(registers);
+        let out = body(&mut scratch);
+        SCRATCH.set(scratch);
+        out
     }
 
-    pub(super) fn reserve(&mut self, registers: [usize; 5]) {
+    fn reserve(&mut self, registers: [usize; 5]) {
         fn grow<T: Clone + Default>(pool: &mut Vec<Vec<T>>, count: usize) {
             if pool.len() < count {
                 pool.resize(count, vec![T::default(); LANES]);

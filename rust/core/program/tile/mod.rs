@@ -18,8 +18,8 @@ use super::graph::{Comparison, Math, Node};
 use super::types::{Datum, Type};
 use crate::error::{Error, Result};
 use crate::num::{FloatType, Rounding};
-use lanes::{Consts, View};
-pub use lanes::{LANES, Scratch};
+pub use lanes::LANES;
+use lanes::{Consts, Scratch, View};
 use std::sync::Arc;
 
 /// Run-time values of one input. A slice of length one counts for all elements. Floats of 16 bits come in f32 lanes.
@@ -181,30 +181,24 @@ impl TileProgram {
 
     /// Computes ints of at most 32 bits (or truth values as 0 and 1). `inputs` in declared order, each of `out.len()`
     /// elements or of one.
-    pub fn run(&self, inputs: &[Lanes<'_>], channels: Channels, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
+    pub fn run(&self, inputs: &[Lanes<'_>], channels: Channels, out: &mut [i32]) -> Result<()> {
         self.expect(matches!(self.result_type, Type::Int | Type::Bool) && self.result_class() == Class::I32, "i32")?;
         if let Some(compiled) = &self.reference {
             return self.evaluate(compiled, inputs, channels, out, reference::int);
         }
-        self.tiles(inputs, channels, scratch, out, |view, out| match view {
+        self.tiles(inputs, channels, out, |view, out| match view {
             AnyView::I32(view) => view.copy_to(out),
             _ => unreachable!("the class of the result is checked above"),
         })
     }
 
     /// As [`TileProgram::run`], for ints of up to 64 bits.
-    pub fn run_i64(
-        &self,
-        inputs: &[Lanes<'_>],
-        channels: Channels,
-        scratch: &mut Scratch,
-        out: &mut [i64],
-    ) -> Result<()> {
+    pub fn run_i64(&self, inputs: &[Lanes<'_>], channels: Channels, out: &mut [i64]) -> Result<()> {
         self.expect(matches!(self.result_type, Type::Int | Type::Bool), "i64")?;
         if let Some(compiled) = &self.reference {
             return self.evaluate(compiled, inputs, channels, out, reference::int);
         }
-        self.tiles(inputs, channels, scratch, out, |view, out| match view {
+        self.tiles(inputs, channels, out, |view, out| match view {
             AnyView::I32(view) => view.map_to(out, i64::from),
             AnyView::I64(view) => view.copy_to(out),
             AnyView::I128(view) => view.map_to(out, |v| v as i64),
@@ -213,36 +207,24 @@ impl TileProgram {
     }
 
     /// As [`TileProgram::run`], for f32, f16 and bf16.
-    pub fn run_f32(
-        &self,
-        inputs: &[Lanes<'_>],
-        channels: Channels,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) -> Result<()> {
+    pub fn run_f32(&self, inputs: &[Lanes<'_>], channels: Channels, out: &mut [f32]) -> Result<()> {
         self.expect(self.result_class() == Class::F32, "f32")?;
         if let Some(compiled) = &self.reference {
             return self.evaluate(compiled, inputs, channels, out, reference::single);
         }
-        self.tiles(inputs, channels, scratch, out, |view, out| match view {
+        self.tiles(inputs, channels, out, |view, out| match view {
             AnyView::F32(view) => view.copy_to(out),
             _ => unreachable!("the class of the result is checked above"),
         })
     }
 
     /// As [`TileProgram::run`], for any float.
-    pub fn run_f64(
-        &self,
-        inputs: &[Lanes<'_>],
-        channels: Channels,
-        scratch: &mut Scratch,
-        out: &mut [f64],
-    ) -> Result<()> {
+    pub fn run_f64(&self, inputs: &[Lanes<'_>], channels: Channels, out: &mut [f64]) -> Result<()> {
         self.expect(matches!(self.result_type, Type::Float(_)), "f64")?;
         if let Some(compiled) = &self.reference {
             return self.evaluate(compiled, inputs, channels, out, |value| value.as_float());
         }
-        self.tiles(inputs, channels, scratch, out, |view, out| match view {
+        self.tiles(inputs, channels, out, |view, out| match view {
             AnyView::F32(view) => view.map_to(out, f64::from),
             AnyView::F64(view) => view.copy_to(out),
             _ => unreachable!("the class of the result is checked above"),
@@ -305,26 +287,19 @@ impl TileProgram {
         &self,
         inputs: &[Lanes<'_>],
         channels: Channels,
-        scratch: &mut Scratch,
         out: &mut [T],
         mut write: impl FnMut(AnyView<'_>, &mut [T]),
     ) -> Result<()> {
         self.check(inputs, channels, out.len())?;
-        scratch.reserve(self.registers);
         let level = loops::Level::of_this_machine(self.vectors);
-        for (tile, out) in out.chunks_mut(LANES).enumerate() {
-            let mut tile = kernels::Tile {
-                program: self,
-                inputs,
-                channels,
-                first: tile * LANES,
-                length: out.len(),
-                scratch,
-                level,
-            };
-            tile.execute();
-            write(tile.view(self.result), out);
-        }
+        Scratch::with(self.registers, |scratch| {
+            for (tile, out) in out.chunks_mut(LANES).enumerate() {
+                let (first, length) = (tile * LANES, out.len());
+                let mut tile = kernels::Tile { program: self, inputs, channels, first, length, scratch, level };
+                tile.execute();
+                write(tile.view(self.result), out);
+            }
+        });
         Ok(())
     }
 }

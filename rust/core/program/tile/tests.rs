@@ -91,17 +91,16 @@ fn equal_everywhere(name: &str, compiled: &Compiled, elements: &[Vec<Value>]) {
     let tile = compiled.tile();
     let columns = columns(elements);
     let lanes: Vec<Lanes<'_>> = columns.iter().map(Column::lanes).collect();
-    let mut scratch = Scratch::new();
     let mut out = vec![0i64; elements.len()];
     for channel in 0..compiled.channels() {
-        tile.run_i64(&lanes, Channels::Uniform(channel), &mut scratch, &mut out).unwrap();
+        tile.run_i64(&lanes, Channels::Uniform(channel), &mut out).unwrap();
         for (element, got) in elements.iter().zip(&out) {
             let expected = compiled.eval(channel, element).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(Value::Int((*got).into()), expected, "{name}, channel {channel}, {element:?}");
         }
     }
     let start = compiled.channels() / 2;
-    tile.run_i64(&lanes, Channels::Cyclic { start }, &mut scratch, &mut out).unwrap();
+    tile.run_i64(&lanes, Channels::Cyclic { start }, &mut out).unwrap();
     for (i, (element, got)) in elements.iter().zip(&out).enumerate() {
         let channel = (start + i) % compiled.channels();
         let expected = compiled.eval(channel, element).unwrap();
@@ -123,24 +122,23 @@ fn narrow_lanes_and_lengths() {
     let sample = SAMPLES.iter().find(|s| s.name == "q31_double").unwrap();
     let compiled = sample.program().compile(&(sample.env)()).unwrap();
     let tile = compiled.tile();
-    let mut scratch = Scratch::new();
     for length in [0, 1, 7, 15, 16, 17, 255, 256, 257, 700] {
         let acc: Vec<i32> = (0..length).map(|i| i * 7919 - 300_000).collect();
         let mut out = vec![0; acc.len()];
-        tile.run(&[Lanes::I32(&acc)], Channels::Cyclic { start: 3 }, &mut scratch, &mut out).unwrap();
+        tile.run(&[Lanes::I32(&acc)], Channels::Cyclic { start: 3 }, &mut out).unwrap();
         for (i, (acc, got)) in acc.iter().zip(&out).enumerate() {
             let expected = compiled.eval((3 + i) % 7, &[Value::Int((*acc).into())]).unwrap();
             assert_eq!(expected, Value::Int((*got).into()));
         }
     }
     let mut out = [0; 9];
-    tile.run(&[Lanes::I32(&[12345])], Channels::Uniform(2), &mut scratch, &mut out).unwrap();
+    tile.run(&[Lanes::I32(&[12345])], Channels::Uniform(2), &mut out).unwrap();
     assert_eq!(Value::Int(out[8].into()), compiled.eval(2, &[Value::Int(12345)]).unwrap());
-    assert!(tile.run(&[], Channels::Uniform(0), &mut scratch, &mut out).is_err());
-    assert!(tile.run(&[Lanes::I32(&[1, 2])], Channels::Uniform(0), &mut scratch, &mut out).is_err());
-    assert!(tile.run(&[Lanes::F32(&[1.0])], Channels::Uniform(0), &mut scratch, &mut out).is_err());
-    assert!(tile.run(&[Lanes::I32(&[1])], Channels::Uniform(7), &mut scratch, &mut out).is_err());
-    assert!(tile.run_f32(&[Lanes::I32(&[1])], Channels::Uniform(0), &mut scratch, &mut [0.0]).is_err());
+    assert!(tile.run(&[], Channels::Uniform(0), &mut out).is_err());
+    assert!(tile.run(&[Lanes::I32(&[1, 2])], Channels::Uniform(0), &mut out).is_err());
+    assert!(tile.run(&[Lanes::F32(&[1.0])], Channels::Uniform(0), &mut out).is_err());
+    assert!(tile.run(&[Lanes::I32(&[1])], Channels::Uniform(7), &mut out).is_err());
+    assert!(tile.run_f32(&[Lanes::I32(&[1])], Channels::Uniform(0), &mut [0.0]).is_err());
 }
 
 /// Every rounding mode of floats, on ties, their neighbours and specials, in both widths.
@@ -168,13 +166,12 @@ fn float_roundings_equal_the_definition() {
                 ]);
                 let singles: Vec<f32> = values.iter().map(|v| *v as f32).collect();
                 let lanes = [if wide { Lanes::F64(&values) } else { Lanes::F32(&singles) }];
-                let mut scratch = Scratch::new();
                 let (mut ints, mut reals) = (vec![0i64; values.len()], vec![0f64; values.len()]);
                 let float = body.starts_with("round");
                 if float {
-                    tile.run_f64(&lanes, Channels::Uniform(0), &mut scratch, &mut reals).unwrap();
+                    tile.run_f64(&lanes, Channels::Uniform(0), &mut reals).unwrap();
                 } else {
-                    tile.run_i64(&lanes, Channels::Uniform(0), &mut scratch, &mut ints).unwrap();
+                    tile.run_i64(&lanes, Channels::Uniform(0), &mut ints).unwrap();
                 }
                 for i in 0..values.len() {
                     let input = if wide { Value::F64(values[i]) } else { Value::F32(singles[i]) };

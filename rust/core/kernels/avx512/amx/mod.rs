@@ -21,6 +21,7 @@ mod block;
 mod system;
 
 use super::super::pack::{PANEL, TILE_LINES};
+use super::super::scratch::with_kept;
 use super::product::{Finish, Product};
 use block::{Block, COLUMNS, ROWS, Sums, TILE_BYTES, TILE_ROWS};
 use std::arch::x86_64::*;
@@ -37,8 +38,8 @@ const FEWEST_ROWS: usize = 8;
 const FEWEST_GROUPS: usize = 8;
 
 thread_local! {
-    /// The copy of the rows of the last block on this thread, for its memory.
-    static COPY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// Where blocks copy their rows, and where the tiles of a row begin.
+    static BUFFERS: Cell<(Vec<u8>, Vec<usize>)> = Cell::default();
 }
 
 /// Computes and finishes all rows of a product but a few at its end; gives how many.
@@ -57,27 +58,24 @@ pub(super) unsafe fn run<F: Finish>(
     if blocks == 0 || product.groups < FEWEST_GROUPS {
         return 0;
     }
-    let mut copy = COPY.take();
-    let mut steps = Vec::new();
     // SAFETY: the caller's; tiles are configured until the last block is finished.
-    unsafe {
+    with_kept(&BUFFERS, |(copy, steps)| unsafe {
         if tiles == Tiles::Hardware {
             configure();
         }
         for block in 0..blocks {
             let first = block * ROWS;
             let count = (rows - first).min(ROWS);
-            let (from, row_stride) = match product.place(first, count, &mut steps) {
+            let (from, row_stride) = match product.place(first, count, steps) {
                 Some(row_stride) => (product.lhs.bytes.as_ptr().add(product.lhs.rows[first]), row_stride),
-                None => product.copy(first, count, &mut copy, &mut steps),
+                None => product.copy(first, count, copy, steps),
             };
-            product.panels_by_tiles(tiles, finish, (from, row_stride, &steps), count, out.add(first * stride), stride);
+            product.panels_by_tiles(tiles, finish, (from, row_stride, steps), count, out.add(first * stride), stride);
         }
         if tiles == Tiles::Hardware {
             release();
         }
-    }
-    COPY.set(copy);
+    });
     rows.min(blocks * ROWS)
 }
 
@@ -213,7 +211,8 @@ mod tests {
         let end = starts.iter().max().unwrap_or(&0) + offsets.last().unwrap_or(&0) + per_run * 4;
         let bytes: Vec<u8> = random.codes(end);
         let lhs = Lhs { bytes: &bytes, rows: &starts, runs: &offsets, form: ByteForm::new(simd, false) };
-        let init = packed.kernel_init(&random.ints(n, -1 << 20, 1 << 20), 0);
+        let mut init = Vec::new();
+        packed.kernel_init(&random.ints(n, -1 << 20, 1 << 20), 0, &mut init);
         let scale: Vec<f32> = random.floats(n).iter().map(|v| v * 1e-3).collect();
         let epilogue = FloatScale::<u8>::new(scale, -100.0, 27.0, 100, 0, 255).unwrap();
         let fused = epilogue.fused().unwrap();
@@ -267,7 +266,8 @@ mod tests {
         for rows in 0..100 {
             let starts: Vec<usize> = (0..rows).map(|r| 32 * r).collect();
             let lhs = Lhs { bytes: &bytes, rows: &starts, runs: &[0], form: ByteForm::new(simd, false) };
-            let (lines, groups, init) = (packed.lines_from(0), packed.groups(), packed.kernel_init(&[], 0));
+            let (lines, groups, mut init) = (packed.lines_from(0), packed.groups(), Vec::new());
+            packed.kernel_init(&[], 0, &mut init);
             let tiles = Some(Tiles::Twin);
             let product = Product { lhs: &lhs, per_run: 8, lines, groups, init: init.as_ptr(), columns: 16, tiles };
             let mut sums = vec![0; rows * 16];

@@ -18,15 +18,16 @@ mod softmax_power2_q15;
 mod softmax_q5_26;
 mod softmax_table_513;
 
-use super::{Arrangement, Context, Layout, Prepared};
+use super::{Arrangement, Context, Layout, Prepared, window};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Outputs, Place, RunContext};
 use crate::tensor::Tensor;
 
 type Prepare = fn(&Facts<'_>, &Context<'_>) -> Result<Box<dyn Kernel>>;
 
-/// Every intrinsic: its name and how it is prepared. All read input 0 and write output 0 in ONNX's order.
+/// Every intrinsic: its name and how it is prepared. All read input 0 and write output 0, in ONNX's order but for those of
+/// [`arrangement`].
 const INTRINSICS: &[(&str, Prepare)] = &[
     ("average_pool_f32", average_pool_f32::prepare),
     ("average_pool_window_sums", average_pool_window_sums::prepare),
@@ -66,8 +67,16 @@ pub fn prepare(name: &str, facts: &Facts<'_>, context: &Context<'_>) -> Result<P
     let encodings = unary_encodings(facts).map(|(x, y)| [("x", x.clone()), ("y", y.clone())]).ok();
     Ok(Prepared {
         kernel: Box::new(Named { name: name.to_string(), encodings, kernel: prepare(facts, context)? }),
-        arrangement: Arrangement::first(Layout::RowMajor),
+        arrangement: arrangement(name, facts)?,
     })
+}
+
+/// The layouts of an intrinsic.
+fn arrangement(name: &str, facts: &Facts<'_>) -> Result<Arrangement> {
+    match (name, facts.outputs.first()) {
+        ("average_pool_f32", Some(Some(y))) => Ok(window::arrangement(window::planar(facts)?.is_some(), y)),
+        _ => Ok(Arrangement::first(Layout::RowMajor)),
+    }
 }
 
 /// An intrinsic that says its name and encodings before it explains an element.
@@ -78,7 +87,7 @@ struct Named {
 }
 
 impl Kernel for Named {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         self.kernel.run(context, inputs)
     }
 

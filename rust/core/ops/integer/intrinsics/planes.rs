@@ -5,7 +5,7 @@ use super::rows::narrow;
 use crate::error::Result;
 use crate::ops::closure::input;
 use crate::ops::explanation::coordinates;
-use crate::ops::{Explanation, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Kernel, Outputs, Place, RunContext};
 use crate::tensor::Tensor;
 
 /// A function of one channel of an image.
@@ -35,7 +35,7 @@ pub struct PlaneKernel<F> {
 }
 
 impl<F: PlaneFunction> Kernel for PlaneKernel<F> {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let codes = input(inputs, 0)?.to_i64()?;
         let [height, width] = [self.shape[2], self.shape[3]];
         let channel = |plane: &[i64]| -> Vec<i64> {
@@ -46,7 +46,7 @@ impl<F: PlaneFunction> Kernel for PlaneKernel<F> {
         let plane = self.plane.max(1);
         let count = codes.len().div_ceil(plane);
         let planes = context.engine().map(count, |p| channel(&codes[p * plane..codes.len().min((p + 1) * plane)]));
-        Ok(vec![Tensor::new(self.shape.clone(), narrow(&planes.concat(), self.bits, self.signed))?])
+        Ok([Tensor::new(self.shape.clone(), narrow(&planes.concat(), self.bits, self.signed))?].into())
     }
 
     fn explain(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {

@@ -4,7 +4,7 @@ use super::record::{Record, Trail};
 use crate::error::Result;
 use crate::ops::closure::input;
 use crate::ops::explanation::elided;
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext, axis};
+use crate::ops::{Explanation, Facts, Kernel, Outputs, Place, RunContext, axis};
 use crate::tensor::{Data, Tensor};
 
 /// How a tensor divides into rows.
@@ -85,10 +85,10 @@ pub struct RowKernel<F> {
 }
 
 impl<F: RowFunction> Kernel for RowKernel<F> {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         let out = self.rows.map(context, &x.to_i64()?, |row| self.function.row(row, &mut ()));
-        Ok(vec![Tensor::new(x.shape().to_vec(), narrow(&out, self.bits, self.signed))?])
+        Ok([Tensor::new(x.shape(), narrow(&out, self.bits, self.signed))?].into())
     }
 
     fn explain(&self, _context: &RunContext<'_>, inputs: &[Option<&Tensor>], place: Place) -> Result<Explanation> {

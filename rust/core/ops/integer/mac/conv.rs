@@ -1,5 +1,6 @@
 //! Conv on codes: one- and two-dimensional, any groups, strides, dilations and pads.
 
+use super::super::channels_last::images;
 use super::super::{Arrangement, Context, IntegerOp, Layout, Prepared};
 use super::arithmetic::{Arithmetic, Mac, MacWindow};
 use super::epilogue::{AnyEpilogue, narrow, tiles, with_epilogue};
@@ -13,7 +14,7 @@ use crate::kernels::{
 };
 use crate::ops::closure::input;
 use crate::ops::window::{Window, kernel_shape};
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Facts, Kernel, Outputs, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
@@ -210,7 +211,7 @@ impl ConvKernel {
     }
 
     /// The output; `then` is for kernels that hand theirs on.
-    fn compute(&self, context: &RunContext<'_>, x: &Tensor, then: Option<Then<'_, u8>>) -> Result<Vec<Tensor>> {
+    fn compute(&self, context: &RunContext<'_>, x: &Tensor, then: Option<Then<'_, u8>>) -> Result<Outputs> {
         let engine = context.engine();
         let shape = &self.shape;
         let len = shape.output_len();
@@ -236,16 +237,13 @@ impl ConvKernel {
             Form::Wide64 { weights, init, epilogue } => self.run_wide(context, x.data(), weights, init, epilogue)?,
         };
         let [h, w] = shape.output();
-        let dims = match self.rank {
-            1 => vec![shape.batch, w, shape.out_channels],
-            _ => vec![shape.batch, h, w, shape.out_channels],
-        };
-        Ok(vec![Tensor::new(dims, data)?])
+        let dims = images(self.rank + 2, [shape.batch, h, w, shape.out_channels]);
+        Ok([Tensor::new(dims, data)?].into())
     }
 }
 
 impl Kernel for ConvKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         self.compute(context, input(inputs, 0)?, None)
     }
 
@@ -257,12 +255,7 @@ impl Kernel for ConvKernel {
         }
     }
 
-    fn run_then(
-        &self,
-        context: &RunContext<'_>,
-        inputs: &[Option<&Tensor>],
-        then: Then<'_, u8>,
-    ) -> Result<Vec<Tensor>> {
+    fn run_then(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>], then: Then<'_, u8>) -> Result<Outputs> {
         assert!(self.hands_on().is_some(), "a kernel that hands its output on");
         self.compute(context, input(inputs, 0)?, Some(then))
     }

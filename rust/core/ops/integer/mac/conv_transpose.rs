@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::ops::closure::input;
 use crate::ops::conv_transpose::ConvTransposeShape;
 use crate::ops::window::{Window, lift};
-use crate::ops::{Explanation, Facts, Kernel, Place, RunContext};
-use crate::program::{Channels, Env, Lanes, Scratch, TileProgram};
+use crate::ops::{Explanation, Facts, Kernel, Outputs, Place, RunContext};
+use crate::program::{Channels, Env, Lanes, TileProgram};
 use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
@@ -130,13 +130,13 @@ impl ConvTransposeKernel {
         }
         let mut out = vec![0; acc.len()];
         let channel = Channels::Uniform(filter % self.arithmetic.compiled.channels());
-        self.tile.run(&[Lanes::I64(&acc)], channel, &mut Scratch::default(), &mut out)?;
+        self.tile.run(&[Lanes::I64(&acc)], channel, &mut out)?;
         Ok(out)
     }
 }
 
 impl Kernel for ConvTransposeKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let codes = Arc::new(input(inputs, 0)?.to_i64()?);
         let planes = self.shape.batch * self.shape.filters;
         let all = context.engine().map(planes, |p| self.plane(&codes, p)).into_iter().collect::<Result<Vec<_>>>()?;
@@ -148,7 +148,7 @@ impl Kernel for ConvTransposeKernel {
             DType::I16 => Data::I16(flat.map(|&v| v as i16).collect()),
             _ => Data::I32(flat.copied().collect()),
         };
-        Ok(vec![Tensor::new(self.shape.output_shape(), data)?])
+        Ok([Tensor::new(self.shape.output_shape(), data)?].into())
     }
 
     fn explain(

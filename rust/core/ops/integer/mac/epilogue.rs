@@ -5,7 +5,7 @@ use crate::kernels::{
     AccTile, Code, DoubleRounding, Epilogue, FloatAffine, FloatScale, MulShift, OutTile, ShiftRounding, Simd,
 };
 use crate::num::Rounding;
-use crate::program::{Channels, Compiled, Lanes, NormalForm, Scratch, TileProgram};
+use crate::program::{Channels, Compiled, Lanes, NormalForm, TileProgram};
 use crate::tensor::DType;
 use std::cell::RefCell;
 
@@ -168,7 +168,6 @@ struct TileEpilogue<O> {
 /// Buffers of the tile executor's epilogue.
 #[derive(Default)]
 struct Buffers {
-    scratch: Scratch,
     codes: Vec<i32>,
     narrow: Vec<i32>,
     wide: Vec<i64>,
@@ -207,7 +206,7 @@ impl TileInput for i64 {
 impl<A: TileInput, O: Code> Epilogue<A> for TileEpilogue<O> {
     type Out = O;
     fn apply(&self, _simd: Simd, tile: AccTile<'_, A>, mut out: OutTile<'_, O>) {
-        BUFFERS.with_borrow_mut(|Buffers { scratch, codes, narrow, wide }| {
+        BUFFERS.with_borrow_mut(|Buffers { codes, narrow, wide }| {
             // Rows of all channels follow each other in the order of the channels, and so do any rows where the channels
             // do not matter: as many of them run together as make the executor's work worthwhile.
             let joined = self.tile.channels() == 1 || (tile.channel == 0 && tile.cols == self.tile.channels());
@@ -220,7 +219,7 @@ impl<A: TileInput, O: Code> Epilogue<A> for TileEpilogue<O> {
                 codes.resize(flat.len(), 0);
                 let channels = Channels::Cyclic { start: tile.channel };
                 self.tile
-                    .run(&[A::lanes(flat)], channels, scratch, codes)
+                    .run(&[A::lanes(flat)], channels, codes)
                     .expect("lanes and channels are those that the program was compiled for");
                 for (r, codes) in rows.zip(codes.chunks_exact(tile.cols.max(1))) {
                     for (to, &code) in out.line(r, tile.cols).iter_mut().zip(codes) {

@@ -13,7 +13,7 @@ use crate::kernels::{
 };
 use crate::ops::broadcast::broadcast_shape;
 use crate::ops::closure::input;
-use crate::ops::{Explanation, Fact, Facts, Kernel, Place, RunContext};
+use crate::ops::{Explanation, Fact, Facts, Kernel, Outputs, Place, RunContext};
 use crate::program::Env;
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data, Tensor};
@@ -339,7 +339,7 @@ impl MatrixKernel {
 }
 
 impl Kernel for MatrixKernel {
-    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         if let Some((codes, right)) = &self.constant {
             let rows = x.len() / self.depth.max(1);
@@ -347,7 +347,7 @@ impl Kernel for MatrixKernel {
                 true => self.multiply_reference(context, x, 0, rows, codes, 0)?,
                 false => self.multiply(context, x.data(), 0, rows, right)?,
             };
-            return Ok(vec![Tensor::new(self.shape.clone(), data)?]);
+            return Ok([Tensor::new(self.shape.clone(), data)?].into());
         }
         let w = self.variable(inputs)?;
         let rows = self.rows();
@@ -366,7 +366,7 @@ impl Kernel for MatrixKernel {
             let (_, right) = packed.as_ref().expect("packed above");
             parts.push(self.multiply(context, x.data(), left * rows, rows, right)?);
         }
-        Ok(vec![Tensor::new(self.shape.clone(), join(parts)?)?])
+        Ok([Tensor::new(self.shape.clone(), join(parts)?)?].into())
     }
 
     fn explain(

@@ -5,7 +5,7 @@ use super::arithmetic::Arithmetic;
 use crate::error::Result;
 use crate::kernels::{ConvShape, reference};
 use crate::ops::RunContext;
-use crate::program::{Channels, Lanes, Scratch};
+use crate::program::{Channels, Lanes};
 use crate::spec::Overflow;
 use crate::tensor::{DType, Data};
 
@@ -52,7 +52,7 @@ impl Convolution<'_> {
         let tile = arithmetic.compiled.tile();
         compute_codes(context, dtype, sums.len(), |start, out| {
             let lanes = [Lanes::I64(&sums[start..start + out.len()])];
-            tile.run(&lanes, Channels::Cyclic { start: start % channels }, &mut Scratch::default(), out)
+            tile.run(&lanes, Channels::Cyclic { start: start % channels }, out)
         })
     }
 }

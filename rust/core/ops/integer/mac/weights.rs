@@ -6,7 +6,7 @@ use super::super::quantizers;
 use crate::encoding::{Encoding, Granularity};
 use crate::error::{Error, Kind, Result};
 use crate::ops::Fact;
-use crate::program::{Channels, Env, Lanes, Scratch, Value};
+use crate::program::{Channels, Env, Lanes, Value};
 use crate::spec::{Action, Spec, names};
 use crate::tensor::{Data, Tensor};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub fn reencode(
     }
     env.input_int("w", from.qmin().into(), from.qmax().into());
     let compiled = quantizers::compile(spec, names::WEIGHTS, &env)?;
-    let (tile, mut scratch) = (compiled.tile(), Scratch::default());
+    let tile = compiled.tile();
     let mut out: Vec<i8> = Vec::with_capacity(codes.len());
     for start in (0..codes.len()).step_by(CHUNK) {
         let (mut wide, mut coded) = ([0i32; CHUNK], [0i32; CHUNK]);
@@ -60,7 +60,7 @@ pub fn reencode(
         read_codes(codes.data(), start, &mut wide[..len])?;
         map.segments(start..start + len, |range, channels| {
             let part = range.start - start..range.end - start;
-            tile.run(&[Lanes::I32(&wide[part.clone()])], channels, &mut scratch, &mut coded[part])
+            tile.run(&[Lanes::I32(&wide[part.clone()])], channels, &mut coded[part])
         })?;
         out.extend(coded[..len].iter().map(|&v| v as i8));
     }
