@@ -1,11 +1,14 @@
 //! AVX2 micro-kernels, with and without the dot product of AVX-VNNI.
 //!
 //! Without it products are formed by the 16-bit multiply-add on widened bytes, which is exact: the 8-bit one saturates
-//! its pair sums to 16 bits.
+//! its pair sums to 16 bits. Both operands are widened once for a block of rows and columns, since the instructions that do
+//! it would otherwise take longer than the products.
 
 use super::gemm::Lhs;
 use super::pack::{Line, PANEL};
+use super::scratch::{at_least, with_kept};
 use std::arch::x86_64::*;
+use std::cell::Cell;
 
 macro_rules! multiply {
     ($(#[$meta:meta])* $name:ident, $kernel:ident, $features:literal, [$($rows:literal),+]) => {
@@ -45,13 +48,6 @@ macro_rules! multiply {
     };
 }
 
-multiply!(
-    /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by 16-bit multiply-add, `acc` with a stride of `width`.
-    multiply,
-    kernel_madd,
-    "avx2",
-    [2, 1]
-);
 multiply!(
     /// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by the 256-bit dot product, `acc` with a stride of `width`.
     multiply_vnni,
@@ -107,46 +103,124 @@ macro_rules! kernel_vnni {
 
 kernel_vnni!(kernel_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 
+thread_local! {
+    /// Rows and a panel of weights in 16 bits.
+    static WIDENED: Cell<[Vec<[i16; 16]>; 2]> = Cell::default();
+}
+
+/// `acc[r][c] = init[c] + Σ_k a[r][k]·w[k][c]` by 16-bit multiply-add, `acc` with a stride of `width`:
+///
+/// ```text
+/// x = the rows in 16 bits, all runs of a row together
+/// for panel
+///     w = the panel in 16 bits, four k of a column side by side
+///     for three rows
+///         for group of four k:  sums[row][column][0..2] += x[row][4k..] · w[column][4k..], two products each
+///         acc = init + sums[..][0] + sums[..][1]
+/// ```
+///
 /// # Safety
-/// As [`multiply`], for `R` rows and one panel.
+/// As `multiply_vnni`, with AVX2.
 #[target_feature(enable = "avx2")]
-unsafe fn kernel_madd<const R: usize>(
-    rows: [*const u8; R],
-    runs: &[usize],
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn multiply(
+    lhs: &Lhs<'_>,
     per_run: usize,
-    mut b: *const i8,
-    init: *const i32,
-    c: *mut i32,
+    lines: &[Line],
+    groups: usize,
+    panels: usize,
+    init: &[i32],
+    acc: &mut [i32],
     width: usize,
 ) {
-    // acc[r][q] holds, for columns 4q..4q+4, the sums of the even and of the odd pairs of products side by side.
-    let mut acc = [[_mm256_setzero_si256(); 4]; R];
-    // SAFETY: all addresses lie within the extents that the contract names.
-    unsafe {
-        for run in runs {
-            for k in 0..per_run {
-                let w = [
-                    _mm256_cvtepi8_epi16(_mm_load_si128(b.cast())),
-                    _mm256_cvtepi8_epi16(_mm_load_si128(b.add(16).cast())),
-                    _mm256_cvtepi8_epi16(_mm_load_si128(b.add(32).cast())),
-                    _mm256_cvtepi8_epi16(_mm_load_si128(b.add(48).cast())),
-                ];
-                b = b.add(64);
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let bytes = _mm_cvtsi32_si128(rows[r].add(run + 4 * k).cast::<i32>().read_unaligned());
-                    let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(bytes));
-                    for q in 0..4 {
-                        row[q] = _mm256_add_epi32(row[q], _mm256_madd_epi16(x, w[q]));
-                    }
-                }
+    let count = lhs.rows.len();
+    // A row takes whole vectors; what lies behind its groups is not read.
+    let pitch = groups.div_ceil(4);
+    with_kept(&WIDENED, |[rows, panel_lines]| {
+        let rows = at_least(rows, count * pitch).as_flattened_mut();
+        for (&row, to) in lhs.rows.iter().zip(rows.chunks_exact_mut(pitch.max(1) * 16)) {
+            for (run, to) in lhs.runs.iter().zip(to.chunks_exact_mut((per_run * 4).max(1))) {
+                let from = &lhs.bytes[row + run..][..per_run * 4];
+                to.iter_mut().zip(from).for_each(|(to, &byte)| *to = byte.into());
             }
         }
-        for (r, row) in acc.iter().enumerate() {
-            for half in 0..2 {
-                let sums = _mm256_hadd_epi32(row[2 * half], row[2 * half + 1]);
-                let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(sums);
-                let start = _mm256_loadu_si256(init.add(8 * half).cast());
-                _mm256_storeu_si256(c.add(r * width + 8 * half).cast(), _mm256_add_epi32(start, ordered));
+        // Few rows widen the weights as they read them.
+        let widened = if count < 3 { &mut [] } else { at_least(panel_lines, groups * 4) };
+        for panel in 0..panels {
+            let lines = &lines[panel * groups..][..groups];
+            for (line, to) in lines.iter().zip(widened.as_chunks_mut::<4>().0) {
+                to.as_flattened_mut().iter_mut().zip(line.0).for_each(|(to, weight)| *to = weight.into());
+            }
+            let widened = widened.as_chunks::<4>().0;
+            // SAFETY: sixteen weights each.
+            let wide = |k: usize, q: usize| unsafe { _mm256_loadu_si256(widened[k][q].as_ptr().cast()) };
+            let narrow = |k: usize, q: usize| unsafe {
+                _mm256_cvtepi8_epi16(_mm_load_si128(lines[k].0.as_ptr().add(16 * q).cast()))
+            };
+            let init = &init[panel * PANEL..][..PANEL];
+            let mut row = 0;
+            while row < count {
+                let x = rows[row * pitch * 16..].as_ptr();
+                let out = &mut acc[row * width + panel * PANEL..];
+                let taken = match count - row {
+                    left @ 1..=2 => left,
+                    4 => 2,
+                    _ => 3,
+                };
+                assert!(out.len() >= (taken - 1) * width + PANEL, "rows of accumulators");
+                // SAFETY: `taken` rows of `groups` groups lie `pitch` vectors apart, and the accumulators are asserted.
+                unsafe {
+                    match taken {
+                        1 if count < 3 => madd::<1>(x, pitch * 16, groups, narrow, init, out, width),
+                        2 if count < 3 => madd::<2>(x, pitch * 16, groups, narrow, init, out, width),
+                        1 => madd::<1>(x, pitch * 16, groups, wide, init, out, width),
+                        2 => madd::<2>(x, pitch * 16, groups, wide, init, out, width),
+                        _ => madd::<3>(x, pitch * 16, groups, wide, init, out, width),
+                    }
+                }
+                row += taken;
+            }
+        }
+    });
+}
+
+/// The sums of `R` rows of `x`, `pitch` apart, and a panel: `w(k, q)` are the weights of group `k` and the columns `4q..4q+4`.
+///
+/// # Safety
+/// The machine has AVX2; each row has four values for each of `groups`, and `acc` holds a panel of each row, `width` apart.
+#[target_feature(enable = "avx2")]
+unsafe fn madd<const R: usize>(
+    x: *const i16,
+    pitch: usize,
+    groups: usize,
+    w: impl Fn(usize, usize) -> __m256i,
+    init: &[i32],
+    acc: &mut [i32],
+    width: usize,
+) {
+    // sums[r][q] holds, for columns 4q..4q+4, the sums of the even and of the odd pairs of products side by side.
+    let mut sums = [[_mm256_setzero_si256(); 4]; R];
+    for k in 0..groups {
+        // SAFETY: the caller's.
+        let x: [__m256i; R] = std::array::from_fn(|r| unsafe {
+            _mm256_set1_epi64x(x.add(r * pitch + 4 * k).cast::<i64>().read_unaligned())
+        });
+        for q in 0..4 {
+            let w = w(k, q);
+            for (sums, &x) in sums.iter_mut().zip(&x) {
+                sums[q] = _mm256_add_epi32(sums[q], _mm256_madd_epi16(x, w));
+            }
+        }
+    }
+    for (row, acc) in sums.iter().zip(acc.chunks_mut(width)) {
+        for half in 0..2 {
+            let sums = _mm256_hadd_epi32(row[2 * half], row[2 * half + 1]);
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(sums);
+            let (start, to) = (&init[8 * half..][..8], &mut acc[8 * half..][..8]);
+            // SAFETY: eight values each.
+            unsafe {
+                let start = _mm256_loadu_si256(start.as_ptr().cast());
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_add_epi32(start, ordered));
             }
         }
     }
@@ -187,6 +261,72 @@ pub(super) unsafe fn depthwise<const SIGNED: bool>(
         }
     }
     whole * PANEL
+}
+
+/// One row of a depthwise convolution of 3×3 taps next to each other: `acc[x][c] = init[c] + Σ x·w`, for sixteen channels at a
+/// time. Each column of the input is widened once and stays in registers for the outputs that it reaches: two of its rows
+/// side by side, and the third one beside zeros.
+///
+/// # Safety
+/// The machine has AVX2. `from` points to the first byte of the first window; three rows, `pitch` apart, of all columns that
+/// the outputs reach lie there. `acc` holds whole pixels of as many channels as `init`, at least sixteen; `columns` holds for
+/// each sixteen channels, the last ones at the end, of each column of taps the weights of the first two rows side by side, and
+/// then those of the third one beside zeros.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn depthwise_three<const SIGNED: bool>(
+    from: *const u8,
+    pitch: usize,
+    stride: usize,
+    columns: &[[[i16; 2 * PANEL]; 6]],
+    init: &[i32],
+    acc: &mut [i32],
+) {
+    let channels = init.len();
+    for (block, weights) in columns.iter().enumerate() {
+        let c = (block * PANEL).min(channels - PANEL);
+        // SAFETY: three rows of sixteen channels of a column that the outputs reach.
+        let column = |x: usize| unsafe {
+            let at = from.add(x * channels + c);
+            let [a, b, third] = std::array::from_fn(|row| _mm_loadu_si128(at.add(row * pitch).cast()));
+            let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+            let upper = _mm_unpackhi_epi64(third, third);
+            match SIGNED {
+                true => [
+                    _mm256_cvtepi8_epi16(low),
+                    _mm256_cvtepi8_epi16(high),
+                    _mm256_cvtepi8_epi32(third),
+                    _mm256_cvtepi8_epi32(upper),
+                ],
+                false => [
+                    _mm256_cvtepu8_epi16(low),
+                    _mm256_cvtepu8_epi16(high),
+                    _mm256_cvtepu8_epi32(third),
+                    _mm256_cvtepu8_epi32(upper),
+                ],
+            }
+        };
+        // SAFETY: sixteen weights.
+        let weight = |i: usize, half: usize| unsafe { _mm256_loadu_si256(weights[i][16 * half..].as_ptr().cast()) };
+        // SAFETY: sixteen channels.
+        let start = [0, 8].map(|half| unsafe { _mm256_loadu_si256(init[c + half..][..8].as_ptr().cast()) });
+        let mut x = [column(0), column(1), column(2)];
+        for (i, pixel) in acc.chunks_exact_mut(channels).enumerate() {
+            match (i, stride) {
+                (0, _) => {}
+                (_, 1) => x = [x[1], x[2], column(i + 2)],
+                _ => x = [x[2], column(2 * i + 1), column(2 * i + 2)],
+            }
+            for (half, &start) in start.iter().enumerate() {
+                let mut sum = start;
+                for (kx, x) in x.iter().enumerate() {
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x[half], weight(2 * kx, half)));
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x[2 + half], weight(2 * kx + 1, half)));
+                }
+                // SAFETY: eight channels of the pixel.
+                unsafe { _mm256_storeu_si256(pixel[c + 8 * half..][..8].as_mut_ptr().cast(), sum) };
+            }
+        }
+    }
 }
 
 /// Looks up all whole vectors of 32 codes; gives how many codes that is.

@@ -261,6 +261,7 @@ mod tests {
                 ..base
             },
             ConvShape { in_channels: 100, out_channels: 100, groups: 100, pads: [1, 1, 1, 1], ..base },
+            ConvShape { in_channels: 41, out_channels: 41, groups: 41, dilation: [2, 1], pads: [2, 0, 1, 1], ..base },
             ConvShape { in_channels: 16, out_channels: 16, groups: 16, stride: [2, 2], pads: [1, 1, 0, 2], ..base },
             ConvShape {
                 in_channels: 113,

@@ -20,9 +20,11 @@ use super::neon::Strips;
 use super::pack::{Line, less_excess};
 use super::scratch::{Call, Scratch, at_least};
 use super::shape::ConvShape;
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::window::Padded;
 use smallvec::SmallVec;
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
 
 /// Channels of one block.
 pub(crate) const BLOCK: usize = 16;
@@ -39,6 +41,9 @@ pub(crate) struct DepthwiseWeights {
     /// `[block of 64 channels][four rows of taps][column of taps][vector of sixteen channels × four rows]`, where weights
     /// fit; vector `q` of a block holds the channels `16·i + 4·q + b` in the order of `i` and `b` below four.
     quads: Option<Vec<Line>>,
+    /// See [`DepthwiseWeights::columns_of_three`].
+    #[cfg(target_arch = "x86_64")]
+    columns: OnceLock<Vec<[[i16; 2 * BLOCK]; 6]>>,
     column_sums: Vec<i32>,
 }
 
@@ -76,7 +81,33 @@ impl DepthwiseWeights {
         }
         assert!(range.0 >= -256 && range.1 <= 255, "a zero point is a code of its weights");
         let fits = range.0 >= i8::MIN.into() && range.1 <= i8::MAX.into();
-        DepthwiseWeights { channels, kernel, pairs, quads: fits.then_some(lines), column_sums }
+        DepthwiseWeights {
+            channels,
+            kernel,
+            pairs,
+            quads: fits.then_some(lines),
+            #[cfg(target_arch = "x86_64")]
+            columns: OnceLock::new(),
+            column_sums,
+        }
+    }
+
+    /// The weights of 3×3 taps, for each sixteen channels, of which the last ones end with the last channel: of each column of
+    /// taps, those of the first two rows side by side, and those of the third one beside zeros.
+    #[cfg(target_arch = "x86_64")]
+    fn columns_of_three(&self) -> &[[[i16; 2 * BLOCK]; 6]] {
+        let weight =
+            |channel: usize, tap: usize| self.pairs[channel / BLOCK * 5 + tap / 2][channel % BLOCK * 2 + tap % 2];
+        let block = |block: usize| {
+            let first = (block * BLOCK).min(self.channels - BLOCK);
+            std::array::from_fn(|i| {
+                std::array::from_fn(|lane| match (i % 2 * 2 + lane % 2, i / 2) {
+                    (3, _) => 0,
+                    (row, column) => weight(first + lane / 2, row * 3 + column),
+                })
+            })
+        };
+        self.columns.get_or_init(|| (0..self.channels.div_ceil(BLOCK)).map(block).collect())
     }
 
     pub(crate) fn column_sums(&self) -> &[i32] {
@@ -104,6 +135,16 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
         && let Some(lines) = &weights.quads
     {
         return vectors(engine, shape, x, pad, weights, lines, init, epilogue, out);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if matches!(engine.simd().vectors(), Isa::Avx2 | Isa::AvxVnni)
+        && shape.kernel == [3, 3]
+        && shape.dilation[1] == 1
+        && shape.stride[1] <= 2
+        && channels >= BLOCK
+        && let Some(padded) = Padded::new(engine, shape, X::bytes(x), X::bytes(&[pad])[0], 0)
+    {
+        return three_by_three::<X, E>(engine, shape, &padded, weights, init, epilogue, out);
     }
     #[cfg(target_arch = "aarch64")]
     if matches!(engine.simd().vectors(), Isa::NeonDot | Isa::NeonI8mm)
@@ -219,6 +260,52 @@ fn vectors<X: Code8, E: Epilogue + ?Sized>(
             Scratch::with(|Scratch { lines: columns, .. }| {
                 // SAFETY: as above; tasks write different rows or channels.
                 unsafe { strips.finish(&fused, rows, part, columns, out.at(first * row).cast()) };
+            });
+        });
+    });
+}
+
+/// The form of 3×3 taps for AVX2: tasks are runs of output rows.
+#[cfg(target_arch = "x86_64")]
+fn three_by_three<X: Code8, E: Epilogue + ?Sized>(
+    engine: Engine<'_>,
+    shape: &ConvShape,
+    padded: &Padded<'_>,
+    weights: &DepthwiseWeights,
+    init: &[i32],
+    epilogue: &E,
+    out: &mut [E::Out],
+) {
+    let channels = shape.out_channels;
+    let [height, width] = shape.output();
+    let (row, pitch, stride) = (width * channels, padded.pitch() * shape.dilation[0], shape.stride[1]);
+    assert!(matches!(engine.simd().vectors(), Isa::Avx2 | Isa::AvxVnni) && channels >= BLOCK && stride <= 2);
+    assert!(shape.kernel == [3, 3] && shape.dilation[1] == 1 && shape.in_channels == channels);
+    let columns = weights.columns_of_three();
+    let per_task = engine.share(shape.batch * height, 1);
+    Call::with(|Call { init: start, .. }| {
+        less_excess(init, &weights.column_sums, 0, start);
+        engine.for_each_chunk(out, per_task * row, |task, out| {
+            Scratch::with(|Scratch { acc, .. }| {
+                let acc = at_least(acc, row);
+                for (i, out) in out.chunks_exact_mut(row).enumerate() {
+                    let at = task * per_task + i;
+                    let from = &padded.bytes()[padded.start(at / height, [at % height, 0])..];
+                    assert!(from.len() >= 2 * pitch + ((width - 1) * stride + 3) * channels, "windows of a row");
+                    // SAFETY: the instruction set, the windows and the shape are asserted; weights and initial accumulators are
+                    // those of all channels, and the accumulators those of one row.
+                    unsafe {
+                        match X::SIGNED {
+                            true => {
+                                super::avx2::depthwise_three::<true>(from.as_ptr(), pitch, stride, columns, start, acc)
+                            }
+                            false => {
+                                super::avx2::depthwise_three::<false>(from.as_ptr(), pitch, stride, columns, start, acc)
+                            }
+                        }
+                    }
+                    emit(engine.simd(), acc, channels, at * width, epilogue, out);
+                }
             });
         });
     });

@@ -88,7 +88,7 @@ impl<'a> Padded<'a> {
     }
 
     /// Bytes from one row of an image to the next.
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(crate) fn pitch(&self) -> usize {
         self.pitch[0]
     }
