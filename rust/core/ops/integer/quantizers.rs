@@ -6,7 +6,7 @@ use super::table::ByteTable;
 use crate::encoding::Encoding;
 use crate::error::{Error, Kind, Location, Result};
 use crate::graph::Constant;
-use crate::kernels::{FloatQuantize, Nearest, any_nan, quantize};
+use crate::kernels::{Code8, Engine, FloatQuantize, Nearest, any_nan, lookup8_to, quantize};
 use crate::num::{FloatType, Rounding};
 use crate::ops::closure::input;
 use crate::ops::{Explanation, Fact, InPlace, Kernel, Outputs, Place, RunContext};
@@ -40,6 +40,8 @@ struct Dequantize {
     compiled: Compiled,
     tile: TileProgram,
     map: ScaleMap,
+    /// The real of each code by its byte, where codes are bytes and have one scale.
+    table: Option<Box<[f32; 256]>>,
 }
 
 struct FakeQuant {
@@ -90,7 +92,29 @@ fn prepare_dequantize(spec: &Spec, name: &str, encoding: &Encoding, shape: &[usi
     add_encoding(&mut env, "x", encoding);
     let compiled = compile(spec, names::DEQUANTIZE, &env).map_err(|e| e.at_tensor(name))?;
     let map = ScaleMap::new(encoding, shape).map_err(|e| e.at_tensor(name))?;
-    Ok(Dequantize { tile: compiled.tile(), compiled, map })
+    let tile = compiled.tile();
+    let codes = ByteTable::codes(encoding.qmin(), encoding.qmax());
+    let table = match codes.filter(|_| compiled.channels() == 1 && compiled.evaluator() == Evaluator::Fast) {
+        Some(codes) => {
+            let (mut wide, mut reals) = (vec![0i32; codes.len()], vec![0f32; codes.len()]);
+            read_codes(codes.data(), 0, &mut wide)?;
+            tile.run_f32(&[Lanes::I32(&wide)], Channels::Uniform(0), &mut reals)?;
+            let mut table = Box::new([0f32; 256]);
+            wide.iter().zip(reals).for_each(|(&code, real)| table[usize::from(code as u8)] = real);
+            Some(table)
+        }
+        None => None,
+    };
+    Ok(Dequantize { tile, compiled, map, table })
+}
+
+/// The bytes of codes of one byte.
+fn bytes(data: &Data) -> Option<&[u8]> {
+    match data {
+        Data::U8(v) => Some(v),
+        Data::I8(v) => Some(i8::bytes(v)),
+        _ => None,
+    }
 }
 
 /// A kernel from float32 to codes by the rule `quantize` or a variant of it.
@@ -228,11 +252,11 @@ impl Quantize {
             .at(Location::Tensor { name: self.name.clone(), index }))
     }
 
+    /// The codes of `x`, which are those from element `start` of the tensor on.
     fn codes(&self, x: &[f32], start: usize, out: &mut [i32]) -> Result<()> {
-        let len = out.len();
-        self.map.segments(start..start + len, |range, channels| {
-            let to = &mut out[range.start - start..range.end - start];
-            self.tile.run(&[Lanes::F32(&x[range])], channels, to)
+        self.map.segments(start..start + x.len(), |range, channels| {
+            let part = range.start - start..range.end - start;
+            self.tile.run(&[Lanes::F32(&x[part.clone()])], channels, &mut out[part])
         })
     }
 }
@@ -259,7 +283,9 @@ impl Kernel for Quantize {
             };
             return Ok([Tensor::new(x.shape(), data)?].into());
         }
-        let data = compute_codes(context, self.dtype, values.len(), |start, out| self.codes(values, start, out))?;
+        let data = compute_codes(context, self.dtype, values.len(), |start, out| {
+            self.codes(&values[start..start + out.len()], start, out)
+        })?;
         Ok([Tensor::new(x.shape(), data)?].into())
     }
 
@@ -287,12 +313,15 @@ impl Kernel for Dequantize {
     fn run(&self, context: &RunContext<'_>, inputs: &[Option<&Tensor>]) -> Result<Outputs> {
         let x = input(inputs, 0)?;
         let mut out = context.output(0, x.len());
-        for_chunks(context, &mut out, |start, chunk| {
-            let mut codes = [0i32; CHUNK];
-            let codes = &mut codes[..chunk.len()];
-            read_codes(x.data(), start, codes)?;
-            self.reals(codes, start, chunk)
-        })?;
+        match (&self.table, bytes(x.data())) {
+            (Some(table), Some(codes)) => lookup8_to(context.engine(), codes, table, &mut out),
+            _ => for_chunks(context, &mut out, |start, chunk| {
+                let mut codes = [0i32; CHUNK];
+                let codes = &mut codes[..chunk.len()];
+                read_codes(x.data(), start, codes)?;
+                self.reals(codes, start, chunk)
+            })?,
+        }
         Ok([Tensor::new(x.shape(), Data::F32(out))?].into())
     }
 
@@ -312,7 +341,19 @@ impl Kernel for FakeQuant {
         let values = x.as_f32().map_err(|e| e.at_tensor(&self.quantize.name))?;
         self.quantize.check(context, values)?;
         let mut out = context.output(0, values.len());
+        let alone = Engine::single().with(context.simd);
         for_chunks(context, &mut out, |start, chunk| {
+            let values = &values[start..start + chunk.len()];
+            if let (Some(form), Some(table)) = (&self.quantize.vectors, &self.dequantize.table) {
+                let mut codes = [0u8; CHUNK];
+                let codes = &mut codes[..chunk.len()];
+                match self.quantize.dtype {
+                    DType::I8 => quantize(alone, form, values, i8::of_bytes_mut(codes)),
+                    _ => quantize(alone, form, values, codes),
+                }
+                lookup8_to(alone, codes, table, chunk);
+                return Ok(());
+            }
             let mut codes = [0i32; CHUNK];
             let codes = &mut codes[..chunk.len()];
             self.quantize.codes(values, start, codes)?;
