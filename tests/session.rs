@@ -243,6 +243,57 @@ fn residual(channels: usize) -> Graph {
 }
 
 #[test]
+fn means_are_over_the_axes_that_are_named() {
+    // Axes of one size are told apart by their place alone.
+    let cases: [(&[usize], &[i64]); 6] = [
+        (&[1, 4, 4], &[1]),
+        (&[1, 4, 4], &[2]),
+        (&[1, 4, 3, 4], &[1, 2]),
+        (&[1, 4, 3, 4], &[2, 3]),
+        (&[2, 2, 2], &[0]),
+        (&[2, 2, 2, 2], &[0, 3]),
+    ];
+    for (target, signed) in
+        [("onnxruntime_cpu", false), ("htp_v75", false), ("litert_xnnpack_x86", true), ("tflite_micro", true)]
+    {
+        for ((shape, axes), keep) in cases.iter().flat_map(|&case| [(case, 0), (case, 1)]) {
+            let reduced = |axis: usize| axes.contains(&(axis as i64));
+            let count: usize = (0..shape.len()).filter(|&a| reduced(a)).map(|a| shape[a]).product();
+            let mut out: Vec<usize> =
+                (0..shape.len()).map(|axis| if reduced(axis) { 1 } else { shape[axis] }).collect();
+            // Every element is a multiple of the count, and so every mean an integer.
+            let len: usize = shape.iter().product();
+            let values: Vec<usize> = (0..len).map(|i| i * i % 7 * count).collect();
+            let mut means = vec![0; out.iter().product()];
+            for (i, value) in values.iter().enumerate() {
+                let (mut rest, mut at, mut step) = (i, 0, 1);
+                for axis in (0..shape.len()).rev() {
+                    at += if reduced(axis) { 0 } else { rest % shape[axis] * step };
+                    rest /= shape[axis];
+                    step *= out[axis];
+                }
+                means[at] += value / count;
+            }
+            if keep == 0 {
+                out = (0..shape.len()).filter(|&a| !reduced(a)).map(|a| shape[a]).collect();
+            }
+            let mut b = Builder::new(1);
+            let encoding = || Some(per_tensor(1.0, 0, 8, signed));
+            let x = b.input(shape, encoding());
+            let attributes = [("axes", ints(axes)), ("keepdims", nputwin::graph::Attribute::Int(keep))];
+            let y = b.node("ReduceMean", &[x], &attributes, encoding());
+            b.output(y);
+            let name = b.graph.inputs[0].name.clone();
+            let input = Tensor::f32(shape, values.iter().map(|&v| v as f32).collect());
+            let result = session(&b.graph, target, 1).run(&[(&name, &input)]).unwrap();
+            let (_, y) = &result.outputs[0];
+            let expected: Vec<f64> = means.iter().map(|&m| m as f64).collect();
+            assert_eq!((y.shape(), y.to_f64()), (&out[..], expected), "{target}, {shape:?}, {axes:?}, keepdims {keep}");
+        }
+    }
+}
+
+#[test]
 fn what_follows_a_convolution_runs_in_its_step_where_nothing_else_reads_between() {
     for channels in [3, 40] {
         let graph = residual(channels);

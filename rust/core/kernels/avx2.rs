@@ -162,6 +162,7 @@ pub(super) unsafe fn multiply(
             while row < count {
                 let x = rows[row * pitch * 16..].as_ptr();
                 let out = &mut acc[row * width + panel * PANEL..];
+                // Three at a time fill the registers; of four, two and two take less than three and one.
                 let taken = match count - row {
                     left @ 1..=2 => left,
                     4 => 2,

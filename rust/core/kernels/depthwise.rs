@@ -2,7 +2,8 @@
 //!
 //! With AVX-512 VNNI and with the dot product of AArch64, four rows of an input column are interleaved per channel and
 //! multiplied by the 8-bit dot product: with the former 64, 32 or 16 channels at a time, and padding on the way; with the latter
-//! 16, from a copy with the padding around it. Elsewhere, for weights that leave `i8` when they are centred by their zero points,
+//! 16, from a copy with the padding around it. AVX2 widens the columns of 3×3 taps, from such a copy too, to 16 bits and
+//! multiplies pairs of their rows. Elsewhere, for weights that leave `i8` when they are centred by their zero points,
 //! and for taps far apart, taps are widened and multiplied in 16 bits, on x86 pairs of them by the multiply-add.
 
 #[cfg(target_arch = "x86_64")]
@@ -167,7 +168,7 @@ pub(crate) fn depthwise<X: Code8, E: Epilogue + ?Sized>(
         engine.for_each_chunk(out, per_task * channels, |task, out| {
             Scratch::with(|Scratch { acc, .. }| {
                 let acc = at_least(acc, PIXELS * channels);
-                let mut taps: SmallVec<[&[u8]; 26]> = SmallVec::new();
+                let mut taps: SmallVec<[&[u8]; 64]> = SmallVec::new();
                 let mut first = task * per_task;
                 let mut rest = out;
                 while !rest.is_empty() {

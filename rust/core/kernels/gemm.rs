@@ -393,6 +393,16 @@ pub(crate) fn run_tiles<E: Epilogue + ?Sized, B>(
         (source.build)(row, count, scratch);
         let lhs = source.lhs(&scratch.bytes, &scratch.rows);
         let fused = in_registers(simd, weights, epilogue);
+        if fused.is_none() && count == 1 {
+            let place = Place { row, channel: 0 };
+            engine.for_each_chunk(out, per_task * PANEL, |task, out| {
+                Scratch::with(|Scratch { acc, row_sums, .. }| {
+                    let width = out.len();
+                    tile(simd, &lhs, weights, part(task), init, place, epilogue, out, width, acc, row_sums);
+                });
+            });
+            continue;
+        }
         let shared = Shared::new(out);
         engine.for_each_task(panels.div_ceil(per_task), |task| {
             if let Some(fused) = &fused {

@@ -17,6 +17,12 @@ pub fn window_sum<A: Accumulator, T: Code>(engine: Engine<'_>, shape: &PoolShape
     fold(engine, shape, x, out, sums);
 }
 
+/// The sums of [`window_sum`] from element `start` of the output on. Panics where lengths disagree.
+pub fn window_sum_from<A: Accumulator, T: Code>(simd: Simd, shape: &PoolShape, x: &[T], start: usize, out: &mut [A]) {
+    assert!(x.len() == shape.input_len() && start + out.len() <= shape.output_len(), "tensors and their shapes");
+    sums_from(simd, shape, x, start, out);
+}
+
 /// Elements of each window, one number per output row and column of an image: those that meet the input, or with
 /// `include_pad` also those in the declared padding (what lies beyond it, as `ceil_mode` may reach, never counts).
 pub fn window_counts(shape: &PoolShape, include_pad: bool) -> Vec<usize> {
@@ -123,6 +129,28 @@ multiversion! {
     }
 }
 
+multiversion! {
+    fn sums_from<A: Accumulator, T: Code>(simd: Simd, shape: &PoolShape, x: &[T], start: usize, out: &mut [A]) {
+        let ([height, width], channels) = (shape.output, shape.channels);
+        out.fill(A::default());
+        let mut at = 0;
+        while at < out.len() {
+            let (pixel, channel) = ((start + at) / channels, (start + at) % channels);
+            let (image, y, x_at) = (pixel / (height * width), pixel / width % height, pixel % width);
+            let run = (channels - channel).min(out.len() - at);
+            for ky in shape.span(0, y) {
+                let iy = image * shape.input[0] + y * shape.stride[0] + ky * shape.dilation[0] - shape.pads[0];
+                for kx in shape.span(1, x_at) {
+                    let ix = x_at * shape.stride[1] + kx * shape.dilation[1] - shape.pads[1];
+                    let codes = &x[(iy * shape.input[1] + ix) * channels + channel..][..run];
+                    out[at..at + run].iter_mut().zip(codes).for_each(|(a, x)| *a = a.mac(x.to_i32(), 1));
+                }
+            }
+            at += run;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::reference;
@@ -161,6 +189,12 @@ mod tests {
             assert!(out == sums, "{shape:?}");
             let mut out = vec![0i32; shape.output_len()];
             window_sum(engine, shape, &x, &mut out);
+            assert!(out.iter().zip(&sums).all(|(&a, &b)| i64::from(a) == b), "{shape:?}");
+            out.fill(-1);
+            for (start, len) in [(0, out.len()), (5, 1), (30, 40), (out.len() - 1, 1)] {
+                let part = &mut out[start.min(sums.len())..(start + len).min(sums.len())];
+                window_sum_from(engine.simd(), shape, &x, start.min(sums.len()), part);
+            }
             assert!(out.iter().zip(&sums).all(|(&a, &b)| i64::from(a) == b), "{shape:?}");
         });
     }

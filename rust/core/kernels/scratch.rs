@@ -53,7 +53,7 @@ impl Scratch {
 }
 
 impl Call {
-    /// Does `body` with the buffers of this thread's calls, emptied.
+    /// Does `body` with the buffers of this thread's calls; `init` and `runs` are empty.
     pub(crate) fn with<T>(body: impl FnOnce(&mut Call) -> T) -> T {
         with_kept(&CALL, |call| {
             call.init.clear();

@@ -3,7 +3,7 @@
 use super::parallel::{CHUNK, fill};
 use crate::error::{Error, Result};
 use crate::kernels::Engine;
-use crate::tensor::element_count;
+use crate::tensor::{View, element_count};
 
 /// The shape that `shapes` broadcast to. Fails where two dimensions differ and neither is 1.
 pub fn broadcast_shape(shapes: &[&[usize]]) -> Result<Vec<usize>> {
@@ -25,16 +25,7 @@ pub fn broadcast_shape(shapes: &[&[usize]]) -> Result<Vec<usize>> {
 
 /// Row-major strides of `shape` within `out`: 0 along dimensions that repeat. `shape` must broadcast to `out`.
 pub fn broadcast_strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
-    let mut strides = vec![0; out.len()];
-    let skip = out.len() - shape.len();
-    let mut step = 1;
-    for i in (0..shape.len()).rev() {
-        if shape[i] != 1 {
-            strides[skip + i] = step;
-            step *= shape[i];
-        }
-    }
-    strides
+    View::broadcast(shape, out).strides.into_iter().map(|s| s as usize).collect()
 }
 
 /// How the elements of several inputs meet. Adjacent dimensions along which all inputs step alike are merged, so that

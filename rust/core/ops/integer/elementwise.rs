@@ -399,16 +399,8 @@ impl Kernel for ElementwiseKernel {
         let mut operands = Vec::with_capacity(inputs.len());
         for (i, name) in self.names.iter().enumerate() {
             let x = crate::ops::closure::input(inputs, i)?;
-            let at = match self.views.get(i).and_then(Option::as_ref) {
-                Some(view) => view.index(index),
-                None => {
-                    if x.len() == 1 {
-                        0
-                    } else {
-                        index
-                    }
-                }
-            };
+            let own = if x.len() == 1 { 0 } else { index };
+            let at = self.views[i].as_ref().map_or(own, |view| view.index(index));
             operands.push((*name, code_at(x, at)?));
         }
         let mut channel = 0;

@@ -4,8 +4,8 @@ use super::channels_last::turned;
 use super::environment::{add_attributes, add_encoding, add_output, encoding_of};
 use super::lanes::{CHUNK, compute_codes};
 use super::{Arrangement, Context, IntegerOp, Layout, Prepared, max_pool};
-use crate::error::Result;
-use crate::kernels::{Engine, PoolShape, at_least, transpose, window_counts, window_sum, with_kept};
+use crate::error::{Error, Result};
+use crate::kernels::{Engine, PoolShape, transpose, window_counts, window_sum_from};
 use crate::ops::closure::input;
 use crate::ops::pool::Pool;
 use crate::ops::window::Window as WindowShape;
@@ -14,7 +14,6 @@ use crate::program::{Channels, Compiled, Env, Lanes, TileProgram, Value};
 use crate::spec::{Action, Terms};
 use crate::tensor::{DType, Data, Shape, Tensor, strides};
 use smallvec::SmallVec;
-use std::cell::Cell;
 
 /// Which elements each output sums: up to three spatial axes, or any set of reduced axes.
 #[derive(Debug, Clone)]
@@ -228,14 +227,16 @@ pub fn planar(facts: &Facts<'_>) -> Result<Option<Planar>> {
         _ => {
             let Kind::Reduce { kept, offsets } = geometry(facts)?.kind else { return Ok(None) };
             let spatial = x.get(2..).unwrap_or_default();
-            let whole = offsets.len() == spatial.iter().product::<usize>() && kept.len() == 2 && kept[1].0 == x[1];
+            // Sizes alone do not tell one axis from another.
+            let images = x.iter().copied().zip(strides(x)).take(2);
+            let whole = offsets.len() == spatial.iter().product::<usize>() && kept.iter().copied().eq(images);
             let input = match spatial {
                 [width] => [1, *width],
                 [height, width] => [*height, *width],
                 _ => return Ok(None),
             };
             let shape = PoolShape::global(x[0], input, x[1]);
-            (whole && kept[0].0 == x[0] && shape.validate().is_ok()).then_some(shape)
+            (whole && shape.validate().is_ok()).then_some(shape)
         }
     };
     let include_pad = facts.node.int("count_include_pad", 0)? != 0;
@@ -345,47 +346,39 @@ impl Planar {
     }
 }
 
-thread_local! {
-    static SUMS: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
-}
-
 impl WindowKernel {
     /// All outputs, from channels-last codes.
     fn run_planar(&self, context: &RunContext<'_>, planar: &Planar, x: &Tensor) -> Result<Outputs> {
-        with_kept(&SUMS, |sums| self.finish_planar(context, planar, x, at_least(sums, planar.shape.output_len())))
-    }
-
-    fn finish_planar(
-        &self,
-        context: &RunContext<'_>,
-        planar: &Planar,
-        x: &Tensor,
-        sums: &mut [i32],
-    ) -> Result<Outputs> {
         let Planar { shape, counts, met } = planar;
-        let engine = context.engine();
-        match x.data() {
-            Data::U8(v) => window_sum(engine, shape, v, sums),
-            Data::I8(v) => window_sum(engine, shape, v, sums),
-            Data::U16(v) => window_sum(engine, shape, v, sums),
-            Data::I16(v) => window_sum(engine, shape, v, sums),
-            other => return Err(super::mac::wrong_codes(other)),
+        if x.len() != shape.input_len() {
+            return Err(Error::invalid(
+                "run_shape",
+                format!("{} codes where the node was prepared for {shape:?}", x.len()),
+            ));
         }
-        // Padding is no part of the sums, whether it counts or not.
         let channels = shape.channels;
         let plane = shape.output[0] * shape.output[1];
-        for (pixel, sums) in sums.chunks_exact_mut(channels).enumerate() {
-            let offset = met[pixel % plane] * self.zero_point as i32;
-            sums.iter_mut().for_each(|s| *s -= offset);
-        }
         let counts_vary = self.geometry.constant_count().is_none();
-        let data = compute_codes(context, self.dtype, sums.len(), |start, out| {
-            let mut divisors = [0i32; CHUNK];
+        let data = compute_codes(context, self.dtype, shape.output_len(), |start, out| {
+            let (mut sums, mut divisors) = ([0i32; CHUNK], [0i32; CHUNK]);
+            let sums = &mut sums[..out.len()];
+            match x.data() {
+                Data::U8(v) => window_sum_from(context.simd, shape, v, start, sums),
+                Data::I8(v) => window_sum_from(context.simd, shape, v, start, sums),
+                Data::U16(v) => window_sum_from(context.simd, shape, v, start, sums),
+                Data::I16(v) => window_sum_from(context.simd, shape, v, start, sums),
+                other => return Err(super::mac::wrong_codes(other)),
+            }
+            if self.zero_point != 0 {
+                // Padding is no part of the sums, whether it counts or not.
+                let pixel = |i: usize| (start + i) / channels % plane;
+                sums.iter_mut().enumerate().for_each(|(i, s)| *s -= met[pixel(i)] * self.zero_point as i32);
+            }
             if counts_vary {
                 let of = |i: usize| counts[(start + i) / channels % plane];
                 divisors[..out.len()].iter_mut().enumerate().for_each(|(i, d)| *d = of(i));
             }
-            let lanes = [Lanes::I32(&sums[start..start + out.len()]), Lanes::I32(&divisors[..out.len()])];
+            let lanes = [Lanes::I32(sums), Lanes::I32(&divisors[..out.len()])];
             let lanes = &lanes[..1 + usize::from(counts_vary)];
             let cyclic = match self.compiled.channels() {
                 1 => Channels::Uniform(0),
