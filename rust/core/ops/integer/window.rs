@@ -369,14 +369,15 @@ impl WindowKernel {
                 Data::I16(v) => window_sum_from(context.simd, shape, v, start, sums),
                 other => return Err(super::mac::wrong_codes(other)),
             }
-            if self.zero_point != 0 {
+            let mut at = 0;
+            while at < out.len() {
+                let pixel = (start + at) / channels % plane;
+                let part = at..out.len().min(at + channels - (start + at) % channels);
+                at = part.end;
                 // Padding is no part of the sums, whether it counts or not.
-                let pixel = |i: usize| (start + i) / channels % plane;
-                sums.iter_mut().enumerate().for_each(|(i, s)| *s -= met[pixel(i)] * self.zero_point as i32);
-            }
-            if counts_vary {
-                let of = |i: usize| counts[(start + i) / channels % plane];
-                divisors[..out.len()].iter_mut().enumerate().for_each(|(i, d)| *d = of(i));
+                let offset = met[pixel] * self.zero_point as i32;
+                sums[part.clone()].iter_mut().for_each(|sum| *sum -= offset);
+                divisors[part].fill(counts[pixel]);
             }
             let lanes = [Lanes::I32(sums), Lanes::I32(&divisors[..out.len()])];
             let lanes = &lanes[..1 + usize::from(counts_vary)];
